@@ -1,0 +1,21 @@
+"""The names of tables and columns, once."""
+
+from typing import Final
+
+USER_ID: Final = "user_id"
+ITEM_ID: Final = "item_id"
+TIMESTAMP: Final = "timestamp"
+EVENT: Final = "event"
+VALUE: Final = "value"
+
+REQUIRED: Final = (USER_ID, ITEM_ID, TIMESTAMP)
+OPTIONAL: Final = (EVENT, VALUE)
+
+INTERACTIONS: Final = "interactions"
+QUARANTINE: Final = "quarantine"
+BATCHES: Final = "batches"
+ITEMS: Final = "items"
+RECOMMENDATIONS: Final = "recommendations"
+MODELS: Final = "models"
+RUNS: Final = "runs"
+QUALITY_RESULTS: Final = "quality_results"

@@ -1,0 +1,108 @@
+"""What a run is asked to do: sources, the contract of a batch, training, recommending."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recsys import columns
+
+
+class Config(BaseModel):
+    """Base of all configuration: unknown names are refused, values don't change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Place(Config):
+    uri: str = Field(
+        min_length=1,
+        description="a DuckDB file (with table or query), or Parquet, CSV, CSV.gz or JSON Lines "
+        "files by path or glob, local or s3://",
+    )
+    table: str | None = Field(None, description="DuckDB table, optionally schema.table")
+    query: str | None = Field(None, description="DuckDB query, in place of a table")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our column name -> the source's column name"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> _Place:
+        if self.table is not None and self.query is not None:
+            raise ValueError("give a table or a query, not both")
+        taken: dict[str, str] = {}
+        for ours, theirs in self.columns.items():
+            if theirs in taken:
+                raise ValueError(
+                    f"the mapping names column {theirs!r} twice: for {taken[theirs]!r} and "
+                    f"{ours!r}; give each its own"
+                )
+            taken[theirs] = ours
+        return self
+
+
+class Source(_Place):
+    """Where interactions are pulled from."""
+
+    @model_validator(mode="after")
+    def _known_columns(self) -> Source:
+        known = (*columns.REQUIRED, *columns.OPTIONAL)
+        for ours in self.columns:
+            if ours not in known:
+                raise ValueError(f"the mapping names {ours!r}; it can name {', '.join(known)}")
+        return self
+
+
+class ItemSource(_Place):
+    """Where the optional item table is pulled from: item_id, title, category, eligible, …"""
+
+
+class Contract(Config):
+    """What a batch must keep to; breaking it refuses the batch whole."""
+
+    max_rejected_share: float = Field(
+        0.05, ge=0, le=1, description="share of pulled rows that may fail the row rules"
+    )
+    max_span: timedelta = Field(
+        timedelta(days=365 * 50), description="oldest to newest timestamp of one batch"
+    )
+    max_future: timedelta = Field(
+        timedelta(days=1), description="how far ahead of now a timestamp may lie"
+    )
+    max_row_count_change: float = Field(
+        10.0,
+        gt=1,
+        description="how many times more or fewer rows than the median of earlier batches",
+    )
+    max_id_bytes: int = Field(1024, ge=1, description="longest id, in bytes")
+    sample_rows: int = Field(
+        1_000_000, ge=1, description="rows that Great Expectations judges one by one"
+    )
+
+
+class Training(Config):
+    """A training run. ``overrides`` change single fields of the preset."""
+
+    preset: str = Field("best", description="a named model and its training, see recsys.model")
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None, description="most epochs; the preset's own when not given"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="the seed of every random draw")
+    tolerance: float = Field(
+        0.002, ge=0, description="how far below the champion's NDCG@10 a new champion may lie"
+    )
+    overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
+
+
+class Recommending(Config):
+    """A night's lists."""
+
+    k: int = Field(20, ge=1, le=10_000, description="items per user")
+    block: int = Field(4096, ge=1, description="users scored at a time")
+    steps: int | None = Field(None, ge=1, description="reverse steps; the preset's when not given")
+    seed: int = Field(0, ge=0, lt=2**63, description="the seed of the reverse process")
+    seen: Literal["exclude", "include"] = Field(
+        "exclude", description="whether an item the user has had may be recommended again"
+    )

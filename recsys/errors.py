@@ -1,0 +1,33 @@
+"""What can be refused. Each message says what was wrong, where, and what to do."""
+
+
+class RecsysError(Exception):
+    """A refusal that a person can act on; commands exit with ``exit_code``."""
+
+    exit_code = 1
+
+
+class ConfigurationError(RecsysError):
+    """A setting, parameter or mapping is wrong; nothing was read or written."""
+
+    exit_code = 2
+
+
+class SourceError(RecsysError):
+    """The source is missing, unreadable, or not of the shape that the mapping says."""
+
+
+class ContractError(RecsysError):
+    """A batch broke its contract and was refused whole."""
+
+
+class BrokenCheckError(RecsysError):
+    """A check itself failed to run; nothing is known about the data."""
+
+
+class LakeError(RecsysError):
+    """The lake can't be read or written, or lacks what was asked of it."""
+
+
+class GateError(RecsysError):
+    """The model or the lists did not pass the gate that stands before publication."""

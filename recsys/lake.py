@@ -1,0 +1,334 @@
+"""The lake: Delta tables under one root, local or on S3. Nothing else is the system of record."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from recsys import columns
+from recsys.errors import LakeError
+from sql import literal, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from recsys.settings import ObjectStorage, Settings
+
+_MOMENT = pa.timestamp("us", tz="UTC")
+_METADATA_KEY = "recsys"
+
+
+def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
+    """Return the schema of every table for these id types (int64 or string)."""
+
+    def table(required: dict[str, pa.DataType], **optional: pa.DataType) -> pa.Schema:
+        fields = [pa.field(name, kind, nullable=False) for name, kind in required.items()]
+        return pa.schema([*fields, *(pa.field(name, kind) for name, kind in optional.items())])
+
+    text, count, real = pa.string(), pa.int64(), pa.float64()
+    a_file = pa.struct([("key", text), ("etag", text), ("size", count)])
+    return {
+        columns.INTERACTIONS: table(
+            {"user_id": user_id, "item_id": item_id, "timestamp": _MOMENT},
+            event=text,
+            value=real,
+            source_row=count,
+            batch_id=text,
+            ingested_at=_MOMENT,
+        ),
+        columns.QUARANTINE: table(
+            {"batch_id": text, "source": text},
+            object=text,
+            source_row=count,
+            row=text,
+            reasons=pa.list_(text),
+            quarantined_at=_MOMENT,
+        ),
+        columns.BATCHES: table(
+            {"batch_id": text, "source": text, "status": text},
+            objects=pa.list_(a_file),
+            rows_in=count,
+            accepted=count,
+            quarantined=count,
+            duplicates=count,
+            interactions_version=count,
+            started=_MOMENT,
+            finished=_MOMENT,
+        ),
+        columns.ITEMS: table(
+            {"item_id": item_id}, title=text, category=text, eligible=pa.bool_(), extra=text
+        ),
+        columns.RECOMMENDATIONS: table(
+            {"run_date": pa.date32(), "run_id": text, "user_id": user_id, "rank": pa.int32()},
+            item_id=item_id,
+            score=pa.float32(),
+            reason=text,
+            model_id=text,
+            interactions_version=count,
+            generated_at=_MOMENT,
+        ),
+        columns.MODELS: table(
+            {"model_id": text, "status": text},
+            why=text,
+            preset=text,
+            seed=count,
+            interactions_version=count,
+            users=count,
+            items=count,
+            interactions=count,
+            validation_ndcg_10=real,
+            test_ndcg_10=real,
+            test_hr_10=real,
+            popularity_validation_ndcg_10=real,
+            popularity_test_ndcg_10=real,
+            popularity_test_hr_10=real,
+            metrics=text,
+            baselines=text,
+            config=text,
+            code_version=text,
+            seconds=real,
+            trained_at=_MOMENT,
+        ),
+        columns.RUNS: table(
+            {"run_id": text, "flow": text, "status": text},
+            started=_MOMENT,
+            finished=_MOMENT,
+            seconds=real,
+            parameters=text,
+            outcome=text,
+            error=text,
+            code_version=text,
+        ),
+        columns.QUALITY_RESULTS: table(
+            {"subject": text, "suite": text, "rule": text, "status": text},
+            column=text,
+            observed=text,
+            limit=text,
+            detail=text,
+            checked_at=_MOMENT,
+        ),
+    }
+
+
+_PARTITIONS = {columns.RECOMMENDATIONS: ["run_date"]}
+
+
+def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB that spills to disk, speaks UTC and never fetches an extension."""
+    con = duckdb.connect(
+        config={
+            "memory_limit": settings.memory_limit,
+            "autoinstall_known_extensions": "false",
+            **({"threads": str(settings.threads)} if settings.threads else {}),
+        }
+    )
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+class Lake:
+    """Delta tables under ``root``. Every write is one atomic commit.
+
+    Args:
+        root: a folder, or ``s3://bucket/prefix``.
+        storage: the S3 endpoint, for an S3 root.
+    """
+
+    def __init__(self, root: str, storage: ObjectStorage) -> None:
+        self.storage = storage
+        self.is_local = "://" not in root
+        self.root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
+        if not self.is_local and not root.startswith("s3://"):
+            raise LakeError(f"lake {root!r}: a lake is a folder or s3://bucket/prefix")
+        self._options = {} if self.is_local else storage.delta_options()
+
+    @classmethod
+    def at(cls, settings: Settings) -> Lake:
+        """Return the lake that the settings name."""
+        return cls(settings.lake, settings.s3)
+
+    def uri(self, *parts: str) -> str:
+        """Return the address of something under the root."""
+        return "/".join((self.root, *parts))
+
+    def create(self, user_id: pa.DataType, item_id: pa.DataType) -> None:
+        """Create the tables that don't exist yet; a second call changes nothing."""
+        with _explained(f"create the tables of {self.root}"):
+            for name, schema in schemas(user_id, item_id).items():
+                if not self.exists(name):
+                    DeltaTable.create(
+                        self.uri(name),
+                        schema,
+                        mode="ignore",
+                        partition_by=_PARTITIONS.get(name),
+                        storage_options=self._options,
+                    )
+
+    def exists(self, table: str) -> bool:
+        """Say whether the table has been created."""
+        with _explained(f"look for {self.uri(table)}"):
+            return DeltaTable.is_deltatable(self.uri(table), self._options)
+
+    def open(self, table: str, version: int | None = None) -> DeltaTable:
+        """Open a table, at its newest version or a pinned one.
+
+        Raises:
+            LakeError: the table or the version does not exist, or can't be read.
+        """
+        try:
+            with _explained(f"open {self.uri(table)}"):
+                return DeltaTable(self.uri(table), version, self._options)
+        except TableNotFoundError:
+            raise LakeError(
+                f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
+                "or point RECSYS_LAKE at the lake that has it"
+            ) from None
+
+    def version(self, table: str) -> int:
+        """Return the newest version of a table."""
+        return self.open(table).version()
+
+    def schema(self, table: str) -> pa.Schema:
+        """Return the Arrow schema of a table."""
+        return pa.schema(self.open(table).schema())
+
+    def append(
+        self,
+        table: str,
+        rows: pa.RecordBatchReader | pa.Table,
+        *,
+        transaction: str | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append rows in one commit; return the version that holds them.
+
+        With a ``transaction`` name the append happens once: a table that already carries the name
+        is left as it is. ``note`` travels in the commit itself, see :meth:`notes`.
+        """
+        target = self.open(table)
+        if transaction and target.transaction_version(transaction) is not None:
+            return target.version()
+        return self._write(target, rows, mode="append", transaction=transaction, note=note)
+
+    def replace(
+        self,
+        table: str,
+        rows: pa.RecordBatchReader | pa.Table,
+        *,
+        where: str | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Replace the rows that match ``where`` (all of them without it) in one commit."""
+        return self._write(self.open(table), rows, mode="overwrite", predicate=where, note=note)
+
+    def upsert(self, table: str, rows: pa.Table, on: str) -> int:
+        """Insert rows, or update those whose ``on`` column is already there, in one commit."""
+        with _explained(f"write {self.uri(table)}"):
+            target = self.open(table)
+            (
+                target.merge(
+                    rows, f"target.{quote(on)} = source.{quote(on)}", "source", "target"
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+            return target.version()
+
+    def delete(self, table: str, where: str) -> None:
+        """Delete the rows that match, in one commit."""
+        with _explained(f"delete from {self.uri(table)}"):
+            self.open(table).delete(where)
+
+    def notes(self, table: str, limit: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (version, note) of the commits that carry one, newest first."""
+        for commit in self.open(table).history(limit):
+            if _METADATA_KEY in commit:
+                yield commit["version"], json.loads(commit[_METADATA_KEY])
+
+    def view(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        table: str,
+        version: int | None = None,
+        name: str | None = None,
+    ) -> int:
+        """Give ``con`` a view of a table at a version, named as the table; return the version.
+
+        Local files are read by DuckDB itself, 17 times faster here than through a PyArrow dataset;
+        on S3 the dataset serves, since DuckDB would need an extension from the network.
+        """
+        opened = self.open(table, version)
+        name = name or table
+        if self.is_local:
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select_files(opened)}")
+        else:
+            con.register(name, opened.to_pyarrow_dataset())
+        return opened.version()
+
+    def _write(
+        self,
+        target: DeltaTable,
+        rows: pa.RecordBatchReader | pa.Table,
+        *,
+        transaction: str | None = None,
+        note: Mapping[str, Any] | None = None,
+        **how: Any,
+    ) -> int:
+        with _explained(f"write {target.table_uri}"):
+            write_deltalake(
+                target,
+                rows,
+                commit_properties=CommitProperties(
+                    custom_metadata={_METADATA_KEY: json.dumps(note)} if note else None,
+                    app_transactions=[Transaction(transaction, 1)] if transaction else None,
+                ),
+                **how,
+            )
+            return target.version()
+
+
+def select_files(table: DeltaTable) -> str:
+    """Return a SELECT over the Parquet files of a table's version, empty tables included."""
+    schema = pa.schema(table.schema())
+    files = table.file_uris()
+    if not files:
+        nothing = ", ".join(
+            f"NULL::{_duckdb_type(field.type)} AS {quote(field.name)}" for field in schema
+        )
+        return f"SELECT {nothing} WHERE false"
+    listed = ", ".join(literal(uri) for uri in files)
+    names = ", ".join(quote(name) for name in schema.names)
+    partitioned = bool(table.metadata().partition_columns)
+    return (
+        f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, "
+        f"hive_partitioning = {str(partitioned).lower()})"
+    )
+
+
+def _duckdb_type(kind: pa.DataType) -> str:
+    with duckdb.connect() as con:
+        con.register("t", pa.table({"c": pa.array([], kind)}))
+        return str(con.sql("SELECT c FROM t").types[0])
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Turn the storage layer's errors into ours, which say what failed and what to do."""
+    try:
+        yield
+    except TableNotFoundError:
+        raise
+    except (DeltaError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise LakeError(
+            f"could not {doing}: {reason}. Check that the lake's folder or bucket exists, that "
+            "this user may write there, and that the disk has room"
+        ) from error

@@ -1,0 +1,78 @@
+"""Where things are: the lake, object storage, the machine. Read from RECSYS_* or recsys.toml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from recsys.config import Contract, ItemSource, Recommending, Source, Training
+
+
+
+class ObjectStorage(BaseModel):
+    """An S3 endpoint. Credentials never stand here: they come from the standard AWS chain."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint_url: str | None = Field(None, description="a custom endpoint, e.g. http://host:9000")
+    region: str = Field("us-east-1", description="the bucket's region")
+    conditional_put: bool = Field(
+        True, description="whether the endpoint honours If-None-Match, which makes commits safe"
+    )
+
+    def delta_options(self) -> dict[str, str]:
+        """Return what the Delta writer needs to know of the endpoint."""
+        options = {"aws_region": self.region}
+        if self.endpoint_url:
+            options["aws_endpoint"] = self.endpoint_url
+            options["aws_allow_http"] = str(self.endpoint_url.startswith("http://")).lower()
+        options["aws_conditional_put" if self.conditional_put else "aws_s3_allow_unsafe_rename"] = (
+            "etag" if self.conditional_put else "true"
+        )
+        return options
+
+
+class Settings(BaseSettings):
+    """All that can be set, with defaults that run on a laptop.
+
+    Order of precedence: arguments, environment (``RECSYS_LAKE``, ``RECSYS_S3__ENDPOINT_URL``),
+    then ``recsys.toml`` in the working directory.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECSYS_",
+        env_nested_delimiter="__",
+        toml_file="recsys.toml",
+        extra="forbid",
+        frozen=True,
+    )
+
+    lake: str = Field("./lake", description="root of the tables: a folder or s3://bucket/prefix")
+    s3: ObjectStorage = ObjectStorage()
+    source: Source | None = Field(None, description="where interactions come from")
+    items: ItemSource | None = Field(None, description="where item titles come from")
+    contract: Contract = Contract()
+    training: Training = Training()
+    recommending: Recommending = Recommending()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    memory_limit: str = Field("4GB", description="what DuckDB may hold before it spills to disk")
+    threads: int = Field(0, ge=0, description="threads of DuckDB and torch; 0 is every core")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then the environment, then ``recsys.toml``."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)

@@ -1,0 +1,24 @@
+"""Every SQL statement longer than a line, one file each, with named parameters."""
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def load(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``, e.g. ``load("queries/coverage")``.
+
+    Raises:
+        FileNotFoundError: no such statement is shipped.
+    """
+    return files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def quote(identifier: str) -> str:
+    """Return ``identifier`` as a quoted SQL identifier, whatever characters it holds."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return ``text`` as a SQL string literal, for the places that take no bound value."""
+    return "'" + text.replace("'", "''") + "'"
