@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recsys import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Config(BaseModel):
     """Base of all configuration: unknown names are refused, values don't change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def changed(self, given: Mapping[str, Any]) -> Self:
+        """Return a validated copy with what was given; None means as it is."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return type(self).model_validate({**self.model_dump(), **chosen})
 
 
 class _Place(Config):
@@ -56,7 +64,7 @@ class Source(_Place):
 
 
 class ItemSource(_Place):
-    """Where the optional item table is pulled from: item_id, title, category, eligible, …"""
+    """Where the optional item table is pulled from: item_id, title, category, eligible and more."""
 
 
 class Contract(Config):
@@ -94,6 +102,12 @@ class Training(Config):
         0.002, ge=0, description="how far below the champion's NDCG@10 a new champion may lie"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
+
+    def with_fields(self, given: Mapping[str, Any]) -> Self:
+        """Return a copy with what was given: our own fields, and any other as an override."""
+        own = {name: value for name, value in given.items() if name in type(self).model_fields}
+        others = {name: value for name, value in given.items() if name not in own}
+        return self.changed({**own, "overrides": {**self.overrides, **others}})
 
 
 class Recommending(Config):

@@ -2,9 +2,19 @@
 
 
 class RecsysError(Exception):
-    """A refusal that a person can act on; commands exit with ``exit_code``."""
+    """A refusal that a person can act on; commands exit with ``exit_code``.
+
+    Args:
+        message: what was wrong, where, and what to do.
+        transient: whether the same call may succeed later with nothing changed, so that a flow
+            tries again: storage over a network, say.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ConfigurationError(RecsysError):

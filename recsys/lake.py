@@ -6,6 +6,7 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _METADATA_KEY = "recsys"
+_UNFIT = frozenset("[]^|\\%")
 
 
 def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
@@ -147,6 +149,11 @@ class Lake:
         self.root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
         if not self.is_local and not root.startswith("s3://"):
             raise LakeError(f"lake {root!r}: a lake is a folder or s3://bucket/prefix")
+        if unfit := sorted(set(self.root) & _UNFIT):
+            raise LakeError(
+                f"lake {root!r}: the Delta writer can't work under a path with {' '.join(unfit)}; "
+                "choose another folder"
+            )
         self._options = {} if self.is_local else storage.delta_options()
 
     @classmethod
@@ -182,14 +189,14 @@ class Lake:
         Raises:
             LakeError: the table or the version does not exist, or can't be read.
         """
-        try:
-            with _explained(f"open {self.uri(table)}"):
+        with _explained(f"open {self.uri(table)}"):
+            try:
                 return DeltaTable(self.uri(table), version, self._options)
-        except TableNotFoundError:
-            raise LakeError(
-                f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
-                "or point RECSYS_LAKE at the lake that has it"
-            ) from None
+            except TableNotFoundError:
+                raise LakeError(
+                    f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
+                    "or point RECSYS_LAKE at the lake that has it"
+                ) from None
 
     def version(self, table: str) -> int:
         """Return the newest version of a table."""
@@ -233,9 +240,7 @@ class Lake:
         with _explained(f"write {self.uri(table)}"):
             target = self.open(table)
             (
-                target.merge(
-                    rows, f"target.{quote(on)} = source.{quote(on)}", "source", "target"
-                )
+                target.merge(rows, f"target.{quote(on)} = source.{quote(on)}", "source", "target")
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
                 .execute()
@@ -244,7 +249,7 @@ class Lake:
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
-        with _explained(f"delete from {self.uri(table)}"):
+        with _explained(f"write {self.uri(table)}"):
             self.open(table).delete(where)
 
     def notes(self, table: str, limit: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -304,11 +309,11 @@ def select_files(table: DeltaTable) -> str:
             f"NULL::{_duckdb_type(field.type)} AS {quote(field.name)}" for field in schema
         )
         return f"SELECT {nothing} WHERE false"
-    listed = ", ".join(literal(uri) for uri in files)
+    listed = ", ".join(literal(unquote(uri)) for uri in files)
     names = ", ".join(quote(name) for name in schema.names)
     partitioned = bool(table.metadata().partition_columns)
-    return (
-        f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, "
+    return (  # names are quoted, paths are literals
+        f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, "  # noqa: S608
         f"hive_partitioning = {str(partitioned).lower()})"
     )
 
@@ -316,7 +321,7 @@ def select_files(table: DeltaTable) -> str:
 def _duckdb_type(kind: pa.DataType) -> str:
     with duckdb.connect() as con:
         con.register("t", pa.table({"c": pa.array([], kind)}))
-        return str(con.sql("SELECT c FROM t").types[0])
+        return str(con.sql("from t").types[0])
 
 
 @contextmanager
@@ -324,11 +329,10 @@ def _explained(doing: str) -> Iterator[None]:
     """Turn the storage layer's errors into ours, which say what failed and what to do."""
     try:
         yield
-    except TableNotFoundError:
-        raise
     except (DeltaError, OSError) as error:
         reason = " ".join(str(error).split())
         raise LakeError(
             f"could not {doing}: {reason}. Check that the lake's folder or bucket exists, that "
-            "this user may write there, and that the disk has room"
+            "this user may write there, and that the disk has room",
+            transient="s3://" in doing,
         ) from error

@@ -15,7 +15,6 @@ from pydantic_settings import (
 from recsys.config import Contract, ItemSource, Recommending, Source, Training
 
 
-
 class ObjectStorage(BaseModel):
     """An S3 endpoint. Credentials never stand here: they come from the standard AWS chain."""
 

@@ -1,0 +1,1 @@
+"""Prefect flows: parameters, retries, artifacts, order. The work itself lies in recsys."""

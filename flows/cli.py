@@ -1,0 +1,143 @@
+"""The commands that run Prefect flows: nightly, serve, demo. Prefect is imported when they run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from recsys.terminal import print_line
+
+Train = Annotated[
+    Literal["auto", "always", "never"],
+    typer.Option(help="Train: always, only while there is no champion (auto), or never."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `recsys` command line."""
+    app.command()(nightly)
+    app.command()(serve)
+    app.command()(demo)
+
+
+def nightly(
+    train: Train = "auto",
+    run_date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today (UTC) by default."),
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", min=1, help="Items per user.")] = None,
+) -> None:
+    """Run the whole night as a Prefect flow: ingest, train where asked, recommend, publish.
+
+    Without PREFECT_API_URL it runs on a temporary Prefect server.
+    """
+    _quiet_prefect()
+    from flows.nightly import nightly as flow
+
+    flow(train=train, run_date=run_date.date() if run_date else None, k=k)
+
+
+def serve(
+    cron: Annotated[str, typer.Option(help="When nightly runs.")] = "0 2 * * *",
+    timezone: Annotated[str, typer.Option(help="Time zone of the schedule.")] = "UTC",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the Prefect server, if one is started.")
+    ] = 4200,
+) -> None:
+    """Serve nightly/daily on a schedule and train/on-demand, until stopped.
+
+    Starts a Prefect server when PREFECT_API_URL is not set.
+    """
+    from flows.serve import serve as serve_flows
+
+    serve_flows(cron, timezone, port, print_line)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything is put.")] = Path("demo"),
+) -> None:
+    """Run a whole night on MovieLens-100K and read the lists with SQL."""
+    started = time.perf_counter()
+    from recsys.datasets import movielens_100k
+
+    source = movielens_100k(folder / "source.duckdb", say=print_line)
+    lake = folder / "lake"
+    os.environ |= {
+        "RECSYS_LAKE": str(lake),
+        "RECSYS_SOURCE": json.dumps(
+            {
+                "uri": str(source),
+                "table": "ratings",
+                "columns": {
+                    "item_id": "movie_id",
+                    "timestamp": "rated_at",
+                    "value": "rating",
+                },
+            }
+        ),
+        "RECSYS_ITEMS": json.dumps(
+            {
+                "uri": str(source),
+                "table": "movies",
+                "columns": {"item_id": "movie_id", "category": "genres"},
+            }
+        ),
+    }
+    os.environ.setdefault("PREFECT_HOME", str((folder / "prefect").absolute()))
+    _quiet_prefect()
+    print_line("running the flow `nightly` (a temporary Prefect server takes a moment to start)")
+    from flows.nightly import nightly as flow
+
+    flow(train="always")
+    _show(lake)
+    print_line(f"\nThe whole demo took {time.perf_counter() - started:.0f} s. To go on:")
+    for command in (
+        f"recsys --lake {lake} sql user_list --param user_id=42",
+        f"recsys --lake {lake} sql item_exposure",
+        f"recsys --lake {lake} train --set seed=1",
+    ):
+        print_line(f"  .venv/bin/{command}")
+
+
+def _show(lake: Path) -> None:
+    """Print, out of the catalog, what the night came to."""
+    from recsys import catalog
+    from recsys.lake import Lake
+    from recsys.settings import Settings
+    from recsys.terminal import rendered
+    from sql import load
+
+    home = Lake.at(Settings())
+    for row in catalog.query(home, load("queries/recent_runs")).slice(0, 1).to_pylist():
+        outcome = json.loads(row["outcome"])
+        taken, trained, made = (outcome[step] for step in ("ingest", "train", "recommend"))
+        print_line(
+            f"\ningest: {taken['status']}, {taken['accepted']:,} new interactions "
+            f"({taken['duplicates']:,} held already, {taken['quarantined']:,} quarantined)\n"
+            f"train: {trained['status']}, {trained['why']}\n"
+            f"recommend: {made['status']}, {made['rows']:,} rows for {made['users']:,} users"
+        )
+    users = catalog.query(home, load("queries/sample_users"), {"count": 3})
+    for user in users["user_id"].to_pylist():
+        seen = catalog.query(
+            home, load("queries/user_history"), {"user_id": user, "count": 5}
+        ).select(["timestamp", "title"])
+        new = catalog.query(home, load("queries/user_list"), {"user_id": user}).slice(0, 10)
+        print_line("\n" + rendered(seen, "table", f"User {user} watched last"))
+        print_line(rendered(new.select(["rank", "title", "score"]), "table", "and is recommended"))
+    figures = catalog.query(home, load("queries/champion_figures"))
+    print_line("\n" + rendered(figures, "table", "On every user's withheld last item"))
+    print_line(f"\nThe lake: {lake}, read with SQL through {lake / catalog.NAME}")
+
+
+def _quiet_prefect() -> None:
+    """Let bars, not log lines, tell how it goes; give a first server start time to migrate."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

@@ -1,0 +1,47 @@
+"""Take what is new at the source into the lake, checked."""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from recsys.ingest import IngestResult, ingest_items
+from recsys.ingest import ingest as ingest_batch
+
+from flows.artifacts import refusal, report, watched
+from flows.runs import flow_run, is_transient
+from recsys.config import Source
+from recsys.errors import RecsysError
+from recsys.report import Run
+
+
+@task(
+    name="ingest",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def take(run: Run, source: Source | None) -> IngestResult:
+    """Pull, check and commit one batch, and refresh the items table."""
+    try:
+        with watched() as progress:
+            result = ingest_batch(run.lake, run.settings, source, progress=progress)
+        if run.settings.items is not None:
+            ingest_items(run.lake, run.settings)
+    except RecsysError as error:
+        refusal("ingest", str(error))
+        raise
+    run.came_to("ingest", result)
+    report("ingest", result)
+    return result
+
+
+@flow(name="ingest")
+def ingest(source: Source | None = None) -> None:
+    """Take new interactions into the lake; what is held already is not taken again.
+
+    Args:
+        source: where from; the configured source when not given.
+    """
+    with flow_run("ingest") as run:
+        take(run, source)

@@ -1,0 +1,59 @@
+"""Make every user's list with the champion and publish it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from flows.artifacts import refusal, report, watched
+from flows.runs import flow_run, is_transient
+from recsys.config import Recommending
+from recsys.errors import RecsysError
+from recsys.recommend import RecommendResult
+from recsys.recommend import recommend as make_lists
+from recsys.report import Run
+
+
+@task(
+    name="recommend",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def serve_everyone(run: Run, recommending: Recommending, run_date: date | None) -> RecommendResult:
+    """Make, check and publish the lists of one run_date."""
+    try:
+        with watched() as progress:
+            result = make_lists(
+                run.lake,
+                run.settings,
+                recommending,
+                run_date=run_date,
+                run_id=run.run_id,
+                progress=progress,
+            )
+    except RecsysError as error:
+        refusal("recommend", str(error))
+        raise
+    run.came_to("recommend", result)
+    report("recommend", result)
+    return result
+
+
+@flow(name="recommend")
+def recommend(
+    run_date: date | None = None, k: Annotated[int, Field(ge=1, le=10_000)] | None = None
+) -> None:
+    """Recommend to every user with the champion.
+
+    Args:
+        run_date: the day the lists are for; today (UTC) when not given.
+        k: items per user; the configured number when not given.
+    """
+    with flow_run("recommend") as run:
+        serve_everyone(run, run.settings.recommending.changed({"k": k}), run_date)

@@ -1,0 +1,31 @@
+"""A flow run as a run of the library: its id, its row in `runs`, what is worth a retry."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from prefect.runtime import flow_run as current
+
+from recsys.errors import RecsysError
+from recsys.report import Run, run
+from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prefect import Task
+    from prefect.client.schemas.objects import State, TaskRun
+
+
+@contextmanager
+def flow_run(flow: str) -> Iterator[Run]:
+    """Do the current Prefect flow run as a run of the library, under the same id."""
+    with run(flow, str(current.get_id()), Settings(), dict(current.get_parameters())) as this:
+        yield this
+
+
+def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
+    """Say whether trying again may help: not after a refusal that data or settings caused."""
+    error = state.result(raise_on_failure=False)
+    return error.transient if isinstance(error, RecsysError) else True

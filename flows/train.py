@@ -1,0 +1,57 @@
+"""Train a model on the lake's interactions and let the gate decide whether it serves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+from recsys.train import TrainResult
+from recsys.train import train as train_model
+
+from flows.artifacts import refusal, report, watched
+from flows.runs import flow_run, is_transient
+from recsys.config import Training
+from recsys.errors import RecsysError
+from recsys.report import Run
+
+
+@task(
+    name="train",
+    retries=1,
+    retry_delay_seconds=30,
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def fit(run: Run, training: Training) -> TrainResult:
+    """Train, evaluate and register one model."""
+    try:
+        with watched() as progress:
+            result = train_model(run.lake, run.settings, training, progress=progress)
+    except RecsysError as error:
+        refusal("train", str(error))
+        raise
+    run.came_to("train", result)
+    report("train", result)
+    return result
+
+
+@flow(name="train")
+def train(
+    preset: str | None = None,
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None,
+    seed: Annotated[int, Field(ge=0)] | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> None:
+    """Train on the newest interactions; the model serves if it passes the gate.
+
+    Args:
+        preset: a named model and its training; the configured one when not given.
+        epochs: most epochs.
+        seed: seed of every random draw.
+        overrides: fields of the preset to change.
+    """
+    given = {"preset": preset, "epochs": epochs, "seed": seed, "overrides": overrides}
+    with flow_run("train") as run:
+        fit(run, run.settings.training.changed(given))

@@ -1,0 +1,121 @@
+"""catalog.duckdb: one small file of views over the lake, and the newest lists themselves."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from recsys import columns, objects
+from recsys.errors import LakeError
+from recsys.lake import schemas, select_files
+from sql import load, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recsys.lake import Lake
+
+NAME = "catalog.duckdb"
+VIEWS = ("latest_batches", "champion", "model_against_popularity", "recommendations_titled")
+
+
+def publish(lake: Lake) -> str:
+    """Build the catalog over the newest versions and put it in place in one step.
+
+    A reader that has the file of before open goes on with it; the next one to open it sees the
+    new one; nobody sees half of either. It needs no extension and no network where the lake is
+    local. On S3 the views need DuckDB's httpfs; `latest_recommendations` is a table in the file
+    itself and needs nothing.
+
+    Returns:
+        Where the catalog lies.
+
+    Raises:
+        LakeError: the lake is empty, or the catalog can't be written.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        building = Path(temporary) / NAME
+        try:
+            _build(lake, building)
+            return _put(lake, building)
+        except (duckdb.Error, OSError) as error:
+            raise LakeError(
+                f"could not publish {lake.uri(NAME)}: {error}. The catalog of before still "
+                "stands; check that the lake may be written and the disk has room"
+            ) from error
+
+
+def fetch(lake: Lake, folder: Path) -> Path:
+    """Return a local path of the catalog; one on S3 is copied into ``folder``.
+
+    Raises:
+        LakeError: there is no catalog yet.
+    """
+    if lake.is_local:
+        path = Path(lake.uri(NAME))
+        if not path.exists():
+            raise LakeError(f"{path} does not exist yet: run `recsys nightly` first")
+        return path
+    path = folder / NAME
+    objects.download(lake.uri(NAME), path, lake.storage)
+    return path
+
+
+def query(lake: Lake, statement: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
+    """Run one statement on the catalog, read-only.
+
+    Raises:
+        LakeError: there is no catalog, or DuckDB refuses the statement.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = fetch(lake, Path(temporary))
+        with duckdb.connect(str(path), read_only=True) as con:
+            try:
+                found = con.sql(statement, params=dict(parameters or {}))
+                return found.to_arrow_table() if found is not None else pa.table({})
+            except duckdb.Error as error:
+                raise LakeError(f"DuckDB refused the statement: {error}") from error
+
+
+def _build(lake: Lake, path: Path) -> None:
+    interactions = lake.schema(columns.INTERACTIONS)
+    tables = schemas(
+        interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
+    )
+    with duckdb.connect(str(path), config={"autoinstall_known_extensions": "false"}) as con:
+        con.execute("set TimeZone = 'UTC'")
+        con.execute(load("views/tables"))
+        for name in tables:
+            opened = lake.open(name)
+            con.execute("insert into tables values (?, ?, now())", [name, opened.version()])
+            con.execute(f"create view {quote(name)} as {select_files(opened)}")
+            if name == columns.RECOMMENDATIONS:
+                _newest_lists(con, lake, opened.version())
+        for view in VIEWS:
+            con.execute(load(f"views/{view}"))
+
+
+def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
+    """Copy the newest run_date's lists into the file, by user and rank."""
+    lake.view(con, columns.RECOMMENDATIONS, version, name="stored_recommendations")
+    con.execute(load("views/latest_recommendations"))
+
+
+def _put(lake: Lake, building: Path) -> str:
+    if not lake.is_local:
+        objects.upload(building, lake.uri(NAME), lake.storage)
+        return lake.uri(NAME)
+    target = Path(lake.uri(NAME))
+    arriving = target.with_name(f".{NAME}-{uuid.uuid4().hex}")
+    try:
+        arriving.write_bytes(building.read_bytes())
+        os.replace(arriving, target)
+    finally:
+        arriving.unlink(missing_ok=True)
+    return str(target)

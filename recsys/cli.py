@@ -1,0 +1,267 @@
+"""The command line: `recsys`. Commands that run Prefect flows join from an entry point."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from datetime import datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from recsys.errors import ConfigurationError, RecsysError
+from recsys.settings import Settings
+from recsys.terminal import Format, bars, print_line, rendered
+
+app = typer.Typer(
+    name="recsys",
+    help="Nightly batch recommendations: interactions in, every user's top-K out, read with SQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; may be repeated."),
+]
+
+
+@app.callback()
+def _common(
+    lake: Annotated[
+        str | None,
+        typer.Option(help="Root of the tables: a folder or s3://bucket/prefix. [RECSYS_LAKE]"),
+    ] = None,
+) -> None:
+    if lake is not None:
+        os.environ["RECSYS_LAKE"] = lake
+
+
+@app.command()
+def ingest(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="DuckDB file, or files by path or glob, local or s3://."),
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="Table of a DuckDB file.")] = None,
+    query: Annotated[str | None, typer.Option(help="Query on a DuckDB file.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Map a column; may be repeated."),
+    ] = None,
+) -> None:
+    """Take new interactions into the lake, checked. Without a source, the configured one."""
+    from recsys import report
+    from recsys.config import Source
+    from recsys.ingest import ingest as take
+    from recsys.ingest import ingest_items
+
+    settings = _settings()
+    given = None
+    if source is not None:
+        given = Source(uri=source, table=table, query=query, columns=_pairs(column))
+    elif table or query or column:
+        raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
+    with report.run("ingest", _run_id(), settings, {"source": source}) as run, bars() as progress:
+        result = take(run.lake, settings, given, progress=progress)
+        run.came_to("ingest", result)
+        if settings.items is not None and given is None:
+            ingest_items(run.lake, settings)
+    print_line(
+        f"{result.status}: {result.rows_in:,} rows read, {result.accepted:,} accepted, "
+        f"{result.quarantined:,} quarantined, {result.duplicates:,} held already"
+    )
+
+
+@app.command()
+def train(changes: Set = None) -> None:
+    """Train on the lake's interactions; the model serves if it passes the gate.
+
+    --set takes preset, epochs, seed, tolerance, and every field of the preset
+    (such as dropout or max_len).
+    """
+    from recsys import report
+    from recsys.train import train as train_model
+
+    settings = _settings()
+    training = settings.training.with_fields(_pairs(changes))
+    with report.run("train", _run_id(), settings, training.model_dump()) as run, bars() as progress:
+        result = train_model(run.lake, settings, training, progress=progress)
+        run.came_to("train", result)
+    print_line(f"{result.model_id}: {result.status}. {result.why}")
+
+
+@app.command()
+def recommend(
+    run_date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today (UTC) by default."),
+    ] = None,
+    changes: Set = None,
+) -> None:
+    """Make every user's list with the champion, check it, and publish it.
+
+    --set takes k, steps, seed, block and seen (exclude or include).
+    """
+    from recsys import report
+    from recsys.recommend import recommend as make_lists
+
+    settings = _settings()
+    wanted = settings.recommending.changed(_pairs(changes))
+    run_id = _run_id()
+    parameters = {"run_date": run_date, **wanted.model_dump()}
+    with report.run("recommend", run_id, settings, parameters) as run, bars() as progress:
+        result = make_lists(
+            run.lake,
+            settings,
+            wanted,
+            run_date=run_date.date() if run_date else None,
+            run_id=run_id,
+            progress=progress,
+        )
+        run.came_to("recommend", result)
+    print_line(
+        f"{result.status}: {result.rows:,} rows for {result.users:,} users on {result.run_date}, "
+        f"{result.popular_users:,} of them served by popularity"
+    )
+
+
+@app.command()
+def sql(
+    statement: Annotated[
+        str, typer.Argument(help="A SELECT, or the name of a query in sql/queries.")
+    ],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Value of a $NAME in it; may be repeated."),
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", "-f", help="How rows are shown.")] = "table",
+) -> None:
+    """Ask the catalog: `recsys sql "select * from latest_recommendations limit 5"`."""
+    from recsys import catalog
+    from recsys.lake import Lake
+    from sql import load
+
+    if statement.replace("_", "").isalnum():
+        try:
+            statement = load(f"queries/{statement}")
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"there is no query {statement!r}; there are: {', '.join(_queries())}"
+            ) from None
+    rows = catalog.query(Lake.at(_settings()), statement, _pairs(param))
+    typer.echo(rendered(rows, output))
+
+
+@app.command()
+def models(
+    output: Annotated[Format, typer.Option("--format", "-f", help="How rows are shown.")] = "table",
+) -> None:
+    """List the trained models, newest first, with what became of them and why."""
+    import pyarrow as pa
+
+    from recsys import registry
+    from recsys.lake import Lake
+
+    shown = ("model_id", "status", "preset", "validation_ndcg_10", "test_ndcg_10", "test_hr_10")
+    rows = registry.rows(Lake.at(_settings()))
+    if not rows:
+        print_line("no model yet: run `recsys train`")
+        return
+    table = pa.Table.from_pylist(
+        [{name: row[name] for name in (*shown, "trained_at", "why")} for row in rows]
+    )
+    typer.echo(rendered(table, output))
+
+
+@app.command()
+def benchmark(
+    file: Annotated[Path, typer.Argument(help="Parquet of user_id, item_id, timestamp.")],
+    preset: Annotated[str, typer.Option(help="A named model and its training.")] = "best",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
+    changes: Set = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write the figures here.")
+    ] = None,
+) -> None:
+    """Train and evaluate one preset on a file, leave-one-out; no lake, no Prefect."""
+    from recsys.benchmark import benchmark as measure
+
+    with bars() as progress:
+        figures = measure(
+            file,
+            preset=preset,
+            seed=seed,
+            epochs=epochs,
+            overrides=_pairs(changes),
+            runtime=_settings().runtime(),
+            progress=progress,
+        )
+    text = json.dumps(figures, indent=2, sort_keys=True, default=str)
+    if json_out is not None:
+        json_out.write_text(text + "\n", encoding="utf-8")
+        print_line(f"wrote {json_out}")
+    else:
+        typer.echo(text)
+
+
+def main() -> NoReturn:
+    """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage."""
+    for plugin in entry_points(group="recsys.commands"):
+        plugin.load()(app)
+    try:
+        app(standalone_mode=True)
+    except ValidationError as error:
+        _refused(_explained(error), ConfigurationError.exit_code)
+    except RecsysError as error:
+        _refused(str(error), error.exit_code)
+    sys.exit(0)
+
+
+def _settings() -> Settings:
+    return Settings()
+
+
+def _run_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _pairs(given: list[str] | None) -> dict[str, Any]:
+    pairs = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip():
+            raise ConfigurationError(f"{item!r} should read NAME=VALUE")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def _queries() -> list[str]:
+    from importlib.resources import files
+
+    return sorted(
+        path.name.removesuffix(".sql")
+        for path in files("sql").joinpath("queries").iterdir()
+        if path.name.endswith(".sql")
+    )
+
+
+def _refused(text: str, code: int) -> NoReturn:
+    Console(stderr=True).print(f"recsys: {text}", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _explained(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "it"
+        lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+    return f"{error.title} is not valid: " + "; ".join(lines)

@@ -1,0 +1,83 @@
+"""Popularity: what fills the places of a list that no model can."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from recsys.sequences import Histories
+
+_CELLS = 8_000_000
+
+
+@dataclass(frozen=True)
+class Popular:
+    """Eligible items by their number of interactions, ties by lower index.
+
+    Attributes:
+        order: (E,) int32, item indices, most popular first.
+        place: (V + 1,) int64, position of each index in ``order``; -1 where it is not eligible.
+        share: (V + 1,) float32, the item's share of all interactions, which is its score.
+    """
+
+    order: NDArray[np.int32]
+    place: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, counts: NDArray[np.int64], eligible: NDArray[np.bool_]) -> Popular:
+        """Rank items from (V,) interaction counts and (V + 1,) eligibility."""
+        ranked = np.argsort(-counts, kind="stable") + 1
+        order = ranked[eligible[ranked]].astype(np.int32)
+        place = np.full(len(counts) + 1, -1, dtype=np.int64)
+        place[order] = np.arange(len(order))
+        share = np.concatenate([[0.0], counts / max(1, counts.sum())]).astype(np.float32)
+        return cls(order, place, share)
+
+    def fill(
+        self,
+        items: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        histories: Histories,
+        *,
+        exclude_seen: bool,
+    ) -> None:
+        """Fill the empty places of lists, in place.
+
+        Args:
+            items: (B, K) int32, 0 where a place is empty; empty places come last.
+            scores: (B, K) float32.
+            histories: of the same B users.
+            exclude_seen: whether what the histories hold is left out.
+        """
+        need = (items == 0).sum(axis=1)
+        short = np.flatnonzero(need)
+        if not len(short):
+            return
+        listed = items.shape[1] + (histories.lengths[short] if exclude_seen else 0)
+        width = int(min(len(self.order), np.max(listed)))  # the K wanted lie within these
+        step = max(1, _CELLS // max(1, width))
+        for start in range(0, len(short), step):
+            rows = short[start : start + step]
+            taken = np.zeros((len(rows), width), dtype=bool)
+            row, column = np.nonzero(items[rows])
+            self._cross_out(taken, row, items[rows][row, column])
+            if exclude_seen:
+                self._cross_out(taken, *histories[rows].flat())
+            free = np.cumsum(~taken, axis=1)
+            row, column = np.nonzero(~taken & (free <= need[rows, None]))
+            place = items.shape[1] - need[rows][row] + free[row, column] - 1
+            items[rows[row], place] = self.order[column]
+            scores[rows[row], place] = self.share[self.order[column]]
+
+    def _cross_out(
+        self, taken: NDArray[np.bool_], rows: NDArray[np.int64], items: NDArray[np.int32]
+    ) -> None:
+        place = self.place[items]
+        within = (place >= 0) & (place < taken.shape[1])
+        taken[rows[within], place[within]] = True

@@ -1,0 +1,132 @@
+"""Trained models: their files, their rows in `models`, and which of them is champion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys import columns, objects
+from recsys.errors import LakeError
+from recsys.training import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recsys.lake import Lake
+    from recsys.model.recommender import Recommender
+
+Status = Literal["candidate", "champion", "retired", "rejected"]
+
+# Not under `models/`: a Delta table lives there, whose vacuum deletes files it doesn't know.
+_FOLDER = "weights"
+_ITEMS = "items.parquet"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model with the items it knows.
+
+    Attributes:
+        recommender: the network, whose index i is ``items[i - 1]``.
+        items: (V,) item ids.
+        row: its row in `models`.
+    """
+
+    recommender: Recommender
+    items: pa.Array
+    row: dict[str, Any]
+
+    @property
+    def model_id(self) -> str:
+        """The key of `models`."""
+        return str(self.row["model_id"])
+
+
+def rows(lake: Lake) -> list[dict[str, Any]]:
+    """Return every row of `models`, newest first; none where the lake is still empty."""
+    if not lake.exists(columns.MODELS):
+        return []
+    found: list[dict[str, Any]] = lake.open(columns.MODELS).to_pyarrow_table().to_pylist()
+    return sorted(found, key=lambda row: (row["trained_at"], row["model_id"]), reverse=True)
+
+
+def find(lake: Lake, model_id: str) -> dict[str, Any] | None:
+    """Return the row of one model."""
+    return next((row for row in rows(lake) if row["model_id"] == model_id), None)
+
+
+def champion(lake: Lake) -> dict[str, Any] | None:
+    """Return the row of the champion, or None while there is none."""
+    return next((row for row in rows(lake) if row["status"] == "champion"), None)
+
+
+def save(
+    lake: Lake, model_id: str, recommender: Recommender, items: pa.Array, card: Mapping[str, Any]
+) -> None:
+    """Write a model's files: weights as safetensors, JSON beside them, the item ids as Parquet.
+
+    A model exists only once its row is registered, so that a kill in here leaves nothing behind
+    that anyone reads.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        checkpoint.save(folder, recommender, dict(card))
+        pq.write_table(pa.table({columns.ITEM_ID: items}), folder / _ITEMS)
+        if not lake.is_local:
+            objects.upload_folder(folder, lake.uri(_FOLDER, model_id), lake.storage)
+            return
+        target = Path(lake.uri(_FOLDER, model_id))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        arriving = target.parent / f".{model_id}-{uuid.uuid4().hex}"
+        shutil.copytree(folder, arriving)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(arriving, target)
+
+
+def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
+    """Read a model back.
+
+    Raises:
+        LakeError: its files are missing or damaged.
+    """
+    model_id = row["model_id"]
+    with tempfile.TemporaryDirectory() as temporary:
+        if lake.is_local:
+            folder = Path(lake.uri(_FOLDER, model_id))
+        else:
+            folder = Path(temporary)
+            objects.download_folder(lake.uri(_FOLDER, model_id), folder, lake.storage)
+        recommender, _ = checkpoint.load(folder, device)
+        try:
+            items = pq.read_table(folder / _ITEMS)[columns.ITEM_ID].combine_chunks()
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise LakeError(
+                f"model {model_id}: {_ITEMS} can't be read ({error}); train again"
+            ) from error
+    return Model(recommender, items, dict(row))
+
+
+def register(lake: Lake, row: Mapping[str, Any]) -> None:
+    """Add a model's row and, when it is champion, retire the one before, in one commit."""
+    changed = [dict(row)]
+    before = champion(lake)
+    if row["status"] == "champion" and before and before["model_id"] != row["model_id"]:
+        why = f"{before['why']}; retired by {row['model_id']}"
+        changed.append({**before, "status": "retired", "why": why})
+    table = pa.Table.from_pylist(changed, schema=lake.schema(columns.MODELS))
+    lake.upsert(columns.MODELS, table, on="model_id")
+
+
+def as_json(value: object) -> str:
+    """Return the JSON text that tables hold for nested values, keys in order."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

@@ -1,0 +1,17 @@
+-- One row per system, the champion and popularity: its figures on every user's withheld last item,
+-- items already seen left out.
+select
+    'model ' || model_id as system,
+    test_hr_10 as "HR@10",
+    test_ndcg_10 as "NDCG@10",
+    test_ndcg_10 / nullif(popularity_test_ndcg_10, 0) as "NDCG@10 against popularity"
+from champion
+
+union all
+
+select
+    'popularity',
+    popularity_test_hr_10,
+    popularity_test_ndcg_10,
+    1.0
+from champion

@@ -1,0 +1,6 @@
+-- One row per user: the $count users with the newest interactions.
+select user_id
+from interactions
+group by user_id
+order by max(timestamp) desc, user_id
+limit $count::bigint

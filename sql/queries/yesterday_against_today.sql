@@ -1,0 +1,31 @@
+-- One row per user of the two newest run dates: how many items stayed, came and went.
+with dates as (
+    select
+        max(run_date) as today,
+        max(run_date) filter (where run_date < (select max(run_date) from recommendations))
+            as yesterday
+    from recommendations
+),
+
+today as (
+    select user_id, item_id
+    from recommendations
+    where run_date = (select today from dates)
+),
+
+yesterday as (
+    select user_id, item_id
+    from recommendations
+    where run_date = (select yesterday from dates)
+)
+
+select
+    coalesce(today.user_id, yesterday.user_id) as user_id,
+    count(*) filter (where today.item_id is not null and yesterday.item_id is not null) as stayed,
+    count(*) filter (where yesterday.item_id is null) as came,
+    count(*) filter (where today.item_id is null) as went
+from today
+full join yesterday
+    on today.user_id = yesterday.user_id and today.item_id = yesterday.item_id
+group by 1
+order by came desc, user_id

@@ -1,0 +1,118 @@
+"""The deployments on a real Prefect server, each piece a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from recsys import catalog
+from recsys.errors import LakeError
+from recsys.lake import Lake
+from recsys.settings import ObjectStorage
+from tests.conftest import free_port
+from tests.flows import nights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+
+
+def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "prefect", *arguments]
+    return subprocess.run(
+        command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def until(found: Callable[[], Any], seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+    return value
+
+
+def runs(lake: Path, flow: str) -> list[dict[str, Any]]:
+    """Rows of `runs` of one flow that completed."""
+    statement = "select * from runs where flow = $flow and status = 'completed' order by started"
+    try:
+        found = catalog.query(Lake(str(lake), ObjectStorage()), statement, {"flow": flow})
+    except LakeError:
+        return []
+    rows: list[dict[str, Any]] = found.to_pylist()
+    return rows
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """`recsys serve` with a schedule that is due every few seconds and a server of its own."""
+    source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
+    nights.make_source(source)
+    env = nights.environment(source, lake, f"http://127.0.0.1:{port}/api")
+    env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    log = (tmp_path / "serve.log").open("w")
+    process = subprocess.Popen(
+        [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
+        + ["--cron", "* * * * *", "--timezone", "Europe/Berlin"],
+        env=own,
+        cwd=tmp_path,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield env, lake
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        print((tmp_path / "serve.log").read_text())
+
+
+@pytest.mark.timeout(400)
+def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
+    served: tuple[dict[str, str], Path],
+) -> None:
+    env, lake = served
+    until(lambda: prefect(env, "deployment", "inspect", "train/on-demand").returncode == 0, 120)
+
+    nightly = until(lambda: runs(lake, "nightly"), 180)[0]
+    assert json.loads(nightly["outcome"])["recommend"]["users"] == nights.USERS
+
+    refused = prefect(env, "deployment", "run", "train/on-demand", "-p", "epochs=0")
+    assert refused.returncode != 0
+    assert "epochs" in refused.stdout + refused.stderr
+    unknown = prefect(env, "deployment", "run", "train/on-demand", "-p", "epoch=2")
+    assert unknown.returncode != 0
+
+    run = prefect(env, "deployment", "run", "train/on-demand", "-p", "epochs=1", "-p", "seed=5")
+    assert run.returncode == 0, run.stdout + run.stderr
+    trained = until(lambda: runs(lake, "train"), 120)[0]
+    parameters = json.loads(trained["parameters"])
+    assert (parameters["epochs"], parameters["seed"]) == (1, 5)
+    model = json.loads(trained["outcome"])["train"]
+    assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
+
+
+def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path: Path) -> None:
+    env = {**os.environ, "PREFECT_API_URL": prefect_api, "RECSYS_HOME": str(ROOT)}
+    env["PREFECT_HOME"] = str(tmp_path)
+    assert prefect(env, "work-pool", "create", "recsys", "--type", "process").returncode == 0
+    file = str(ROOT / "deployments" / "prefect.yaml")
+    done = prefect(env, "--no-prompt", "deploy", "--all", "--prefect-file", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = prefect(env, "deployment", "inspect", "nightly/daily", "--output", "json")
+    found = json.loads(shown.stdout)
+    assert found["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
+    assert found["entrypoint"] == "flows/nightly.py:nightly"
+    assert found["work_pool_name"] == "recsys"
+    assert prefect(env, "deployment", "inspect", "train/on-demand").returncode == 0

@@ -1,0 +1,70 @@
+"""Lakes whose rows are known, written without going through ingest."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from recsys import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from recsys.lake import Lake
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def id_type(example: object) -> pa.DataType:
+    return pa.string() if isinstance(example, str) else pa.int64()
+
+
+def fill(
+    lake: Lake, histories: dict[Any, Sequence[Any]], *, batch_id: str = "batch", day: int = 0
+) -> None:
+    """Append each user's items in order, a minute apart, as one accepted batch."""
+    pairs = [(user, item, at) for user, items in histories.items() for at, item in enumerate(items)]
+    lake.create(id_type(pairs[0][0]), id_type(pairs[0][1]))
+    ingested = START + timedelta(days=day)
+    write(
+        lake,
+        columns.INTERACTIONS,
+        [
+            {
+                "user_id": user,
+                "item_id": item,
+                "timestamp": ingested + timedelta(minutes=at),
+                "source_row": row,
+                "batch_id": batch_id,
+                "ingested_at": ingested,
+            }
+            for row, (user, item, at) in enumerate(pairs)
+        ],
+    )
+
+
+def write(lake: Lake, table: str, rows: list[dict[str, Any]]) -> None:
+    lake.append(table, pa.Table.from_pylist(rows, schema=lake.schema(table)))
+
+
+def lists(run_date: date, made: dict[Any, Sequence[Any]], **same: Any) -> list[dict[str, Any]]:
+    """Rows of `recommendations`: each user's items in rank order."""
+    return [
+        {
+            "run_date": run_date,
+            "run_id": "run",
+            "user_id": user,
+            "rank": rank,
+            "item_id": item,
+            "score": 1.0 / rank,
+            "reason": "model",
+            "model_id": "m",
+            "interactions_version": 1,
+            "generated_at": START,
+            **same,
+        }
+        for user, items in made.items()
+        for rank, item in enumerate(items, start=1)
+    ]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from recsys import catalog
+from recsys.errors import LakeError
+from recsys.lake import Lake
+from tests import lakes
+
+DAY = date(2026, 1, 2)
+
+
+def with_lists(lake: Lake, items: list[int], day: date = DAY) -> None:
+    if not lake.exists("interactions"):
+        lakes.fill(lake, {1: [1, 2], 2: [3]})
+    lakes.write(lake, "recommendations", lakes.lists(day, {1: items, 2: items}))
+
+
+def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    with_lists(lake, [4, 5], date(2026, 1, 3))
+    path = catalog.publish(lake)
+    read = (
+        "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True);"
+        "con.execute('set autoinstall_known_extensions = false');"
+        "print(con.sql('select user_id, rank, item_id from latest_recommendations').fetchall());"
+        "print(con.sql('select count(*) from recommendations').fetchall())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", read, path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["[(1, 1, 4), (1, 2, 5), (2, 1, 4), (2, 2, 5)]", "[(8,)]"]
+
+
+def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -> None:
+    lakes.fill(lake, {"u": ["i"]})
+    with duckdb.connect(catalog.publish(lake), read_only=True) as con:
+        views = [
+            name
+            for (name,) in con.execute(
+                "select view_name from duckdb_views() where not internal"
+            ).fetchall()
+        ]
+        assert {"interactions", "quarantine", *catalog.VIEWS} <= set(views)
+        counts = {view: con.execute(f"select count(*) from {view}").fetchall() for view in views}
+    assert counts.pop("interactions") == [(1,)]
+    assert set(map(tuple, counts.values())) == {((0,),)}
+
+
+def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    path = catalog.publish(lake)
+    reader = (
+        "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True);"
+        "ask = lambda: con.sql('select list(item_id order by rank) from latest_recommendations "
+        "where user_id = 1').fetchall()[0][0];"
+        "print(ask(), flush=True); input(); print(ask())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", reader, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "[8, 9]\n"
+        with_lists(lake, [4, 5], date(2026, 1, 3))
+        catalog.publish(lake)
+        rest, _ = process.communicate("\n", timeout=30)
+    assert rest == "[8, 9]\n"
+    newest = catalog.query(lake, "select item_id from latest_recommendations where user_id = 1")
+    assert newest["item_id"].to_pylist() == [4, 5]
+
+
+def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
+    with_lists(lake, [8])
+    catalog.publish(lake)
+    catalog.publish(lake)
+    files = [path.name for path in Path(lake.root).iterdir() if path.is_file()]
+    assert files == [catalog.NAME]
+
+
+def test_asking_before_the_first_publish_says_what_to_do(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="run `recsys nightly` first"):
+        catalog.query(lake, "select 1")
+
+
+def test_a_statement_cannot_write_to_the_catalog(lake: Lake) -> None:
+    with_lists(lake, [8])
+    catalog.publish(lake)
+    with pytest.raises(LakeError, match="read-only"):
+        catalog.query(lake, "delete from latest_recommendations")

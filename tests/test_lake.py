@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from recsys.errors import LakeError
+from recsys.lake import Lake, connect, schemas
+from recsys.settings import ObjectStorage, Settings
+from tests import lakes
+
+
+def versions(lake: Lake) -> dict[str, int]:
+    return {name: lake.version(name) for name in schemas(pa.int64(), pa.int64())}
+
+
+def test_creating_twice_changes_nothing(lake: Lake) -> None:
+    lake.create(pa.int64(), pa.string())
+    before = versions(lake)
+    lake.create(pa.int64(), pa.string())
+    assert versions(lake) == before == dict.fromkeys(before, 0)
+    assert lake.schema("recommendations").field("item_id").type == pa.string()
+
+
+def test_an_append_with_a_transaction_happens_once(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [1]})
+    rows = lake.open("interactions").to_pyarrow_table()
+    first = lake.append("interactions", rows, transaction="b7", note={"batch": {"rows": 1}})
+    assert lake.append("interactions", rows, transaction="b7", note={"batch": {"rows": 1}}) == first
+    assert list(lake.notes("interactions")) == [(first, {"batch": {"rows": 1}})]
+    with connect(settings) as con:
+        lake.view(con, "interactions")
+        assert con.sql("select count(*) from interactions").fetchall() == [(2,)]
+
+
+def test_replacing_a_run_date_leaves_the_others(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [1]})
+    one, two = date(2026, 1, 1), date(2026, 1, 2)
+    lakes.write(lake, "recommendations", lakes.lists(one, {1: [1, 2]}))
+    lakes.write(lake, "recommendations", lakes.lists(two, {1: [3]}))
+    new = pa.Table.from_pylist(lakes.lists(two, {1: [9]}), schema=lake.schema("recommendations"))
+    lake.replace("recommendations", new, where=f"run_date = '{two}'")
+    with connect(settings) as con:
+        lake.view(con, "recommendations")
+        found = con.sql("select run_date, item_id from recommendations order by all").fetchall()
+    assert found == [(one, 1), (one, 2), (two, 9)]
+
+
+def test_a_missing_table_or_version_says_what_to_do(lake: Lake) -> None:
+    with pytest.raises(LakeError, match=r"interactions does not exist yet: run `recsys ingest`"):
+        lake.version("interactions")
+    lakes.fill(lake, {1: [1]})
+    with pytest.raises(LakeError, match="interactions"):
+        lake.open("interactions", 99)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    lake = Lake(str(tmp_path / "file" / "lake"), ObjectStorage())
+    with pytest.raises(LakeError, match=r"file/lake.*this user may write there"):
+        lake.create(pa.int64(), pa.int64())
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/lake", "http://somewhere"])
+def test_a_root_that_is_neither_folder_nor_s3_is_refused(root: str) -> None:
+    with pytest.raises(LakeError, match="a lake is a folder or s3://"):
+        Lake(root, ObjectStorage())
+
+
+def test_a_folder_under_which_the_delta_writer_breaks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match=r"can't work under a path with \[ \]"):
+        Lake(str(tmp_path / "[lake]"), ObjectStorage())
+
+
+@pytest.mark.parametrize("name", ["it's; a 'lake'", "séjour 🙂", 'a "b" #?'])
+def test_tables_under_awkward_paths_can_be_viewed(
+    tmp_path: Path, settings: Settings, name: str
+) -> None:
+    lake = Lake(str(tmp_path / name), ObjectStorage())
+    lakes.fill(lake, {1: [1, 2]})
+    with connect(settings) as con:
+        lake.view(con, "interactions")
+        assert con.sql("select count(*) from interactions").fetchall() == [(2,)]

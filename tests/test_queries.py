@@ -1,0 +1,153 @@
+"""Each consumer query on known rows, against an answer worked out by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from recsys import catalog
+from recsys.lake import Lake
+from sql import load
+from tests import lakes
+
+YESTERDAY, TODAY = date(2026, 1, 2), date(2026, 1, 3)
+
+
+@pytest.fixture
+def known(lake: Lake) -> Lake:
+    lakes.fill(lake, {1: [10, 11], 2: [12], 3: [10]})
+    lakes.write(
+        lake,
+        "items",
+        [
+            {"item_id": item, "title": f"title {item}", "category": "c", "eligible": True}
+            for item in (10, 11, 12)
+        ],
+    )
+    lakes.write(lake, "recommendations", lakes.lists(YESTERDAY, {1: [12], 2: [10, 11]}))
+    lakes.write(lake, "recommendations", lakes.lists(TODAY, {1: [12], 2: [11]}))
+    lakes.write(lake, "recommendations", lakes.lists(TODAY, {3: [12, 11]}, reason="popular"))
+    model = {
+        "model_id": "m",
+        "status": "champion",
+        "why": "first",
+        "preset": "best",
+        "seed": 4,
+        "interactions_version": 7,
+        "test_hr_10": 0.5,
+        "test_ndcg_10": 0.3,
+        "popularity_test_hr_10": 0.2,
+        "popularity_test_ndcg_10": 0.1,
+        "trained_at": lakes.START,
+    }
+    lakes.write(lake, "models", [model, {**model, "model_id": "old", "status": "retired"}])
+    rejected = {"batch_id": "b", "source": "s", "object": "f.csv", "quarantined_at": lakes.START}
+    lakes.write(
+        lake,
+        "quarantine",
+        [
+            {**rejected, "source_row": 3, "row": "{}", "reasons": ["user_id is null"]},
+            {
+                **rejected,
+                "source_row": 9,
+                "row": '{"a":1}',
+                "reasons": ["user_id is null", "timestamp is null"],
+                "quarantined_at": lakes.START + timedelta(hours=1),
+            },
+        ],
+    )
+    now = datetime.now(UTC)
+    run = {"flow": "nightly", "status": "completed", "seconds": 1.0, "outcome": "{}"}
+    lakes.write(
+        lake,
+        "runs",
+        [
+            {"run_id": "new", "started": now - timedelta(days=1), **run},
+            {"run_id": "newer", "started": now, **run},
+            {"run_id": "old", "started": now - timedelta(days=31), **run},
+        ],
+    )
+    catalog.publish(lake)
+    return lake
+
+
+def ask(lake: Lake, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    rows = catalog.query(lake, load(f"queries/{name}"), parameters)
+    return [tuple(row.values()) for row in rows.to_pylist()]
+
+
+def test_user_list(known: Lake) -> None:
+    assert ask(known, "user_list", user_id=3) == [
+        (1, 12, "title 12", 1.0, "popular", TODAY),
+        (2, 11, "title 11", 0.5, "popular", TODAY),
+    ]
+    assert ask(known, "user_list", user_id="3") == ask(known, "user_list", user_id=3)
+
+
+def test_user_history(known: Lake) -> None:
+    found = ask(known, "user_history", user_id=1, count=5)
+    assert [row[1:] for row in found] == [(11, "title 11"), (10, "title 10")]
+    assert len(ask(known, "user_history", user_id=1, count="1")) == 1
+
+
+def test_sample_users(known: Lake) -> None:
+    assert ask(known, "sample_users", count=2) == [(1,), (2,)]
+
+
+def test_yesterday_against_today(known: Lake) -> None:
+    assert ask(known, "yesterday_against_today") == [(3, 0, 2, 0), (1, 1, 0, 0), (2, 1, 0, 1)]
+
+
+def test_item_exposure(known: Lake) -> None:
+    assert ask(known, "item_exposure") == [
+        (11, "title 11", 2, 2 / 3, 1.5),
+        (12, "title 12", 2, 2 / 3, 1.0),
+    ]
+
+
+def test_catalogue_coverage(known: Lake) -> None:
+    assert ask(known, "catalogue_coverage") == [(TODAY, 2, 3, 2 / 3), (YESTERDAY, 3, 3, 1.0)]
+
+
+def test_served_by_popularity(known: Lake) -> None:
+    assert ask(known, "served_by_popularity") == [(TODAY, 3, 1, 1 / 3), (YESTERDAY, 2, 0, 0.0)]
+
+
+def test_rejected_rows(known: Lake) -> None:
+    later = lakes.START + timedelta(hours=1)
+    assert ask(known, "rejected_rows") == [
+        ("s", "user_id is null", 2, later, "f.csv", 9, '{"a":1}'),
+        ("s", "timestamp is null", 1, later, "f.csv", 9, '{"a":1}'),
+    ]
+
+
+def test_where_from(known: Lake) -> None:
+    assert ask(known, "where_from", user_id=2, run_date=TODAY) == [
+        (1, 11, "model", "m", "best", 4, 7, 1, "run", lakes.START)
+    ]
+
+
+def test_recent_runs(known: Lake) -> None:
+    assert [row[-1] for row in ask(known, "recent_runs")] == ["newer", "new"]
+
+
+def test_model_history(known: Lake) -> None:
+    found = ask(known, "model_history")
+    assert {(row[0], row[1]) for row in found} == {("m", "champion"), ("old", "retired")}
+    assert found[0][3:] == pytest.approx((0.5, 0.2, 0.3, 0.1, 3.0))
+
+
+def test_champion_figures(known: Lake) -> None:
+    model, popularity = ask(known, "champion_figures")
+    assert (model[0], popularity[0]) == ("model m", "popularity")
+    assert model[1:] == pytest.approx((0.5, 0.3, 3.0))
+    assert popularity[1:] == pytest.approx((0.2, 0.1, 1.0))
+
+
+def test_every_query_states_its_grain_and_has_a_test() -> None:
+    for path in files("sql").joinpath("queries").iterdir():
+        assert path.read_text(encoding="utf-8").startswith("-- One row"), path.name
+        assert f"test_{path.name.removesuffix('.sql')}" in globals(), path.name

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys.lake import Lake, connect
+from recsys.sequences import Histories, Packed, pack
+from recsys.settings import Settings
+from tests import lakes
+
+
+def packed(lake: Lake, settings: Settings, first: pa.Array | None = None) -> Packed:
+    with connect(settings) as con:
+        lake.view(con, "interactions")
+        return pack(con, first)
+
+
+def as_items(found: Packed) -> dict[object, list[object]]:
+    items = [None, *found.items.to_pylist()]
+    return {
+        user: [items[i] for i in found.histories.items[start:end]]
+        for user, start, end in zip(
+            found.users.to_pylist(), found.histories.starts, found.histories.ends, strict=True
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "histories",
+    [
+        {3: [10, 11, 10], 1: [12], 2: [11, 10]},
+        {"b": ["x'", 'y"'], "a\n;": ["🙂", "x'", "x'"]},
+    ],
+)
+def test_histories_hold_each_users_items_in_time_order(
+    lake: Lake, settings: Settings, histories: dict[object, list[object]]
+) -> None:
+    lakes.fill(lake, histories)
+    found = packed(lake, settings)
+    assert as_items(found) == histories
+    assert found.histories.items.dtype == np.int32
+    assert found.users.to_pylist() == sorted(histories)
+
+
+def test_ties_in_time_keep_the_order_of_the_source(lake: Lake, settings: Settings) -> None:
+    lake.create(pa.int64(), pa.int64())
+    rows = [
+        {"user_id": 1, "item_id": item, "timestamp": lakes.START, "source_row": row}
+        | {"batch_id": "b", "ingested_at": lakes.START}
+        for row, item in enumerate([5, 3, 9, 1])
+    ]
+    lakes.write(lake, "interactions", rows[::-1])
+    assert as_items(packed(lake, settings)) == {1: [5, 3, 9, 1]}
+
+
+def test_items_are_indexed_by_popularity_and_ties_by_id(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [7, 8, 9], 2: [9, 8], 3: [9]})
+    found = packed(lake, settings)
+    assert found.items.to_pylist() == [9, 8, 7]
+    assert found.counts.tolist() == [3, 2, 1]
+
+
+def test_a_models_items_keep_their_indices_and_new_items_follow(
+    lake: Lake, settings: Settings
+) -> None:
+    lakes.fill(lake, {1: [7, 8, 9], 2: [9, 8], 3: [9]})
+    found = packed(lake, settings, pa.array([100, 8]))
+    assert found.items.to_pylist() == [100, 8, 9, 7]
+    assert found.counts.tolist() == [0, 2, 3, 1]
+    assert as_items(found) == {1: [7, 8, 9], 2: [9, 8], 3: [9]}
+    known = found.histories.up_to(2)
+    assert [known[np.array([u])].flat()[1].tolist() for u in range(3)] == [[2], [2], []]
+
+
+def test_an_older_version_is_read_as_it_was(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [7]})
+    before = lake.version("interactions")
+    lakes.fill(lake, {1: [8]}, batch_id="later", day=1)
+    with connect(settings) as con:
+        lake.view(con, "interactions", before)
+        assert as_items(pack(con)) == {1: [7]}
+        lake.view(con, "interactions")
+        assert as_items(pack(con)) == {1: [7, 8]}
+
+
+def test_cutting_and_padding_copy_the_right_items() -> None:
+    whole = Histories.from_offsets(
+        np.array([1, 2, 3, 4, 5, 6], dtype=np.int32), np.array([0, 3, 3, 6])
+    )
+    assert whole.lengths.tolist() == [3, 0, 3]
+    assert whole.padded(2).tolist() == [[2, 3], [0, 0], [5, 6]]
+    assert whole.without_last(2).padded(3).tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 4]]
+    rows, items = whole.without_last(1)[np.array([2, 0])].flat()
+    assert rows.tolist() == [0, 0, 1, 1]
+    assert items.tolist() == [4, 5, 1, 2]
+    nobody = Histories.from_offsets(np.empty(0, dtype=np.int32), np.array([0, 0]))
+    assert nobody.padded(2).tolist() == [[0, 0]]
