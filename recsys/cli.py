@@ -85,7 +85,7 @@ def train(changes: Set = None) -> None:
     """Train on the lake's interactions; the model serves if it passes the gate.
 
     --set takes preset, epochs, seed, tolerance, and every field of the preset
-    (such as dropout or max_len).
+    (such as dropout or max_length).
     """
     from recsys import report
     from recsys.train import train as train_model

@@ -178,6 +178,18 @@ class Lake:
                         storage_options=self._options,
                     )
 
+    def retype(self, user_id: pa.DataType, item_id: pa.DataType) -> None:
+        """Give the id columns other types, where no table holds a row of them yet."""
+        with _explained(f"create the tables of {self.root}"):
+            for name, schema in schemas(user_id, item_id).items():
+                if self.schema(name) != schema and not self.open(name).file_uris():
+                    write_deltalake(
+                        self.open(name),
+                        schema.empty_table(),
+                        mode="overwrite",
+                        schema_mode="overwrite",
+                    )
+
     def exists(self, table: str) -> bool:
         """Say whether the table has been created."""
         with _explained(f"look for {self.uri(table)}"):

@@ -60,8 +60,14 @@ class Histories:
         """The same users, keeping only the items 1..``count``; itself where nothing else is."""
         if not self.items.size or self.items.max() <= count:
             return self
+        index = np.arange(self.items.max() + 1, dtype=np.int32)
+        return self.renamed(np.where(index <= count, index, PADDING))
+
+    def renamed(self, index: NDArray[np.int32]) -> Histories:
+        """The same users, each item i as ``index[i]``, without those that become padding."""
         rows, items = self.flat()
-        kept = items <= count
+        items = index[items]
+        kept = items != PADDING
         lengths = np.bincount(rows[kept], minlength=len(self))
         return Histories.from_offsets(items[kept], np.concatenate([[0], np.cumsum(lengths)]))
 

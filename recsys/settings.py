@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import (
@@ -13,6 +13,9 @@ from pydantic_settings import (
 )
 
 from recsys.config import Contract, ItemSource, Recommending, Source, Training
+
+if TYPE_CHECKING:
+    from recsys.model.runtime import Runtime
 
 
 class ObjectStorage(BaseModel):
@@ -63,6 +66,12 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory_limit: str = Field("4GB", description="what DuckDB may hold before it spills to disk")
     threads: int = Field(0, ge=0, description="threads of DuckDB and torch; 0 is every core")
+
+    def runtime(self) -> Runtime:
+        """Return where and how the model computes."""
+        from recsys.model.runtime import Runtime  # here, since torch takes seconds to import
+
+        return Runtime(device=self.device, threads=self.threads)
 
     @classmethod
     def settings_customise_sources(

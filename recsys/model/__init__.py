@@ -1,0 +1,1 @@
+"""The network and how it scores users. Needs torch and numpy, nothing else."""

@@ -60,7 +60,7 @@ def environment(source: Path, lake: Path, api: str, **more: str) -> dict[str, st
         "RECSYS_LAKE": str(lake),
         "RECSYS_SOURCE": json.dumps({"uri": str(source), "table": "events"}),
         "RECSYS_TRAINING": json.dumps(
-            {"epochs": 2, "overrides": {"width": 16, "blocks": 1, "max_len": 10}}
+            {"epochs": 2, "overrides": {"width": 16, "blocks": 1, "max_length": 10}}
         ),
         "RECSYS_RECOMMENDING": json.dumps({"k": K}),
         "RECSYS_DEVICE": "cpu",

@@ -1,0 +1,178 @@
+"""The approximator f: how the noised target meets the history, and the Transformer after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recsys.model.config import ModelConfig
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+def dropout(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Drop ``share`` of x and scale up the rest; without a generator, return x.
+
+    Each element is kept by comparing one random byte, so the share is rounded to 1/256; torch's
+    own dropout draws a float per element, and from the global generator.
+    """
+    if share == 0 or generator is None:
+        return x
+    below = max(1, round(share * 256))
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None, generator=generator)
+    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= below
+    return x * (kept * (256 / (256 - below)))
+
+
+class Additive(nn.Module):
+    """z_i = e_i + lambda_i * (x_s + d_s): Eq. 15 of DiffuRec."""
+
+    def __init__(self, config: ModelConfig) -> None:  # noqa: ARG002 - it has no parameters
+        super().__init__()
+
+    def forward(self, own: Tensor, target: Tensor, history: Tensor, visible: Tensor) -> Tensor:  # noqa: ARG002 - the signature of every approximator
+        """Return z (B, J, D) of J positions from their own embeddings and noised targets."""
+        return own + target
+
+
+class CrossAttention(nn.Module):
+    """z_i = e_i + Y_i with Y = softmax(Q) (softmax(K)^T V): Eq. 16 of DiffuRecSys, well-posed.
+
+    Q comes from the noised target, K and V from the history, and K's softmax runs over the
+    positions that are visible. The drawing of the paper has it the other way round; taken
+    literally, all keys and values are one vector and the attention returns it whatever Q is. The
+    residual keeps positions apart, since Y is all but the same for each of them.
+
+    It is evaluated as A V with A_ji = sum_f softmax(Q)_jf / Z_jf * exp(K)_if over visible i: the
+    same numbers, and under a causal mask every position normalises over its own past.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key_value = nn.Linear(config.width, 2 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(self, own: Tensor, target: Tensor, history: Tensor, visible: Tensor) -> Tensor:
+        """Return z (B, J, D).
+
+        Args:
+            own: (B, J, D) embeddings of the J positions that are asked for.
+            target: (B, J, D) lambda * (x_s + d_s) of each.
+            history: (B, L, D) embeddings of the whole history.
+            visible: broadcastable to (B, 1, J, L), which position sees which.
+        """
+        query = _split(self.query(target), self.heads).float().softmax(-1)  # (B, H, J, F)
+        key, value = self.key_value(history).chunk(2, dim=-1)
+        # A running maximum would let later keys touch earlier positions; a bound does not.
+        weight = _split(key, self.heads).float().clamp(-30, 30).exp()  # (B, H, L, F)
+        seen = visible.float()
+        total = seen @ weight  # (B, H, J, F)
+        attention = (query / total) @ weight.transpose(-1, -2) * seen  # (B, H, J, L)
+        met: Tensor = self.out(_join(attention @ _split(value, self.heads).float()))
+        return own + met
+
+
+APPROXIMATORS: Mapping[str, type[Additive] | type[CrossAttention]] = {
+    "additive": Additive,
+    "cross-attention": CrossAttention,
+}
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: self-attention, then a feed-forward layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.share = config.dropout
+        self.activation = F.gelu if config.activation == "gelu" else F.relu
+        self.norm_attention = nn.LayerNorm(config.width)
+        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm_feed = nn.LayerNorm(config.width)
+        self.wider = nn.Linear(config.width, 4 * config.width)
+        self.narrower = nn.Linear(4 * config.width, config.width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (B, H, J, F) of x (B, J, D)."""
+        query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
+        return _split(query, self.heads), _split(key, self.heads), _split(value, self.heads)
+
+    def mix(
+        self,
+        x: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Attend from x (B, J, D) over L keys, then feed forward; bias fits (B, H, J, L)."""
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, J, L)
+        attention = (scores + bias).softmax(-1).to(value.dtype)
+        x = x + dropout(self.out(_join(attention @ value)), self.share, generator)
+        fed: Tensor = self.narrower(self.activation(self.wider(self.norm_feed(x))))
+        return x + dropout(fed, self.share, generator)
+
+
+class Transformer(nn.Module):
+    """Chained blocks and a closing normalisation."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor,
+        generator: torch.Generator | None = None,
+        past: list[KeysValues] | None = None,
+    ) -> Tensor:
+        """Return (B, J, D) from x (B, J, D).
+
+        Args:
+            x: the positions that are computed.
+            bias: added to attention scores, -inf where a key is hidden; fits (B, H, J, L).
+            generator: of dropout; None in inference.
+            past: each block's keys and values of positions before x, as ``context`` returned them.
+        """
+        for at, block in enumerate(self._chain()):
+            query, key, value = block.project(x)
+            if past is not None:
+                key = torch.cat([past[at][0], key], dim=2)
+                value = torch.cat([past[at][1], value], dim=2)
+            x = block.mix(x, query, key, value, bias, generator)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def _chain(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))  # ModuleList forgets what it holds
+
+    def context(self, x: Tensor, bias: Tensor) -> list[KeysValues]:
+        """Return each block's keys and values of x (B, L, D), for positions that come after."""
+        past = []
+        for block in self._chain():
+            query, key, value = block.project(x)
+            past.append((key, value))
+            if len(past) < len(self.blocks):
+                x = block.mix(x, query, key, value, bias, None)
+        return past
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)  # (B, J, D) -> (B, H, J, F)
+
+
+def _join(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)  # (B, H, J, F) -> (B, J, D)

@@ -1,0 +1,163 @@
+"""What a model is and how it is trained, as two small validated records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from recsys.errors import ConfigurationError
+
+Objective = Literal["causal", "prefix"]
+Approximator = Literal["additive", "cross-attention"]
+Positions = Literal["none", "reversed", "relative"]
+Activation = Literal["gelu", "relu"]
+Schedule = Literal["truncated-linear", "linear", "cosine", "sqrt"]
+Offset = Literal["none", "mean", "iid", "shared"]
+Decay = Literal["constant", "step", "plateau"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network and its diffusion.
+
+    Attributes:
+        objective: ``prefix`` (one row per prefix, every position sees every other) or ``causal``
+            (one pass over a history, every position predicts its next item).
+        approximator: how the noised target meets the history: Eq. 15 or Eq. 16.
+        width: D, size of an embedding.
+        heads: attention heads; divides the width.
+        blocks: Transformer blocks, chained.
+        max_length: L, most items of a history that are looked at, the newest.
+        positions: ``reversed`` (an embedding counted from the right end), ``relative`` (a learned
+            attention bias by distance) or ``none``.
+        activation: of the feed-forward layers.
+        dropout: share dropped of what attention and feed-forward layers add.
+        embedding_dropout: share dropped of the history's embeddings.
+        init_std: standard deviation of the item embeddings at the start.
+        schedule: noise schedule.
+        timesteps: T, diffusion steps in training.
+        steps: reverse steps at inference when the caller names none, 1..T.
+        delta: mean and standard deviation of lambda, the weight of the noised target.
+        offset: form of the offset noise in training (Eq. 17).
+        offset_scale: its size.
+    """
+
+    objective: Objective = "causal"
+    approximator: Approximator = "additive"
+    width: int = 128
+    heads: int = 4
+    blocks: int = 2
+    max_length: int = 50
+    positions: Positions = "reversed"
+    activation: Activation = "gelu"
+    dropout: float = 0.1
+    embedding_dropout: float = 0.3
+    init_std: float = 0.02
+    schedule: Schedule = "truncated-linear"
+    timesteps: int = 32
+    steps: int = 32
+    delta: float = 0.001
+    offset: Offset = "none"
+    offset_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("width", "heads", "blocks", "max_length", "timesteps"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        for name in ("dropout", "embedding_dropout"):
+            _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        _require(self, "steps", 1 <= self.steps <= self.timesteps, f"1..{self.timesteps}")
+        _require(self, "heads", self.width % self.heads == 0, f"a divisor of width {self.width}")
+        _require(self, "width", self.width % 2 == 0, "an even number")
+        _require(self, "init_std", 0 < self.init_std < 100, "above 0 and below 100")
+        _require(self, "delta", 0 <= self.delta < 100, "0 or more and below 100")
+        _require(self, "offset_scale", 0 <= self.offset_scale < 100, "0 or more and below 100")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is fitted.
+
+    Attributes:
+        epochs: most passes over the training targets.
+        batch_size: targets of one gradient step: rows for ``prefix``, positions for ``causal``.
+        batch_tokens: most tokens of one step, padding included; it bounds memory.
+        learning_rate: of Adam.
+        weight_decay: L2 penalty inside Adam's gradient.
+        decay: ``constant``; ``step`` (times ``decay_factor`` every ``decay_every`` epochs); or
+            ``plateau`` (times ``decay_factor``, from the best weights so far, when
+            ``decay_every`` validations in a row brought nothing).
+        decay_every: see ``decay``.
+        decay_factor: see ``decay``.
+        warmup: gradient steps over which the learning rate rises to its value.
+        clip_norm: largest norm of the gradient; 0 leaves it alone.
+        validate_every: epochs from one validation to the next.
+        patience: validations in a row without a new best before training stops.
+    """
+
+    epochs: int = 100
+    batch_size: int = 1024
+    batch_tokens: int = 32_768
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    decay: Decay = "constant"
+    decay_every: int = 1
+    decay_factor: float = 0.1
+    warmup: int = 0
+    clip_norm: float = 0.0
+    validate_every: int = 1
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("epochs", "batch_size", "batch_tokens", "decay_every"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        for name in ("validate_every", "patience"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        _require(self, "warmup", self.warmup >= 0, "0 or more")
+        _require(self, "learning_rate", 0 < self.learning_rate < 100, "above 0 and below 100")
+        _require(self, "weight_decay", 0 <= self.weight_decay < 100, "0 or more and below 100")
+        _require(self, "clip_norm", 0 <= self.clip_norm < 1e9, "0 or more")
+        _require(self, "decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1")
+
+
+def converted(config: type, name: str, value: Any) -> Any:
+    """Return ``value`` as the type of a field, reading numbers from strings.
+
+    Raises:
+        ConfigurationError: it is not of that type.
+    """
+    kind = get_type_hints(config)[name]
+    if choices := get_args(kind):
+        if value in choices:
+            return value
+        raise _refusal(name, value, "one of " + ", ".join(choices))
+    wanted = "a whole number" if kind is int else "a number"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _refusal(name, value, wanted)
+    try:
+        return kind(value) if isinstance(value, str) or kind(value) == value else _raise()
+    except (ValueError, OverflowError) as error:
+        raise _refusal(name, value, wanted) from error
+
+
+def _raise() -> None:
+    raise ValueError
+
+
+def _check_types(config: Any) -> None:
+    for field in fields(config):
+        given = getattr(config, field.name)
+        same = converted(type(config), field.name, given)
+        if isinstance(given, str) and not isinstance(same, str):
+            raise _refusal(field.name, given, "a number, not text")
+        object.__setattr__(config, field.name, same)
+
+
+def _require(config: Any, name: str, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise _refusal(name, getattr(config, name), allowed)
+
+
+def _refusal(name: str, value: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} = {value!r} is not allowed; it must be {allowed}")

@@ -1,0 +1,97 @@
+"""Named models with their training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from recsys.errors import ConfigurationError
+from recsys.model.config import ModelConfig, TrainingConfig, converted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model and how it is trained."""
+
+    model: ModelConfig
+    training: TrainingConfig
+
+
+# Hyperparameters as published: arXiv 2304.00686 (diffurec) and arXiv 2410.19429 (diffurecsys).
+_DIFFUREC = Preset(
+    ModelConfig(
+        objective="prefix",
+        approximator="additive",
+        blocks=4,
+        max_length=50,
+        positions="none",
+    ),
+    TrainingConfig(
+        epochs=500,
+        batch_size=512,
+        decay="step",
+        decay_every=100,
+        validate_every=20,
+        patience=5,
+    ),
+)
+_DIFFURECSYS_V1 = Preset(
+    replace(_DIFFUREC.model, approximator="cross-attention", max_length=100, activation="relu"),
+    TrainingConfig(
+        epochs=41,
+        batch_size=1024,
+        weight_decay=1e-4,
+        decay="step",
+        decay_every=30,
+        validate_every=8,
+        patience=3,
+    ),
+)
+
+PRESETS: Mapping[str, Preset] = {
+    "best": Preset(
+        ModelConfig(
+            objective="causal",
+            approximator="additive",
+            blocks=2,
+            max_length=100,
+            positions="reversed",
+            dropout=0.3,
+            embedding_dropout=0.3,
+            steps=1,
+        ),
+        TrainingConfig(epochs=100, batch_size=2048, patience=5),
+    ),
+    "diffurec": _DIFFUREC,
+    "diffurecsys-v1": _DIFFURECSYS_V1,
+    "diffurecsys": replace(_DIFFURECSYS_V1, model=replace(_DIFFURECSYS_V1.model, offset="mean")),
+}
+
+
+def resolve(name: str, overrides: Mapping[str, Any]) -> Preset:
+    """Return a preset with some fields changed; strings such as "0.3" become numbers.
+
+    Raises:
+        ConfigurationError: no such preset or field, or a value that the field does not take.
+    """
+    if name not in PRESETS:
+        raise ConfigurationError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    changed: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    for field, value in overrides.items():
+        for part, config in (("model", ModelConfig), ("training", TrainingConfig)):
+            if field in {known.name for known in fields(config)}:
+                changed[part][field] = converted(config, field, value)
+                break
+        else:
+            known = [each.name for kind in (ModelConfig, TrainingConfig) for each in fields(kind)]
+            raise ConfigurationError(f"no field {field!r}; there are {', '.join(sorted(known))}")
+    if "timesteps" in changed["model"] and "steps" not in changed["model"]:
+        steps = min(preset.model.steps, changed["model"]["timesteps"])
+        changed["model"]["steps"] = steps
+    return Preset(
+        replace(preset.model, **changed["model"]), replace(preset.training, **changed["training"])
+    )

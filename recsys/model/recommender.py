@@ -1,0 +1,259 @@
+"""The recommender: item embeddings, diffusion and approximator, its loss and its predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.errors import ConfigurationError
+from recsys.model.approximator import (
+    APPROXIMATORS,
+    Additive,
+    CrossAttention,
+    Transformer,
+    dropout,
+)
+from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
+from recsys.model.loss import cross_entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recsys.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All noise of one inference run, for one row: common random numbers for every user.
+
+    A user's list then does not depend on who else is scored beside them, batch of one equals batch
+    of many, two users with one history get one list, and drawing costs nothing. Positions are
+    counted from the right end of a history: 0 is its newest item.
+
+    Attributes:
+        start: (D,) x_T.
+        noise: (steps, D) of the reverse steps.
+        weight: (L, D) lambda of each position.
+        known_step: (L,) int64, step at which a position's known next item is noised (causal).
+        known_noise: (L, D) its noise (causal).
+    """
+
+    start: Tensor
+    noise: Tensor
+    weight: Tensor
+    known_step: Tensor
+    known_noise: Tensor
+
+    @classmethod
+    def of(cls, config: ModelConfig, steps: int, seed: int, device: torch.device) -> Draws:
+        """Draw on the CPU, so that every device sees the same numbers."""
+        generator = torch.Generator().manual_seed(seed)
+        length, width = config.max_length, config.width
+        weight = config.delta + config.delta * torch.randn(length, width, generator=generator)
+        start = torch.randn(width, generator=generator)
+        known_step = torch.randint(1, config.timesteps + 1, (length,), generator=generator)
+        known_noise = torch.randn(length, width, generator=generator)
+        noise = torch.randn(steps, width, generator=generator)
+        drawn = (start, noise, weight, known_step, known_noise)
+        return cls(*(draw.to(device) for draw in drawn))
+
+
+class Recommender(nn.Module):
+    """DiffuRecSys over items 1..V; index 0 is padding and never scored.
+
+    Rows are left-aligned: a history of n items fills positions 0..n-1, padding follows.
+    """
+
+    def __init__(
+        self, config: ModelConfig, n_items: int, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if n_items < 1:
+            raise ConfigurationError(f"n_items = {n_items} is not allowed; it must be 1 or more")
+        self.config = config
+        self.n_items = n_items
+        self.items = nn.Embedding(n_items + 1, config.width)
+        self.norm_items = nn.LayerNorm(config.width)
+        if config.positions == "reversed":
+            self.position = nn.Parameter(torch.empty(config.max_length, config.width))
+        elif config.positions == "relative":
+            self.distance = nn.Parameter(torch.empty(config.heads, config.max_length))
+        self.diffusion = Diffusion(config.schedule, config.timesteps)
+        self.step = StepEmbedding(config.timesteps, config.width)
+        self.approximator: Additive | CrossAttention = APPROXIMATORS[config.approximator](config)
+        self.transformer = Transformer(config)
+        self._initialise(generator or torch.Generator().manual_seed(0))
+
+    @property
+    def causal(self) -> bool:
+        """Whether every position predicts its own next item."""
+        return self.config.objective == "causal"
+
+    def loss(self, items: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the mean cross-entropy over targets (Eq. 24-25).
+
+        Args:
+            items: (B, L) int64 inputs, left-aligned.
+            targets: (B, L) int64, the next item at every position (causal), or (B,), the item
+                after the last (prefix); 0 where there is none.
+            generator: of all noise and dropout, on the items' device.
+
+        For ``causal``, position i carries the noised embedding of item i + 1, which lies in the
+        history of every later position, so nothing leaks. Each position has a step of its own.
+        """
+        config = self.config
+        device = items.device
+        history = self._embed(items, _offsets_from_right(items), generator)  # (B, L, D)
+        step = torch.randint(
+            1, config.timesteps + 1, targets.shape, generator=generator, device=device
+        )
+        noise = OFFSETS[config.offset](
+            (*targets.shape, config.width), generator, config.offset_scale
+        )
+        x_s = self.diffusion.q_sample(self.items(targets), step, noise)
+        signal = x_s + F.embedding(step, self.step())  # (B, L, D), or (B, D) for prefix
+        if not self.causal:
+            signal = signal.unsqueeze(1)
+        weight = config.delta + config.delta * torch.randn(
+            history.shape, generator=generator, device=device
+        )
+        visible = self._visible(items)
+        z = self.approximator(history, weight * signal, history, visible)
+        hidden = self.transformer(z, self._bias(visible), generator)
+        if self.causal:
+            held = targets > 0
+            hidden, targets = hidden[held], targets[held]
+        else:
+            hidden = _last(hidden, items)
+        return cross_entropy(hidden, self.items.weight[1:], targets - 1)
+
+    def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
+        """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
+
+        Args:
+            items: (B, L) int64, left-aligned, at least one item in each row, L <= max_length.
+            steps: reverse steps, 1..T.
+            draws: the noise, made for as many steps.
+        """
+        approximate = self._causal(items, draws) if self.causal else self._prefix(items, draws)
+        x = draws.start.expand(len(items), -1)
+        return reverse(approximate, x, draws.noise, self.diffusion, steps)
+
+    def logits(self, x_0: Tensor) -> Tensor:
+        """Return float32 scores (B, V + 1) of x_0 (B, D) (Eq. 26), -inf for padding."""
+        with torch.autocast(x_0.device.type, enabled=False):
+            scores = x_0.float() @ self.items.weight.T
+        scores[:, 0] = -torch.inf
+        return scores
+
+    def _prefix(self, items: Tensor, draws: Draws) -> Callable[[Tensor, int], Tensor]:
+        """Every position carries the target that is being denoised: all run at every step."""
+        offsets = _offsets_from_right(items)
+        history = self._embed(items, offsets, None)
+        weight = draws.weight[offsets]
+        visible = self._visible(items)
+        bias = self._bias(visible)
+        steps = self.step()
+
+        def approximate(x: Tensor, step: int) -> Tensor:
+            signal = weight * (x + steps[step]).unsqueeze(1)  # (B, L, D)
+            z = self.approximator(history, signal, history, visible)
+            return _last(self.transformer(z, bias), items).float()
+
+        return approximate
+
+    def _causal(self, items: Tensor, draws: Draws) -> Callable[[Tensor, int], Tensor]:
+        """Only the last position carries the unknown target; all before it run once.
+
+        They carry their known next items, noised by fixed draws, as in training; their keys and
+        values serve every reverse step.
+        """
+        offsets = _offsets_from_right(items)
+        history = self._embed(items, offsets, None)
+        steps = self.step()
+        own = _last(history, items).unsqueeze(1)  # (B, 1, D)
+        before = (offsets > 0) & (items > 0)
+        # The context is every position but a row's last, and never without a column.
+        width = max(1, items.shape[1] - 1)
+        held = before[:, :width]
+        known = torch.roll(items, -1, dims=1)
+        noised = self.diffusion.q_sample(
+            self.items(known), draws.known_step[offsets], draws.known_noise[offsets]
+        )
+        signal = draws.weight[offsets] * (noised + steps[draws.known_step[offsets]])
+        visible = self._visible(items)
+        z = self.approximator(history, signal, history, visible)
+        bias = self._bias(visible)
+        past = self.transformer.context(z[:, :width], bias[..., :width, :width])
+
+        last_visible = (items > 0)[:, None, None, :]  # (B, 1, 1, L)
+        attended = torch.cat([held, torch.ones_like(held[:, :1])], dim=1)[:, None, None, :]
+        last_bias = _as_bias(attended)
+        if self.config.positions == "relative":
+            far = torch.cat([offsets[:, :width], torch.zeros_like(offsets[:, :1])], dim=1)
+            last_bias = last_bias + self.distance[:, far].transpose(0, 1).unsqueeze(2)
+
+        def approximate(x: Tensor, step: int) -> Tensor:
+            signal = draws.weight[0] * (x + steps[step]).unsqueeze(1)  # (B, 1, D)
+            z = self.approximator(own, signal, history, last_visible)
+            return self.transformer(z, last_bias, past=past).squeeze(1).float()
+
+        return approximate
+
+    def _embed(self, items: Tensor, offsets: Tensor, generator: torch.Generator | None) -> Tensor:
+        embedded = self.items(items)  # (B, L, D)
+        if self.config.positions == "reversed":
+            embedded = embedded + F.embedding(offsets, self.position)
+        dropped = dropout(embedded, self.config.embedding_dropout, generator)
+        normed: Tensor = self.norm_items(dropped)
+        return normed
+
+    def _visible(self, items: Tensor) -> Tensor:
+        """Return which position sees which, broadcastable to (B, 1, L, L)."""
+        if not self.causal:
+            return (items > 0)[:, None, None, :]
+        length = items.shape[1]
+        # Padding follows every item, so the causal mask hides it already.
+        return torch.ones(length, length, dtype=torch.bool, device=items.device).tril()[None, None]
+
+    def _bias(self, visible: Tensor) -> Tensor:
+        bias = _as_bias(visible)
+        if self.config.positions != "relative":
+            return bias
+        at = torch.arange(visible.shape[-1], device=visible.device)
+        return bias + self.distance[:, (at[:, None] - at).abs()]  # (B | 1, H, L, L)
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        for name, parameter in self.named_parameters():
+            module = name.partition(".")[0]
+            if module in ("items", "position"):
+                parameter.normal_(0, self.config.init_std, generator=generator)
+            elif module == "distance" or name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1)
+            else:
+                nn.init.xavier_normal_(parameter, generator=generator)
+        self.items.weight[0] = 0
+
+
+def _offsets_from_right(items: Tensor) -> Tensor:
+    """Return (B, L) int64: 0 at a row's newest item, 1 before it; 0 at padding."""
+    lengths = (items > 0).sum(1, keepdim=True)
+    at = torch.arange(items.shape[1], device=items.device)
+    return (lengths - 1 - at).clamp(min=0)
+
+
+def _last(x: Tensor, items: Tensor) -> Tensor:
+    """Return (B, D), the position of each row's newest item in x (B, L, D)."""
+    at = (items > 0).sum(1) - 1
+    return x[torch.arange(len(x), device=x.device), at]
+
+
+def _as_bias(visible: Tensor) -> Tensor:
+    return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, -torch.inf)

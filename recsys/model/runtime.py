@@ -1,0 +1,90 @@
+"""Where and how numbers are computed: apart from what is computed, which is the model's."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recsys.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEVICES = ("auto", "cpu", "cuda")
+_PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The machine side of a run.
+
+    Attributes:
+        device: "cpu", "cuda", or "auto": CUDA where there is one.
+        threads: CPU threads; 0 is every core.
+        precision: of the matrix products inside the network: "fp32", "bf16", or "auto": bf16
+            where the hardware multiplies it natively. There it measured faster (see LOG.md); a
+            fixed rule, not a timing taken on the spot, keeps one seed at one result. Parameters,
+            losses and final scores are float32 always.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.device not in _DEVICES:
+            raise ConfigurationError(f"device = {self.device!r}: it is one of {_DEVICES}")
+        if self.precision not in _PRECISIONS:
+            raise ConfigurationError(f"precision = {self.precision!r}: it is one of {_PRECISIONS}")
+        if self.threads < 0:
+            raise ConfigurationError(f"threads = {self.threads}: it is 0 (every core) or more")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigurationError("device = 'cuda', but torch finds no CUDA device here")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, chosen."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether matrix products run in bfloat16."""
+        if self.precision != "auto":
+            return self.precision == "bf16"
+        if self.torch_device.type == "cuda":
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return _cpu_has_bf16()
+
+    @contextmanager
+    def engaged(self) -> Iterator[None]:
+        """Compute with these threads and this precision inside the block."""
+        before = torch.get_num_threads()
+        wanted = self.threads or before
+        if wanted != before:
+            torch.set_num_threads(wanted)
+        try:
+            with torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.bf16):
+                yield
+        finally:
+            if wanted != before:
+                torch.set_num_threads(before)
+
+    def describe(self) -> dict[str, Any]:
+        """What was chosen, for a model's metadata."""
+        return {
+            "device": self.torch_device.type,
+            "precision": "bf16" if self.bf16 else "fp32",
+            "threads": self.threads or torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+
+def _cpu_has_bf16() -> bool:
+    # torch.ops.mkldnn's own check also says yes where bf16 is emulated, and slower than fp32.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)

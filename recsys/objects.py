@@ -1,0 +1,194 @@
+"""Objects on S3 through boto3: find, fetch, put. Credentials come from the standard AWS chain."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recsys.errors import ConfigurationError, LakeError, RecsysError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+
+    from recsys.settings import ObjectStorage
+
+_WILDCARDS = re.compile(r"[*?\[]")
+_TRANSIENT = {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One object or file, as its store describes it: enough to tell whether it was taken before."""
+
+    key: str
+    etag: str | None
+    size: int | None
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Return (bucket, key) of ``s3://bucket/key``.
+
+    Raises:
+        ConfigurationError: it is not such an address.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ConfigurationError(f"{uri!r} is not of the form s3://bucket/key")
+    return bucket, key
+
+
+def find(
+    pattern: str, storage: ObjectStorage, *, raising: type[RecsysError] = LakeError
+) -> list[Stored]:
+    """Return the objects that ``s3://bucket/key-or-glob`` names, by key; none is an empty list.
+
+    ``*`` and ``?`` stay within one path segment, ``**`` crosses them.
+    """
+    bucket, wanted = split(pattern)
+    first = _WILDCARDS.search(wanted)
+    prefix = wanted[: first.start()] if first else wanted
+    matches = re.compile(_as_regex(wanted) if first else re.escape(wanted)).fullmatch
+    with _explained(pattern, "list", raising):
+        pages = (
+            _client(storage).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        )
+        found = [
+            Stored(f"s3://{bucket}/{entry['Key']}", entry["ETag"].strip('"'), entry["Size"])
+            for page in pages
+            for entry in page.get("Contents", [])
+            if matches(entry["Key"])
+        ]
+    return sorted(found, key=lambda stored: stored.key)
+
+
+def download(
+    uri: str, path: Path, storage: ObjectStorage, *, raising: type[RecsysError] = LakeError
+) -> None:
+    """Fetch one object into a file."""
+    bucket, key = split(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _explained(uri, "read", raising):
+        _client(storage).download_file(bucket, key, str(path))
+
+
+def upload(
+    path: Path, uri: str, storage: ObjectStorage, *, raising: type[RecsysError] = LakeError
+) -> None:
+    """Put one file as an object, replacing it in one step."""
+    bucket, key = split(uri)
+    with _explained(uri, "write", raising):
+        _client(storage).upload_file(str(path), bucket, key)
+
+
+def upload_folder(folder: Path, uri: str, storage: ObjectStorage) -> None:
+    """Put every file under a folder, by its path relative to it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            upload(path, f"{uri}/{path.relative_to(folder).as_posix()}", storage)
+
+
+def download_folder(uri: str, folder: Path, storage: ObjectStorage) -> None:
+    """Fetch every object under an address into a folder.
+
+    Raises:
+        LakeError: there is none.
+    """
+    found = find(f"{uri}/**", storage)
+    if not found:
+        raise LakeError(f"{uri} holds no object")
+    for stored in found:
+        target = (folder / stored.key.removeprefix(f"{uri}/")).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            raise LakeError(f"{stored.key}: its key leads out of the folder it is fetched into")
+        download(stored.key, target, storage)
+
+
+def _client(storage: ObjectStorage) -> S3Client:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=storage.endpoint_url,
+        region_name=storage.region,
+        config=Config(
+            retries={"max_attempts": 4, "mode": "standard"},
+            connect_timeout=10,
+            read_timeout=60,
+            # A custom endpoint seldom has a host name per bucket.
+            s3={"addressing_style": "path" if storage.endpoint_url else "auto"},
+        ),
+    )
+
+
+def _as_regex(pattern: str) -> str:
+    parts = []
+    for piece in re.split(r"(\*\*/?|\*|\?|\[[^\]]*\])", pattern):
+        if piece.startswith("**"):
+            parts.append("(?:.*/)?" if piece.endswith("/") else ".*")
+        elif piece == "*":
+            parts.append("[^/]*")
+        elif piece == "?":
+            parts.append("[^/]")
+        elif piece.startswith("[") and piece.endswith("]"):
+            parts.append(fnmatch.translate(piece).removeprefix("(?s:").removesuffix(r")\Z"))
+        else:
+            parts.append(re.escape(piece))
+    return "".join(parts)
+
+
+@contextmanager
+def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[None]:
+    """Turn boto3's errors into ours: what failed on which object, and never a credential."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        EndpointConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
+
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise raising(
+            f"could not {doing} {uri}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, a profile, or a role"
+        ) from error
+    except (EndpointConnectionError, HTTPClientError) as error:
+        raise raising(
+            f"could not {doing} {uri}: the S3 endpoint does not answer ({type(error).__name__}); "
+            "check s3.endpoint_url and the network",
+            transient=True,
+        ) from error
+    except ClientError as error:
+        # Only the code: an endpoint's message may repeat the key id or the signature.
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        raise raising(
+            f"could not {doing} {uri}: {_MEANINGS.get(code, f'the endpoint answered {code}')}",
+            transient=code in _TRANSIENT,
+        ) from None
+    except (Boto3Error, BotoCoreError, OSError) as error:
+        code = re.search(r"\((\w+)\)", str(error))
+        why = _MEANINGS.get(code[1], code[1]) if code else type(error).__name__
+        raise raising(f"could not {doing} {uri}: {why}") from None
+
+
+_MEANINGS = {
+    "NoSuchBucket": "no such bucket; check its name and s3.endpoint_url",
+    "NoSuchKey": "no such object",
+    "404": "no such object",
+    "AccessDenied": "access denied; these credentials may not do that",
+    "403": "access denied; these credentials may not do that",
+    "InvalidAccessKeyId": "the endpoint does not know the access key in use",
+    "SignatureDoesNotMatch": "the endpoint refuses the secret key in use",
+}

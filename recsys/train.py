@@ -1,0 +1,208 @@
+"""A training run: a pinned version of `interactions` in, a judged model in the registry out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from recsys import __version__, columns, registry
+from recsys.errors import GateError
+from recsys.evaluation.baselines import Popularity
+from recsys.evaluation.protocol import Withheld, evaluate, leave_one_out, validator
+from recsys.lake import connect
+from recsys.model.presets import resolve
+from recsys.model.scoring import Scorer
+from recsys.progress import Progress, silent
+from recsys.registry import as_json
+from recsys.sequences import pack
+from recsys.training.trainer import fit
+
+if TYPE_CHECKING:
+    from recsys.config import Training
+    from recsys.evaluation.protocol import Scorer as Ranks
+    from recsys.evaluation.protocol import Split
+    from recsys.lake import Lake
+    from recsys.registry import Status
+    from recsys.sequences import Packed
+    from recsys.settings import Settings
+
+GATE = "ndcg@10"
+"""The metric of the gate, on validation items, with seen items masked: what is served."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        model_id: key of `models`.
+        status: champion or rejected; for a model trained before, what it is now.
+        why: the gate's reason.
+        is_new: False where this very model had been trained before.
+        interactions_version: version of `interactions` it learnt from.
+        epochs: epochs that were run.
+        validation_ndcg_10: masked, as all figures here.
+        test_ndcg_10: on every user's last item.
+        test_hr_10: likewise.
+        popularity_test_ndcg_10: popularity's, same users.
+        popularity_test_hr_10: likewise.
+        seconds: wall time.
+    """
+
+    model_id: str
+    status: Status
+    why: str
+    is_new: bool
+    interactions_version: int
+    epochs: int
+    validation_ndcg_10: float
+    test_ndcg_10: float
+    test_hr_10: float
+    popularity_test_ndcg_10: float
+    popularity_test_hr_10: float
+    seconds: float
+
+
+def train(
+    lake: Lake, settings: Settings, training: Training | None = None, *, progress: Progress = silent
+) -> TrainResult:
+    """Train on the newest version of `interactions`, judge, and register the model.
+
+    The same data, settings and code give the same ``model_id``, and a model that is registered
+    already is not trained again.
+
+    Raises:
+        ConfigurationError: preset, field or value is not known.
+        LakeError: the lake has no interactions, or can't be read or written.
+        GateError: there is too little data to train on or to judge by.
+    """
+    started = time.perf_counter()
+    asked = training or settings.training
+    preset = resolve(asked.preset, asked.overrides)
+    version = lake.version(columns.INTERACTIONS)
+    recipe = {
+        "preset": asked.preset,
+        **asdict(preset),
+        "epochs": asked.epochs,
+        "seed": asked.seed,
+        "interactions_version": version,
+        "code_version": __version__,
+    }
+    model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
+    if standing := registry.find(lake, model_id):
+        return _result(standing, is_new=False, seconds=time.perf_counter() - started)
+
+    with connect(settings) as con:
+        lake.view(con, columns.INTERACTIONS, version)
+        packed = pack(con)
+    split = leave_one_out(packed.histories)
+    if not len(split.validation):
+        raise GateError(
+            f"too little data to train on: none of {len(packed.histories):,} users has three "
+            "interactions, so that one could be learnt from and two withheld; popularity serves "
+            "until there are more"
+        )
+    runtime = settings.runtime()
+    fitted = fit(
+        split.train,
+        len(packed.items),
+        preset,
+        seed=asked.seed,
+        runtime=runtime,
+        validate=validator(split.validation, seed=asked.seed, runtime=runtime),
+        epochs=asked.epochs,
+        progress=progress,
+    )
+    scorer = Scorer(fitted.model, seed=settings.recommending.seed, runtime=runtime)
+    popularity = Popularity.of(split.train, len(packed.items))
+    metrics = _both(scorer, split)
+    baselines = {"popularity": _both(popularity, split)}
+    serving = registry.champion(lake)
+    if serving:
+        baselines["champion"] = {
+            "model_id": serving["model_id"],
+            **_champion(lake, serving, packed, split, settings),
+        }
+    status, why = _judge(metrics, baselines, asked.tolerance)
+    row = {
+        "model_id": model_id,
+        "status": status,
+        "why": why,
+        "preset": asked.preset,
+        "seed": asked.seed,
+        "interactions_version": version,
+        "users": len(packed.histories),
+        "items": len(packed.items),
+        "interactions": int(packed.counts.sum()),
+        "validation_ndcg_10": metrics["validation"]["masked"][GATE],
+        "test_ndcg_10": metrics["test"]["masked"]["ndcg@10"],
+        "test_hr_10": metrics["test"]["masked"]["hr@10"],
+        "popularity_validation_ndcg_10": baselines["popularity"]["validation"]["masked"][GATE],
+        "popularity_test_ndcg_10": baselines["popularity"]["test"]["masked"]["ndcg@10"],
+        "popularity_test_hr_10": baselines["popularity"]["test"]["masked"]["hr@10"],
+        "metrics": as_json(metrics),
+        "baselines": as_json(baselines),
+        "config": as_json({**recipe, "epochs_run": len(fitted.log)}),
+        "code_version": __version__,
+        "seconds": time.perf_counter() - started,
+        "trained_at": datetime.now(UTC),
+    }
+    card = {**recipe, "metrics": metrics, "baselines": baselines, "log": fitted.log}
+    card["runtime"] = runtime.describe()
+    registry.save(lake, model_id, fitted.model, packed.items, card)
+    registry.register(lake, row)
+    return _result(row, is_new=True, seconds=row["seconds"])
+
+
+def _both(scorer: Ranks, split: Split) -> dict[str, Any]:
+    return {
+        "validation": evaluate(scorer, split.validation),
+        "test": evaluate(scorer, split.test),
+    }
+
+
+def _champion(
+    lake: Lake, serving: dict[str, Any], packed: Packed, split: Split, settings: Settings
+) -> dict[str, Any]:
+    """Evaluate the champion on the same users; an item that it doesn't know is a miss."""
+    model = registry.load(lake, serving, settings.device)
+    place = pc.index_in(packed.items, model.items).fill_null(-1).to_numpy()
+    index = np.concatenate([[0], place + 1]).astype(np.int32)
+    scorer = Scorer(model.recommender, seed=settings.recommending.seed, runtime=settings.runtime())
+    renamed = {
+        name: Withheld(withheld.history.renamed(index), index[withheld.target])
+        for name, withheld in (("validation", split.validation), ("test", split.test))
+    }
+    return {name: evaluate(scorer, withheld) for name, withheld in renamed.items()}
+
+
+def _judge(
+    metrics: dict[str, Any], baselines: dict[str, Any], tolerance: float
+) -> tuple[Status, str]:
+    """Decide whether a model serves: above popularity, and no worse than what serves."""
+    own = metrics["validation"]["masked"][GATE]
+    popularity = baselines["popularity"]["validation"]["masked"][GATE]
+    said = f"validation NDCG@10 {own:.4f}"
+    if own <= popularity:
+        return "rejected", f"{said} is not above popularity's {popularity:.4f}"
+    said += f", popularity's {popularity:.4f}"
+    if "champion" not in baselines:
+        return "champion", f"{said}, no champion before"
+    before = baselines["champion"]["validation"]["masked"][GATE]
+    name = baselines["champion"]["model_id"]
+    if own < before - tolerance:
+        return "rejected", f"{said}, below the champion {name}'s {before:.4f} less {tolerance}"
+    return "champion", f"{said}, the champion {name}'s {before:.4f} less {tolerance}"
+
+
+def _result(row: dict[str, Any], *, is_new: bool, seconds: float) -> TrainResult:
+    taken = {name: row[name] for name in TrainResult.__dataclass_fields__ if name in row}
+    epochs = json.loads(row["config"])["epochs_run"]
+    return TrainResult(**{**taken, "is_new": is_new, "epochs": epochs, "seconds": seconds})

@@ -1,0 +1,1 @@
+"""Training a model from packed histories. Needs torch and numpy, nothing else."""

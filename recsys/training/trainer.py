@@ -1,0 +1,166 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recsys.errors import ConfigurationError, GateError
+from recsys.model.recommender import Recommender
+from recsys.progress import Progress, silent
+from recsys.training.batches import batches, plan, training_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from recsys.model.presets import Preset
+    from recsys.model.runtime import Runtime
+    from recsys.sequences import Histories
+
+_TELL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: with the weights of the best epoch.
+        best_epoch: counted from 1; the last one where nothing was validated.
+        log: one entry per epoch: epoch, loss, validation (None where not validated),
+            learning_rate, seconds (of training alone), targets_per_second.
+        seconds: wall time of the fit, validation included.
+    """
+
+    model: Recommender
+    best_epoch: int
+    log: list[dict[str, Any]]
+    seconds: float
+
+
+def fit(
+    train: Histories,
+    n_items: int,
+    preset: Preset,
+    *,
+    seed: int,
+    runtime: Runtime,
+    validate: Callable[[Recommender], float] | None,
+    epochs: int | None = None,
+    progress: Progress = silent,
+) -> Fitted:
+    """Train a model; the same arguments on the same machine give the same weights, bit by bit.
+
+    Args:
+        train: histories over items 1..``n_items``; those with one item bring no target.
+        n_items: V.
+        preset: the model and its training.
+        seed: of weights, order, noise and dropout.
+        runtime: device, threads and precision.
+        validate: a figure of merit of the model so far, larger is better; with it, training stops
+            when nothing improves any more, and the best weights are kept.
+        epochs: most epochs; the preset's when None.
+        progress: told as training goes on.
+
+    Raises:
+        ConfigurationError: there is nothing to train on, or ``epochs`` is below 1.
+        GateError: training diverged.
+    """
+    began = time.perf_counter()
+    config = preset.training
+    epochs = config.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
+    rows = training_rows(train, preset.model.objective, preset.model.max_length)
+    if not len(rows):
+        raise GateError("there is nothing to train on: no user has two items or more")
+
+    device = runtime.torch_device
+    order = np.random.default_rng(seed)
+    model = Recommender(preset.model, n_items, torch.Generator().manual_seed(seed)).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
+
+    log: list[dict[str, Any]] = []
+    best, best_epoch, best_weights = -float("inf"), 0, _weights(model)
+    stale, rate, gradient_steps, told = 0, config.learning_rate, 0, 0.0
+    for epoch in range(1, epochs + 1):
+        epoch_began = time.perf_counter()
+        if config.decay == "step" and epoch > 1 and (epoch - 1) % config.decay_every == 0:
+            rate *= config.decay_factor
+        losses: list[Tensor] = []
+        for items, targets in batches(rows, config.batch_size, config.batch_tokens, order):
+            gradient_steps += 1
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, gradient_steps / max(1, config.warmup))
+            optimizer.zero_grad(set_to_none=True)
+            with runtime.engaged():
+                loss = model.loss(
+                    items.to(device, non_blocking=True),
+                    targets.to(device, non_blocking=True),
+                    generator,
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+            if config.clip_norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            losses.append(loss.detach())
+            if time.perf_counter() - told > _TELL_SECONDS:
+                told = time.perf_counter()
+                done = (epoch - 1) * per_epoch + len(losses)
+                progress("training", min(done, epochs * per_epoch), epochs * per_epoch, _note(log))
+        mean_loss = float(torch.stack(losses).mean())
+        if not np.isfinite(mean_loss):
+            raise GateError(
+                f"training diverged in epoch {epoch}: the loss is {mean_loss}; try a lower "
+                f"learning_rate than {config.learning_rate} or set clip_norm"
+            )
+        seconds = time.perf_counter() - epoch_began
+        entry = {
+            "epoch": epoch,
+            "loss": mean_loss,
+            "validation": None,
+            "learning_rate": rate,
+            "seconds": seconds,
+            "targets_per_second": rows.targets / seconds,
+        }
+        log.append(entry)
+        if validate is None:
+            best_epoch = epoch
+        elif epoch % config.validate_every == 0 or epoch == epochs:
+            figure = entry["validation"] = validate(model)
+            if figure > best:
+                best, best_epoch, best_weights, stale = figure, epoch, _weights(model), 0
+            else:
+                stale += 1
+            if stale >= config.patience:
+                break
+            if config.decay == "plateau" and stale and stale % config.decay_every == 0:
+                rate *= config.decay_factor
+                model.load_state_dict(best_weights)
+    if validate is not None:
+        model.load_state_dict(best_weights)
+    progress("training", epochs * per_epoch, epochs * per_epoch, _note(log))
+    return Fitted(model, best_epoch, log, time.perf_counter() - began)
+
+
+def _weights(model: Recommender) -> dict[str, Tensor]:
+    return {name: each.detach().clone() for name, each in model.state_dict().items()}
+
+
+def _note(log: list[dict[str, Any]]) -> str:
+    if not log:
+        return "epoch 1"
+    last = log[-1]
+    known = [entry["validation"] for entry in log if entry["validation"] is not None]
+    said = f"epoch {last['epoch']}, loss {last['loss']:.3f}"
+    return f"{said}, validation {known[-1]:.4f}, best {max(known):.4f}" if known else said

@@ -1,0 +1,55 @@
+-- One row per staged row that breaks a rule on its own: its number (seq), and every reason.
+-- Macros: user_text, item_text (null where ids are integers). Parameters: max_id_bytes, latest.
+create or replace temp table faulty as
+with judged as (
+    select
+        rowid as seq,
+        fault is not null as unread,
+        user_id is null as user_null,
+        coalesce(trim(user_text(user_id), $blanks) = '', false) as user_empty,
+        coalesce(strlen(user_text(user_id)) > $max_id_bytes, false) as user_long,
+        item_id is null as item_null,
+        coalesce(trim(item_text(item_id), $blanks) = '', false) as item_empty,
+        coalesce(strlen(item_text(item_id)) > $max_id_bytes, false) as item_long,
+        "timestamp" is null and given_timestamp is null as timestamp_null,
+        "timestamp" is null and given_timestamp is not null as timestamp_unparsable,
+        coalesce("timestamp" > $latest, false) as timestamp_future,
+        "value" is null and given_value is not null as value_unparsable,
+        fault
+    from staged
+)
+
+select
+    seq,
+    if(
+        unread,
+        [fault],
+        list_filter(
+            [
+                if(user_null, 'user_id is null', null),
+                if(user_empty, 'user_id is empty', null),
+                if(user_long, 'user_id is too long', null),
+                if(item_null, 'item_id is null', null),
+                if(item_empty, 'item_id is empty', null),
+                if(item_long, 'item_id is too long', null),
+                if(timestamp_null, 'timestamp is null', null),
+                if(timestamp_unparsable, 'timestamp is unparsable', null),
+                if(timestamp_future, 'timestamp is in the future', null),
+                if(value_unparsable, 'value is unparsable', null)
+            ],
+            lambda reason: reason is not null
+        )
+    ) as reasons
+from judged
+where
+    unread
+    or user_null
+    or user_empty
+    or user_long
+    or item_null
+    or item_empty
+    or item_long
+    or timestamp_null
+    or timestamp_unparsable
+    or timestamp_future
+    or value_unparsable

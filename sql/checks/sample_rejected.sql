@@ -1,0 +1,9 @@
+-- One row per example in a refusal's report: five rejected rows, of as many kinds as there are.
+select
+    object,
+    source_row,
+    array_to_string(reasons, ', ') as reasons,
+    row
+from rejected
+order by row_number() over (partition by reasons order by seq), seq
+limit 5

@@ -1,0 +1,11 @@
+-- One row per item, as `items` holds it, by item_id. View: catalogue (item_id, title, category,
+-- eligible, extra).
+create or replace temp table new_items as
+select
+    as_item(item_id) as item_id,
+    cast(title as varchar) as title,
+    cast(category as varchar) as category,
+    coalesce(cast(eligible as boolean), true) as eligible,
+    extra
+from catalogue
+order by item_id

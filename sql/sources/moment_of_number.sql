@@ -1,0 +1,13 @@
+-- Epoch seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude: seconds up to
+-- the year 5138, milliseconds from 1973 on. A number beyond all of them is no moment.
+create or replace temp macro moment_of_number(given) as case
+    when not isfinite(try_cast(given as double)) then null
+    when abs(try_cast(given as double)) < 1e11
+        then try(make_timestamptz(try_cast(try_cast(given as double) * 1e6 as bigint)))
+    when abs(try_cast(given as double)) < 1e14
+        then try(make_timestamptz(try_cast(try_cast(given as double) * 1e3 as bigint)))
+    when abs(try_cast(given as double)) < 1e17
+        then try(make_timestamptz(try_cast(given as bigint)))
+    when abs(try_cast(given as double)) < 9.2e18
+        then try(make_timestamptz(try_cast(given as bigint) // 1000))
+end

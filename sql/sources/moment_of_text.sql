@@ -1,0 +1,8 @@
+-- ISO dates and times (without an offset: UTC), or epoch seconds, ms, us or ns by magnitude.
+create or replace temp macro as_moment(given) as coalesce(
+    case
+        when isfinite(try_cast(trim(given) as timestamptz))
+            then try_cast(trim(given) as timestamptz)
+    end,
+    moment_of_number(given)
+)

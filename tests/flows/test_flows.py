@@ -1,0 +1,121 @@
+"""The flows on a real Prefect API, in this process."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.nightly import nightly
+from flows.train import train
+from recsys import catalog
+from recsys.errors import ContractError, SourceError
+from recsys.lake import Lake
+from recsys.settings import Settings
+from tests.flows import nights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DAY = date(2026, 1, 2)
+
+
+@pytest.fixture
+def shop(
+    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, Lake]]:
+    source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
+    nights.make_source(source)
+    for name, value in nights.environment(source, lake, prefect_api).items():
+        if name.startswith("RECSYS_"):
+            monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield source, Lake.at(Settings())
+
+
+def rows(lake: Lake, statement: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = catalog.query(lake, statement).to_pylist()
+    return found
+
+
+def artifacts(run_id: str) -> dict[str, Any]:
+    """Key -> data of the artifacts of one flow run."""
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+        return {found.key: found.data for found in client.read_artifacts(artifact_filter=wanted)}
+
+
+def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, Lake]) -> None:
+    _, lake = shop
+    nightly(train="always", run_date=DAY)
+    (run,) = rows(lake, "select * from runs")
+    assert (run["flow"], run["status"]) == ("nightly", "completed")
+    outcome = json.loads(run["outcome"])
+    assert outcome["ingest"]["accepted"] == nights.USERS * 9
+    assert outcome["ingest"]["quarantined"] == 2
+    assert outcome["recommend"]["rows"] == nights.USERS * nights.K
+    lists = rows(lake, "select distinct run_id, run_date from latest_recommendations")
+    assert lists == [{"run_id": run["run_id"], "run_date": DAY}]
+    found = artifacts(run["run_id"])
+    assert {"ingest", "train", "recommend", "training", "recommending"} <= set(found)
+    assert found["recommending"] == 100.0
+    assert f"| users | {nights.USERS} |" in found["recommend"]
+
+
+def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
+    shop: tuple[Path, Lake],
+) -> None:
+    source, lake = shop
+    nightly(run_date=DAY)
+    before = rows(lake, "select * from latest_recommendations order by user_id, rank")
+    with duckdb.connect(str(source)) as con:
+        con.execute(
+            "insert into events select null, 1, '2026-01-03' from range(200) union all "
+            "select 1, 2, timestamp '2026-01-03'"
+        )
+    with pytest.raises(ContractError, match=r"rejected"):
+        nightly(run_date=date(2026, 1, 3))
+    assert rows(lake, "select * from latest_recommendations order by user_id, rank") == before
+    run = rows(lake, "select * from runs order by started desc")[0]
+    assert run["status"] == "refused"
+    assert "rejected" in run["error"]
+    assert "rejected" in artifacts(run["run_id"])["ingest-refused"]
+    assert rows(lake, "select count(*) as n from quarantine") == [{"n": 2}]
+
+
+def test_a_missing_source_is_refused_without_a_retry(
+    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_SOURCE", json.dumps({"uri": "nowhere.duckdb", "table": "t"}))
+    with pytest.raises(SourceError, match=r"nowhere\.duckdb"):
+        nightly(run_date=DAY)
+
+
+def test_users_with_one_interaction_each_are_served_by_popularity(
+    shop: tuple[Path, Lake],
+) -> None:
+    source, lake = shop
+    with duckdb.connect(str(source)) as con:
+        con.execute("delete from events where extract(minute from timestamp) > 0")
+        con.execute("delete from events where user_id is null or item_id is null")
+    nightly(train="always", run_date=DAY)
+    reasons = rows(lake, "select distinct reason, model_id from latest_recommendations")
+    assert reasons == [{"reason": "popular", "model_id": None}]
+    outcome = json.loads(rows(lake, "select outcome from runs")[0]["outcome"])
+    assert "interactions" in outcome["train"]["refused"]
+
+
+def test_wrong_parameters_are_refused_before_anything_runs(shop: tuple[Path, Lake]) -> None:
+    with pytest.raises(ParameterTypeError, match="epochs"):
+        train(epochs=0)
+    with pytest.raises(ParameterTypeError, match="train"):
+        nightly(train="sometimes")  # type: ignore[arg-type]
+    assert not Path(shop[1].root).exists()

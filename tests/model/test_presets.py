@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from recsys.errors import ConfigurationError
+from recsys.model.presets import PRESETS, resolve
+
+
+def test_the_systems_of_the_paper_have_their_published_shape() -> None:
+    diffurec, v1, v2 = (PRESETS[name] for name in ("diffurec", "diffurecsys-v1", "diffurecsys"))
+    for preset in (diffurec, v1, v2):
+        model = preset.model
+        assert (model.objective, model.width, model.heads, model.blocks) == ("prefix", 128, 4, 4)
+        assert (model.timesteps, model.steps, model.delta) == (32, 32, 0.001)
+        assert (model.dropout, model.embedding_dropout) == (0.1, 0.3)
+    assert (diffurec.model.approximator, diffurec.model.max_length) == ("additive", 50)
+    assert (v1.model.approximator, v1.model.max_length) == ("cross-attention", 100)
+    assert (v1.model.offset, v2.model.offset) == ("none", "mean")
+    assert (v1.training.batch_size, v1.training.weight_decay, v1.training.epochs) == (1024, 1e-4, 41)
+
+
+def test_overrides_take_strings_from_a_command_line() -> None:
+    preset = resolve("best", {"blocks": "3", "dropout": "0.25", "epochs": 2, "offset": "iid"})
+    assert (preset.model.blocks, preset.model.dropout, preset.model.offset) == (3, 0.25, "iid")
+    assert preset.training.epochs == 2
+    assert isinstance(preset.model.blocks, int)
+
+
+def test_fewer_timesteps_bring_no_more_reverse_steps() -> None:
+    assert resolve("diffurec", {"timesteps": 8}).model.steps == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("nope", {}, "diffurecsys-v1"),
+        ("best", {"bloks": 2}, "blocks"),
+        ("best", {"blocks": "two"}, "blocks = 'two'"),
+        ("best", {"blocks": "2.5"}, "blocks = '2.5'"),
+        ("best", {"blocks": 2.5}, "blocks = 2.5"),
+        ("best", {"blocks": True}, "blocks = True"),
+        ("best", {"dropout": None}, "dropout = None"),
+        ("best", {"offset": "some"}, "none, mean, iid, shared"),
+        ("best", {"learning_rate": "nan"}, "learning_rate"),
+        ("best", {"epochs": 0}, "epochs = 0"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(
+    name: str, overrides: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        resolve(name, overrides)

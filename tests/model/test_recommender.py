@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from recsys.errors import ConfigurationError
+from recsys.model.approximator import CrossAttention, dropout
+from recsys.model.config import ModelConfig
+from recsys.model.loss import cross_entropy
+from recsys.model.presets import PRESETS
+from recsys.model.recommender import Draws, Recommender
+from tests.worlds import small
+
+VARIANTS = [
+    (objective, approximator, positions)
+    for objective in ("causal", "prefix")
+    for approximator in ("additive", "cross-attention")
+    for positions in ("none", "reversed", "relative")
+]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def recommender(objective: str, approximator: str, positions: str, delta: float = 0.5):
+    """A small model with weights large enough for every path to matter."""
+    config = ModelConfig(
+        objective=objective,
+        approximator=approximator,
+        positions=positions,
+        width=16,
+        heads=2,
+        max_length=8,
+        delta=delta,
+        init_std=1.0,
+    )
+    model = Recommender(config, 20, generator())
+    if positions == "relative":
+        with torch.no_grad():
+            model.distance.normal_(generator=generator(1))
+    return model
+
+
+def predict(model: Recommender, items: list[list[int]], steps: int = 3) -> torch.Tensor:
+    draws = Draws.of(model.config, steps, 0, torch.device("cpu"))
+    with torch.no_grad():
+        return model.predict(torch.tensor(items), steps, draws)
+
+
+@pytest.mark.parametrize(("objective", "approximator", "positions"), VARIANTS)
+def test_padding_changes_nothing(objective: str, approximator: str, positions: str) -> None:
+    model = recommender(objective, approximator, positions)
+    bare = predict(model, [[3, 1, 4]])
+    padded = predict(model, [[3, 1, 4, 0, 0, 0], [5, 9, 2, 6, 5, 3]])
+    assert torch.allclose(bare[0], padded[0], atol=1e-5)
+    assert not torch.allclose(padded[0], padded[1], atol=1e-2)
+
+
+@pytest.mark.parametrize(("objective", "approximator", "positions"), VARIANTS)
+def test_padding_does_not_change_the_loss(
+    objective: str, approximator: str, positions: str
+) -> None:
+    # Without noise the loss is a function of the rows alone.
+    model = recommender(objective, approximator, positions, delta=0)
+    config = model.config
+    object.__setattr__(config, "dropout", 0.0)
+    object.__setattr__(config, "embedding_dropout", 0.0)
+    for block in model.transformer.blocks:
+        block.share = 0.0
+    targets = torch.tensor([[1, 4, 7]]) if objective == "causal" else torch.tensor([7])
+    bare = model.loss(torch.tensor([[3, 1, 4]]), targets, generator())
+    if objective == "causal":
+        targets = torch.tensor([[1, 4, 7, 0, 0]])
+    padded = model.loss(torch.tensor([[3, 1, 4, 0, 0]]), targets, generator())
+    assert padded.item() == pytest.approx(bare.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("approximator", ["additive", "cross-attention"])
+@pytest.mark.parametrize("positions", ["none", "relative"])
+def test_causal_leaks_nothing_from_the_future(approximator: str, positions: str) -> None:
+    model = recommender("causal", approximator, positions)
+
+    def hidden(items: list[int]) -> torch.Tensor:
+        """What every position predicts, with the position's own target and noise as input."""
+        row = torch.tensor([items])
+        visible = model._visible(row)
+        history = model.norm_items(model.items(row))
+        signal = torch.roll(history, -1, 1)
+        z = model.approximator(history, signal, history, visible)
+        return model.transformer(z, model._bias(visible))[0]
+
+    with torch.no_grad():
+        one, other = hidden([3, 1, 4, 1, 5, 9]), hidden([3, 1, 4, 1, 8, 2])
+    # Position 3's own input holds its target, item 4; what lies before knows neither.
+    assert torch.allclose(one[:3], other[:3], atol=1e-6)
+    assert not torch.allclose(one[3], other[3], atol=1e-3)
+
+
+@pytest.mark.parametrize("approximator", ["additive", "cross-attention"])
+@pytest.mark.parametrize("positions", ["none", "reversed", "relative"])
+def test_causal_inference_is_the_training_pass(approximator: str, positions: str) -> None:
+    """The cached keys and values give what one pass over the whole row gives."""
+    model = recommender("causal", approximator, positions)
+    items = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]])
+    draws = Draws.of(model.config, 1, 0, torch.device("cpu"))
+    lengths = torch.tensor([5, 3])
+    with torch.no_grad():
+        cached = model.predict(items, 1, draws)
+        offsets = (lengths[:, None] - 1 - torch.arange(5)).clamp(min=0)
+        history = model._embed(items, offsets, None)
+        noised = model.diffusion.q_sample(
+            model.items(torch.roll(items, -1, 1)),
+            draws.known_step[offsets],
+            draws.known_noise[offsets],
+        )
+        signal = noised + model.step()[draws.known_step[offsets]]
+        last = torch.arange(2), lengths - 1
+        signal[last] = draws.start + model.step()[32]
+        visible = model._visible(items)
+        z = model.approximator(history, draws.weight[offsets] * signal, history, visible)
+        whole = model.transformer(z, model._bias(visible))[last]
+    assert torch.allclose(cached, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_cross_attention_is_the_linear_form_of_the_paper(causal: bool) -> None:
+    """Row j: softmax(Q_j) (softmax(K)^T V), the key softmax over the positions it sees."""
+    torch.manual_seed(0)
+    layer = CrossAttention(ModelConfig(width=8, heads=2))
+    history, target = torch.randn(1, 5, 8), torch.randn(1, 5, 8)
+    visible = torch.ones(5, 5, dtype=torch.bool)
+    visible = visible.tril() if causal else visible
+    with torch.no_grad():
+        found = layer(history, target, history, visible[None, None])
+        query = layer.query(target)[0]
+        key, value = layer.key_value(history)[0].chunk(2, -1)
+        rows = []
+        for at in range(5):
+            heads = []
+            for part in (slice(0, 4), slice(4, 8)):
+                seen = visible[at]
+                spread = key[seen, part].softmax(0)  # over positions
+                heads.append(query[at, part].softmax(-1) @ (spread.T @ value[seen, part]))
+            rows.append(torch.cat(heads))
+        expected = history[0] + layer.out(torch.stack(rows))
+    assert torch.allclose(found[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
+    model = Recommender(small(preset).model, 20, generator())
+    items = torch.randint(1, 21, (16, 6), generator=generator())
+    targets = torch.randint(1, 21, (16, 6) if model.causal else (16,), generator=generator(1))
+    model.loss(items, targets, generator()).backward()
+    untouched = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    assert untouched == []
+
+
+def test_padding_is_never_scored_and_never_learns() -> None:
+    model = recommender("causal", "additive", "none")
+    assert model.logits(torch.randn(2, 16))[:, 0].tolist() == [-torch.inf, -torch.inf]
+    items = torch.tensor([[1, 2, 0]])
+    with torch.no_grad():
+        before = model.loss(items, torch.tensor([[2, 3, 0]]), generator())
+        model.items.weight[0] = 100.0
+        after = model.loss(items, torch.tensor([[2, 3, 0]]), generator())
+    assert after.item() == pytest.approx(before.item(), rel=1e-5)
+
+
+def test_cross_entropy_and_its_gradients_are_the_textbook_ones() -> None:
+    hidden = torch.randn(700, 8, generator=generator()).requires_grad_()
+    weight = torch.randn(9000, 8, generator=generator(1)).requires_grad_()
+    target = torch.randint(0, 9000, (700,), generator=generator(2))
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, target)
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    found = cross_entropy(hidden, weight, target)
+    got = torch.autograd.grad(3 * found, (hidden, weight))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.allclose(one, 3 * other, atol=1e-6)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    x = torch.ones(1000, 1003)
+    dropped = dropout(x, 0.3, generator())
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.005)
+    assert dropout(x, 0.3, None) is x
+
+
+def test_a_configuration_says_what_is_wrong() -> None:
+    for wrong, message in [
+        ({"width": 30, "heads": 4}, "heads = 4"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"steps": 33}, r"1\.\.32"),
+        ({"approximator": "mlp"}, "additive, cross-attention"),
+        ({"width": "wide"}, "a whole number"),
+        ({"blocks": 0}, "1 or more"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            ModelConfig(**wrong)
+    with pytest.raises(ConfigurationError, match="n_items = 0"):
+        Recommender(ModelConfig(), 0)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+import typer
+
+from recsys import catalog, cli
+from recsys.lake import Lake
+from recsys.settings import Settings
+from tests import lakes
+
+ROOT = Path(__file__).parents[1]
+
+
+def recsys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    monkeypatch.setattr(sys, "argv", ["recsys", *arguments])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, " ".join(err.split())
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    return lambda *arguments: recsys(monkeypatch, capsys, *arguments)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.duckdb"
+    with duckdb.connect(str(path)) as con:
+        con.execute(
+            "create table events as select u as user_id, (u * 7 + s) % 25 as item_id, "
+            "timestamp '2026-01-01' + to_minutes(s::int) as at "
+            "from range(40) users(u), range(9) steps(s)"
+        )
+    return path
+
+
+def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> None:
+    at = ("--lake", str(tmp_path / "lake"))
+    mapped = (str(source), "--table", "events", "--column", "timestamp=at")
+    code, _, err = ask(*at, "ingest", *mapped)
+    assert (code, err[-74:]) == (0, "accepted: 360 rows read, 360 accepted, 0 quarantined, 0 held already"[-74:])
+    code, _, err = ask(*at, "ingest", *mapped)
+    assert code == 0
+    assert "nothing new" in err
+    small = ("--set", "width=16", "--set", "blocks=1", "--set", "max_length=10", "--set", "epochs=2")
+    code, _, err = ask(*at, "train", *small)
+    assert code == 0, err
+    code, _, err = ask(*at, "recommend", "--run-date", "2026-01-02", "--set", "k=3")
+    assert code == 0, err
+    assert "published: 120 rows for 40 users on 2026-01-02" in err
+    code, out, _ = ask(*at, "sql", "select count(*) as n from latest_recommendations", "-f", "json")
+    assert (code, json.loads(out)) == (0, [{"n": 120}])
+    code, out, _ = ask(*at, "models", "-f", "csv")
+    assert out.splitlines()[0].startswith("model_id,status,preset")
+    assert len(out.splitlines()) == 2
+    code, out, _ = ask(*at, "sql", "select flow, status from runs order by started", "-f", "csv")
+    assert out.split() == ["flow,status", "ingest,completed", "ingest,completed",
+                           "train,completed", "recommend,completed"]
+
+
+def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {"a,b": ["x"], 'c"d': ["é🙂"]})
+    catalog.publish(lake)
+    select = ("--lake", settings.lake, "sql", "select user_id, item_id from interactions order by 1")
+    assert ask(*select, "-f", "csv")[1] == 'user_id,item_id\n"a,b",x\n"c""d",é🙂\n'
+    assert json.loads(ask(*select, "-f", "json")[1]) == [
+        {"user_id": "a,b", "item_id": "x"},
+        {"user_id": 'c"d', "item_id": "é🙂"},
+    ]
+    assert "a,b" in ask(*select)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("ingest",), 2, "source"),
+        (("ingest", "nowhere.duckdb", "--table", "t"), 1, "nowhere.duckdb"),
+        (("ingest", "x.csv", "--column", "user_id"), 2, "'user_id' should read NAME=VALUE"),
+        (("ingest", "x.csv", "--column", "user=u"), 2, "the mapping names 'user'"),
+        (("ingest", "x.csv", "--column", "user_id=a", "--column", "item_id=a"), 2, "'a' twice"),
+        (("ingest", "--table", "t"), 2, "go with a SOURCE"),
+        (("train",), 1, "run `recsys ingest` first"),
+        (("train", "--set", "epochs=0"), 2, "epochs"),
+        (("train", "--set", "no_such_field=1"), 2, "no_such_field"),
+        (("train", "--set", "preset=none-such"), 2, "diffurecsys"),
+        (("recommend",), 1, "run `recsys ingest` first"),
+        (("recommend", "--set", "k=0"), 2, "k: "),
+        (("sql", "no_such_query"), 2, "there are: catalogue_coverage"),
+        (("sql", "select 1"), 1, "run `recsys nightly` first"),
+        (("sql", "select 1", "--format", "xml"), 2, "xml"),
+        (("benchmark", "nowhere.parquet"), 1, "nowhere.parquet"),
+        (("no-such-command",), 2, "no-such-command"),
+    ],
+)
+def test_a_refusal_exits_with_1_and_wrong_usage_with_2(
+    ask, tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    found, _, err = ask("--lake", str(tmp_path / "lake"), *arguments)
+    assert found == code, err
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_setting_is_named(ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_THREADS", "many")
+    code, _, err = ask("models")
+    assert code == 2
+    assert "threads" in err
+
+
+def commands() -> list[str]:
+    for plugin in cli.entry_points(group="recsys.commands"):
+        plugin.load()(cli.app)
+    group = typer.main.get_command(cli.app)
+    return sorted(group.commands)  # type: ignore[attr-defined]
+
+
+def test_every_command_is_in_the_readme_and_explains_itself(ask) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {"ingest", "train", "recommend", "nightly", "serve", "demo", "sql", "models",
+            "benchmark"} <= set(commands())
+    for command in commands():
+        assert f"recsys {command}" in readme, command
+        code, out, _ = ask(command, "--help")
+        assert code == 0
+        assert len(out.splitlines()) > 5

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from recsys import registry
+from recsys.config import Recommending
+from recsys.errors import GateError, LakeError
+from recsys.lake import Lake, connect
+from recsys.model.presets import resolve
+from recsys.model.recommender import Recommender
+from recsys.recommend import RecommendResult, recommend
+from recsys.settings import Settings
+from tests import lakes
+
+DAY = date(2026, 1, 2)
+HISTORIES: dict[Any, list[Any]] = {
+    user: [(user * 3 + step) % 17 + 100 for step in range(1 + user % 6)] for user in range(1, 31)
+}
+
+
+def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
+    """A champion with random weights that knows these items."""
+    preset = resolve("best", {"width": 16, "blocks": 1, "max_length": 8})
+    torch.manual_seed(0)
+    model = Recommender(preset.model, len(items)).eval()
+    registry.save(lake, model_id, model, pa.array(items), {})
+    row = {"model_id": model_id, "status": "champion", "why": "a test", "trained_at": lakes.START}
+    registry.register(lake, row)
+
+
+def made(lake: Lake, settings: Settings, table: str = "recommendations") -> list[tuple[Any, ...]]:
+    with connect(settings) as con:
+        lake.view(con, table)
+        return con.sql(
+            f"select user_id, rank, item_id, score, reason from {table} order by user_id, rank"
+        ).fetchall()
+
+
+def run(lake: Lake, settings: Settings, **changes: Any) -> RecommendResult:
+    wanted = Recommending(**{"k": 5, **changes})
+    return recommend(lake, settings, wanted, run_date=DAY, run_id="run")
+
+
+def by_user(rows: list[tuple[Any, ...]]) -> dict[Any, list[Any]]:
+    lists: dict[Any, list[Any]] = {}
+    for user, _, item, _, _ in rows:
+        lists.setdefault(user, []).append(item)
+    return lists
+
+
+def test_every_user_gets_k_items_that_they_have_not_had(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 117)))
+    result = run(lake, settings)
+    rows = made(lake, settings)
+    assert (result.users, result.rows, result.popular_users) == (30, 150, 0)
+    assert result.status == "published"
+    found = by_user(rows)
+    assert set(found) == set(HISTORIES)
+    for user, items in found.items():
+        assert len(set(items)) == 5
+        assert not set(items) & set(HISTORIES[user])
+    assert [rank for _, rank, *_ in rows] == [1, 2, 3, 4, 5] * 30
+    assert {reason for *_, reason in rows} == {"model"}
+
+
+@pytest.mark.parametrize("block", [7, 4096])
+def test_the_size_of_a_block_changes_no_list(lake: Lake, settings: Settings, block: int) -> None:
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 117)))
+    run(lake, settings, block=1, seed=3)
+    one_by_one = by_user(made(lake, settings))
+    assert run(lake, settings, block=block, seed=3).status == "unchanged", "a block is no input"
+    lake.delete("recommendations", "true")
+    # A commit of our own without a note: what stands is no longer what recommend made.
+    recommend(lake, settings, Recommending(k=5, block=block, seed=3), run_date=date(2026, 1, 3),
+              run_id="run")
+    assert by_user(made(lake, settings)) == one_by_one
+
+
+def test_the_same_night_twice_changes_nothing(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 117)))
+    first = run(lake, settings)
+    rows = made(lake, settings)
+    again = run(lake, settings)
+    assert (again.status, again.version, again.rows) == ("unchanged", first.version, first.rows)
+    lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
+    third = run(lake, settings)
+    assert (third.status, third.users) == ("published", 31)
+    kept = [row for row in made(lake, settings) if row[0] != 31]
+    assert [row[:3] for row in kept] == [row[:3] for row in rows]
+
+
+def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [10, 11, 12], 2: [11, 12], 3: [90], 4: [12, 90, 91]})
+    untrained(lake, [10, 11, 12, 13])
+    result = run(lake, settings, k=3)
+    rows = made(lake, settings)
+    # Item 13 was only ever in the model: nobody has interacted with it, so nobody is shown it.
+    assert by_user(rows) == {
+        1: [90, 91],
+        2: [10, 90, 91],
+        3: [12, 11, 10],
+        4: [10, 11] if by_user(rows)[4][0] == 10 else [11, 10],
+    }
+    reasons = {(user, item): reason for user, _, item, _, reason in rows}
+    assert reasons[2, 10] == reasons[4, 10] == "model"
+    assert {reasons[1, 90], reasons[2, 91], reasons[3, 12]} == {"popular"}
+    assert result.popular_users == 2
+    assert all(np.isfinite(score) for *_, score, _ in rows)
+
+
+def test_popularity_serves_everyone_while_there_is_no_champion(
+    lake: Lake, settings: Settings
+) -> None:
+    lakes.fill(lake, {"a": ["x", "y"], "b": ["y"], "c": ["y", "z'"]})
+    result = run(lake, settings)
+    assert (result.model_id, result.popular_users) == (None, 3)
+    assert by_user(made(lake, settings)) == {"a": ["z'"], "b": ["x", "z'"], "c": ["x"]}
+
+
+def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 117)))
+    lakes.write(
+        lake,
+        "items",
+        [{"item_id": item, "eligible": item % 2 == 0} for item in range(100, 117)],
+    )
+    run(lake, settings)
+    assert {item % 2 for _, _, item, _, _ in made(lake, settings)} == {0}
+
+
+def test_seen_items_may_be_asked_for(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [10, 11], 2: [10]})
+    untrained(lake, [10, 11])
+    run(lake, settings, seen="include")
+    assert {user: set(items) for user, items in by_user(made(lake, settings)).items()} == {
+        1: {10, 11},
+        2: {10, 11},
+    }
+
+
+def test_one_item_in_the_catalogue_gives_lists_of_what_is_left(
+    lake: Lake, settings: Settings
+) -> None:
+    lakes.fill(lake, {1: [10], 2: [10]})
+    untrained(lake, [10])
+    assert run(lake, settings).rows == 0
+    lakes.fill(lake, {3: [11]}, batch_id="later", day=1)
+    run(lake, settings, k=50)
+    assert by_user(made(lake, settings)) == {1: [11], 2: [11], 3: [10]}
+
+
+def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 117)))
+    run(lake, settings)
+    before = lake.version("recommendations")
+    model = registry.load(lake, registry.champion(lake) or {})
+    with torch.no_grad():
+        next(iter(model.recommender.parameters())).fill_(float("nan"))
+    registry.save(lake, "m-broken", model.recommender, model.items, {})
+    row = {"model_id": "m-broken", "status": "champion", "why": "", "trained_at": lakes.START}
+    registry.register(lake, row)
+    with pytest.raises(LakeError, match="holds numbers that are not finite; train again"):
+        run(lake, settings)
+    assert lake.version("recommendations") == before
+
+
+def test_a_lake_without_interactions_says_what_to_do(lake: Lake, settings: Settings) -> None:
+    with pytest.raises(LakeError, match="run `recsys ingest` first"):
+        run(lake, settings)
+    lake.create(pa.int64(), pa.int64())
+    with pytest.raises(GateError, match="`interactions` is empty; run `recsys ingest`"):
+        run(lake, settings)
+
+
+def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    run(lake, settings)
+    with connect(settings) as con:
+        lake.view(con, "quality_results")
+        found = con.sql(
+            "select subject, suite, status, count(distinct rule) from quality_results group by all"
+        ).fetchall()
+    assert found == [("run", "recommendations", "passed", 7)]

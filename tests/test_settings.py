@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from recsys.config import Source, Training
+from recsys.settings import Settings
+
+
+def test_the_environment_comes_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recsys.toml").write_text(
+        'lake = "s3://bucket/lake"\n[recommending]\nk = 7\n[s3]\nendpoint_url = "http://host:1"\n'
+    )
+    monkeypatch.setenv("RECSYS_LAKE", "elsewhere")
+    monkeypatch.setenv("RECSYS_S3__REGION", "eu-central-1")
+    settings = Settings()
+    assert (settings.lake, settings.recommending.k) == ("elsewhere", 7)
+    assert settings.s3.delta_options() == {
+        "aws_region": "eu-central-1",
+        "aws_endpoint": "http://host:1",
+        "aws_allow_http": "true",
+        "aws_conditional_put": "etag",
+    }
+
+
+def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "recsys.toml").write_text("[recommending]\nkk = 7\n")
+    with pytest.raises(ValidationError, match="kk"):
+        Settings()
+
+
+def test_a_mapping_may_name_a_column_once() -> None:
+    with pytest.raises(ValidationError, match=r"names column 'u' twice: for 'user_id' and"):
+        Source(uri="x.csv", columns={"user_id": "u", "item_id": "u"})
+    with pytest.raises(ValidationError, match="it can name user_id, item_id, timestamp"):
+        Source(uri="x.csv", columns={"user": "u"})
+    with pytest.raises(ValidationError, match="a table or a query, not both"):
+        Source(uri="x.duckdb", table="t", query="select 1")
+
+
+def test_what_is_not_a_field_of_training_overrides_the_preset() -> None:
+    base = Training(overrides={"width": 16})
+    changed = base.with_fields({"epochs": "3", "dropout": "0.2"})
+    assert (changed.epochs, changed.overrides) == (3, {"width": 16, "dropout": "0.2"})
+    assert base.changed({"seed": None}) == base
+    with pytest.raises(ValidationError, match="epochs"):
+        base.with_fields({"epochs": "0"})
