@@ -115,7 +115,8 @@ def _show(lake: Path) -> None:
     from sql import load
 
     home = Lake.at(Settings())
-    for row in catalog.query(home, load("queries/recent_runs")).slice(0, 1).to_pylist():
+    newest = catalog.query(home, "select outcome from runs order by started desc limit 1")
+    for row in newest.to_pylist():
         outcome = json.loads(row["outcome"])
         taken, trained, made = (outcome[step] for step in ("ingest", "train", "recommend"))
         print_line(
@@ -140,4 +141,5 @@ def _show(lake: Path) -> None:
 def _quiet_prefect() -> None:
     """Let bars, not log lines, tell how it goes; give a first server start time to migrate."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

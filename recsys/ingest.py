@@ -186,7 +186,7 @@ class _Ingest:
                 "row; if that is as it should be, leave it out of the source"
             )
         self._say(2)
-        self._check_rows(pulled)
+        self._check_rows()
         profile = self._profile(pulled, batches)
         if not profile["accepted"] and not profile["quarantined"]:
             return self._nothing_new(begun, profile, len(found))
@@ -287,7 +287,7 @@ class _Ingest:
 
     # --- checks
 
-    def _check_rows(self, pulled: sources.Pulled) -> None:
+    def _check_rows(self) -> None:
         """Run the row rules: tables faulty, held, repeated, rejected, fresh; view accepted."""
         con, contract = self.con, self.settings.contract
         latest = self.now + contract.max_future
@@ -302,6 +302,7 @@ class _Ingest:
             self.lake.view(con, columns.INTERACTIONS)
             bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
             con.execute(load("checks/held_rows"), bounds)
+        con.execute(load("checks/suspects"))
         con.execute(load("checks/repeated_rows"))
         con.execute(load("checks/rejected_rows"))
         if self.lake.exists(columns.QUARANTINE):
@@ -345,7 +346,8 @@ class _Ingest:
         }
         frames = {quality.PROFILE: pd.DataFrame([judged])}
         if profile["accepted"]:
-            frames[quality.ROWS] = self.con.sql(load("checks/row_sample"), params=most).df()
+            sample = self.con.sql(load("checks/row_sample"), params=most)
+            frames[quality.ROWS] = sample.to_arrow_table().to_pandas()
         documents = self.folder / "data_docs"
         return quality.judge(rules, frames, batch_id, documents), documents
 

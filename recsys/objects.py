@@ -178,8 +178,8 @@ def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[Non
             transient=code in _TRANSIENT,
         ) from None
     except (Boto3Error, BotoCoreError, OSError) as error:
-        code = re.search(r"\((\w+)\)", str(error))
-        why = _MEANINGS.get(code[1], code[1]) if code else type(error).__name__
+        told = re.search(r"\((\w+)\)", str(error))
+        why = _MEANINGS.get(told[1], told[1]) if told else type(error).__name__
         raise raising(f"could not {doing} {uri}: {why}") from None
 
 

@@ -210,11 +210,8 @@ def _great_expectations() -> Any:
     """Import it (slow, so only here) with its telemetry off."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
-    from great_expectations import exceptions
-    from great_expectations.core.run_identifier import RunIdentifier
+    import great_expectations.exceptions
 
-    gx.exceptions = exceptions
-    gx.RunIdentifier = RunIdentifier
     return gx
 
 

@@ -1,4 +1,4 @@
-"""Where interactions come from: pull rows into a DuckDB table ``staged``, typed, in source order."""
+"""Where interactions come from: pull rows into a table ``staged``, typed, in source order."""
 
 from __future__ import annotations
 
@@ -156,7 +156,8 @@ def pull(
         else:
             read = _read_csv if kind == "csv" else _read_json_lines
             con.execute(load("sources/text"))
-            counts, present = [], {}
+            counts = []
+            present: dict[str, str] = {}
             for stored, path in zip(found, paths, strict=True):
                 before = _count(con, "pulled")
                 with _explained(stored.key):
@@ -456,8 +457,8 @@ def _read_csv(
     # Columns go by position, since their names may repeat or differ in case alone.
     kinds = ", ".join(f"c{at}: 'varchar'" for at in range(len(there)))
     relation = (
-        f"read_csv({literal(str(path))}, auto_detect = false, header = true, columns = {{{kinds}}}, "
-        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '', "
+        f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '', "
         "allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0)"
     )
     for table in ("reject_errors", "reject_scans"):
@@ -604,8 +605,8 @@ def _csv_items(path: Path) -> str:
         raise SourceError(f"{path.name} has two columns of the same name; rename one")
     kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in there)
     return (
-        f"read_csv({literal(str(path))}, auto_detect = false, header = true, columns = {{{kinds}}}, "
-        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '')"
+        f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '')"
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -74,4 +75,6 @@ def rendered(rows: pa.Table, how: Format, title: str | None = None) -> str:
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
     return f"{value:.4f}" if isinstance(value, float) else str(value)

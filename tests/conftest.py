@@ -48,25 +48,27 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server in a process of its own; its API's address."""
     port = free_port()
     home = tmp_path_factory.mktemp("prefect")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start"]
-        + ["--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
-        stdout=(home / "server.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
+    own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
     api = f"http://127.0.0.1:{port}/api"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"{api}/health", timeout=2):
-                    break
-            except OSError:
-                assert server.poll() is None, (home / "server.log").read_text()
-                assert time.monotonic() < deadline, "the Prefect server did not start"
-                time.sleep(0.2)
-        yield api
-    finally:
-        server.terminate()
-        server.wait(30)
+    with (home / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)],
+            env={**os.environ, **own},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    with urllib.request.urlopen(f"{api}/health", timeout=2):
+                        break
+                except OSError:
+                    assert server.poll() is None, (home / "server.log").read_text()
+                    assert time.monotonic() < deadline, "the Prefect server did not start"
+                    time.sleep(0.2)
+            yield api
+        finally:
+            server.terminate()
+            server.wait(30)

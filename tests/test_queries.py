@@ -10,14 +10,16 @@ import pytest
 
 from recsys import catalog
 from recsys.lake import Lake
+from recsys.settings import ObjectStorage
 from sql import load
 from tests import lakes
 
 YESTERDAY, TODAY = date(2026, 1, 2), date(2026, 1, 3)
 
 
-@pytest.fixture
-def known(lake: Lake) -> Lake:
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    lake = Lake(str(tmp_path_factory.mktemp("known") / "lake"), ObjectStorage())
     lakes.fill(lake, {1: [10, 11], 2: [12], 3: [10]})
     lakes.write(
         lake,
@@ -60,7 +62,8 @@ def known(lake: Lake) -> Lake:
         ],
     )
     now = datetime.now(UTC)
-    run = {"flow": "nightly", "status": "completed", "seconds": 1.0, "outcome": "{}"}
+    outcome = '{"ingest": {"accepted": 3}, "recommend": {"users": 2}}'
+    run = {"flow": "nightly", "status": "completed", "seconds": 1.0, "outcome": outcome}
     lakes.write(
         lake,
         "runs",
@@ -131,7 +134,9 @@ def test_where_from(known: Lake) -> None:
 
 
 def test_recent_runs(known: Lake) -> None:
-    assert [row[-1] for row in ask(known, "recent_runs")] == ["newer", "new"]
+    found = ask(known, "recent_runs")
+    assert [row[-1] for row in found] == ["newer", "new"]
+    assert found[0][4:8] == (3, None, 2, None)
 
 
 def test_model_history(known: Lake) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _CELLS = 4_000_000
+_SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -24,12 +25,11 @@ class _CrossEntropy(torch.autograd.Function):
         for rows, labels, into in zip(
             *(torch.split(each, size) for each in (low_hidden, target, grad_hidden)), strict=True
         ):
-            logits = (rows @ low_weight.T).float()  # (C, V)
+            slope = (rows @ low_weight.T).softmax(1, dtype=torch.float32)  # (C, V)
             label = labels.unsqueeze(1)
-            norm = logits.logsumexp(1, keepdim=True)
-            loss += (norm - logits.gather(1, label)).sum()
-            slope = logits.sub_(norm).exp_()
-            slope.scatter_add_(1, label, torch.full_like(norm, -1.0))
+            likelihood = slope.gather(1, label)
+            loss -= likelihood.clamp(min=_SMALLEST).log().sum()
+            slope.scatter_(1, label, likelihood - 1)
             low = slope.to(dtype)
             into.copy_(low @ low_weight)
             grad_weight += low.T @ rows

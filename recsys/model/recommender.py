@@ -135,7 +135,7 @@ class Recommender(nn.Module):
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
 
         Args:
-            items: (B, L) int64, left-aligned, at least one item in each row, L <= max_length.
+            items: (B, L) int64, left-aligned, 1..max_length items in each row.
             steps: reverse steps, 1..T.
             draws: the noise, made for as many steps.
         """
@@ -176,10 +176,6 @@ class Recommender(nn.Module):
         history = self._embed(items, offsets, None)
         steps = self.step()
         own = _last(history, items).unsqueeze(1)  # (B, 1, D)
-        before = (offsets > 0) & (items > 0)
-        # The context is every position but a row's last, and never without a column.
-        width = max(1, items.shape[1] - 1)
-        held = before[:, :width]
         known = torch.roll(items, -1, dims=1)
         noised = self.diffusion.q_sample(
             self.items(known), draws.known_step[offsets], draws.known_noise[offsets]
@@ -187,20 +183,21 @@ class Recommender(nn.Module):
         signal = draws.weight[offsets] * (noised + steps[draws.known_step[offsets]])
         visible = self._visible(items)
         z = self.approximator(history, signal, history, visible)
-        bias = self._bias(visible)
-        past = self.transformer.context(z[:, :width], bias[..., :width, :width])
+        past = self.transformer.context(z, self._bias(visible))
 
+        # The last position attends to those before it and, in a column of its own, to itself.
+        held = F.pad(offsets > 0, (0, 1), value=True)[:, None, None, :]  # (B, 1, 1, L + 1)
         last_visible = (items > 0)[:, None, None, :]  # (B, 1, 1, L)
-        attended = torch.cat([held, torch.ones_like(held[:, :1])], dim=1)[:, None, None, :]
-        last_bias = _as_bias(attended)
+        last_bias = _as_bias(held)
         if self.config.positions == "relative":
-            far = torch.cat([offsets[:, :width], torch.zeros_like(offsets[:, :1])], dim=1)
-            last_bias = last_bias + self.distance[:, far].transpose(0, 1).unsqueeze(2)
+            nearness = self.distance[:, F.pad(offsets, (0, 1))]  # (H, B, L + 1)
+            last_bias = last_bias + nearness.transpose(0, 1).unsqueeze(2)
 
         def approximate(x: Tensor, step: int) -> Tensor:
             signal = draws.weight[0] * (x + steps[step]).unsqueeze(1)  # (B, 1, D)
             z = self.approximator(own, signal, history, last_visible)
-            return self.transformer(z, last_bias, past=past).squeeze(1).float()
+            x_0: Tensor = self.transformer(z, last_bias, past=past).squeeze(1)
+            return x_0.float()
 
         return approximate
 
@@ -225,7 +222,8 @@ class Recommender(nn.Module):
         if self.config.positions != "relative":
             return bias
         at = torch.arange(visible.shape[-1], device=visible.device)
-        return bias + self.distance[:, (at[:, None] - at).abs()]  # (B | 1, H, L, L)
+        far = (at[:, None] - at).abs().clamp(max=self.config.max_length - 1)
+        return bias + self.distance[:, far]  # (B | 1, H, L, L)
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:

@@ -41,7 +41,7 @@ def cosine(timesteps: int) -> Tensor:
 
 
 def sqrt(timesteps: int) -> Tensor:
-    """Betas of Diffusion-LM (Li et al. 2022): alpha-bar falls as 1 - sqrt(t + 1e-4)."""
+    """Betas of Diffusion-LM (Li et al. 2022): alpha-bar falls with the root of the step."""
     return _from_alpha_bar((1 - torch.sqrt(_moments(timesteps) + 1e-4)).clamp(min=0))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recsys.sequences import Histories
 
 _TOKENS = 4096
+_ROWS = 16
 _CELLS = 32_000_000
 
 
@@ -77,13 +78,13 @@ class Scorer:
         draws = Draws.of(config, steps, self.seed, device)
         for rows, items in _micro_batches(histories, config.max_length, model.n_items):
             with torch.no_grad(), self.runtime.engaged():
-                x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)[: len(rows)]
+                x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)
                 if not bool(torch.isfinite(x_0).all()):
                     raise GateError(
                         f"the model predicts numbers that are not finite, for {len(rows)} users "
                         "of this batch or some of them; train it again"
                     )
-                scores = model.logits(x_0)
+                scores = model.logits(x_0)[: len(rows)]
             yield rows, scores
 
 
@@ -190,13 +191,14 @@ def _micro_batches(
     """Yield (R,) rows and (R', L) items, R' >= R, users of like length together.
 
     L is one of a few widths, chosen by a row's own length, and R' depends on L alone: a full
-    micro-batch, short ones filled up by repeating a row.
+    micro-batch, short ones filled up by repeating a row. Both are such that no row falls into the
+    remainder of a blocked matrix product, whose last bits differ.
     """
     lengths = np.minimum(histories.lengths, max_length)
-    widths = np.minimum(_width(lengths), max_length)
+    widths = _width(lengths)
     for width in np.unique(widths[lengths > 0]).tolist():
         rows = np.flatnonzero((widths == width) & (lengths > 0))
-        size = int(max(1, min(_TOKENS // width, _CELLS // (n_items + 1))))
+        size = max(_ROWS, min(_TOKENS // width, _CELLS // (n_items + 1)) // _ROWS * _ROWS)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             filled = np.concatenate([part, np.full(size - len(part), part[0])])
@@ -215,7 +217,7 @@ def left_aligned(
 
 
 def _width(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Round lengths up to 4, 8, 12, 16, 24, 32, 48, 64, 96, ..."""
-    power = 2 ** np.ceil(np.log2(np.maximum(lengths, 4))).astype(np.int64)
-    step = power * 3 // 4
-    return np.where(lengths <= step, step, power)
+    """Round lengths up to 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, ...: to a quarter or less."""
+    step = 2 ** np.maximum(np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64) - 3, 2)
+    rounded: NDArray[np.int64] = -(-lengths // step) * step
+    return rounded

@@ -1,15 +1,25 @@
 -- One row per staged row that breaks a rule on its own: its number (seq), and every reason.
--- Macros: user_text, item_text (null where ids are integers). Parameters: max_id_bytes, latest.
+-- Only an id that begins with no visible ASCII is trimmed, which is slow.
+-- Macros: user_text, item_text (null where ids are integers). Parameters: blanks, max_id_bytes,
+-- latest.
 create or replace temp table faulty as
 with judged as (
     select
         rowid as seq,
         fault is not null as unread,
         user_id is null as user_null,
-        coalesce(trim(user_text(user_id), $blanks) = '', false) as user_empty,
+        case
+            when user_text(user_id) < '!' or user_text(user_id) > '~'
+                then trim(user_text(user_id), $blanks) = ''
+            else false
+        end as user_empty,
         coalesce(strlen(user_text(user_id)) > $max_id_bytes, false) as user_long,
         item_id is null as item_null,
-        coalesce(trim(item_text(item_id), $blanks) = '', false) as item_empty,
+        case
+            when item_text(item_id) < '!' or item_text(item_id) > '~'
+                then trim(item_text(item_id), $blanks) = ''
+            else false
+        end as item_empty,
         coalesce(strlen(item_text(item_id)) > $max_id_bytes, false) as item_long,
         "timestamp" is null and given_timestamp is null as timestamp_null,
         "timestamp" is null and given_timestamp is not null as timestamp_unparsable,

@@ -1,15 +1,7 @@
 -- One row per staged row that repeats an earlier one's user, item and moment: its number (seq).
--- Rows that are faulty or held already do not count. A hash finds the few suspects, in one pass
--- over the batch that is three times cheaper than grouping by the columns themselves.
+-- Rows that are faulty or held already do not count. Table: suspects.
 create or replace temp table repeated as
-with suspects as (
-    select hash(user_id, item_id, "timestamp") as fingerprint
-    from staged
-    group by fingerprint
-    having count(*) > 1
-),
-
-rivals as (
+with suspected as materialized (
     select
         staged.rowid as seq,
         staged.user_id,
@@ -17,8 +9,13 @@ rivals as (
         staged."timestamp"
     from staged
     semi join suspects on hash(staged.user_id, staged.item_id, staged."timestamp") = fingerprint
-    anti join faulty on staged.rowid = faulty.seq
-    anti join held on staged.rowid = held.seq
+),
+
+rivals as (
+    select *
+    from suspected
+    anti join faulty using (seq)
+    anti join held using (seq)
 )
 
 select seq

@@ -1,10 +1,12 @@
--- One row per flow run of the last 30 days, newest first.
+-- One row per flow run of the last 30 days, newest first, with what came of it.
 select
     started,
     flow,
     status,
     seconds,
-    outcome,
+    (outcome ->> '$.ingest.accepted')::bigint as interactions_accepted,
+    outcome ->> '$.train.model_id' as model_trained,
+    (outcome ->> '$.recommend.users')::bigint as users_served,
     error,
     run_id
 from runs

@@ -61,21 +61,21 @@ def served(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    log = (tmp_path / "serve.log").open("w")
-    process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
-        + ["--cron", "* * * * *", "--timezone", "Europe/Berlin"],
-        env=own,
-        cwd=tmp_path,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        yield env, lake
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        print((tmp_path / "serve.log").read_text())
+    command = [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
+    with (tmp_path / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--cron", "* * * * *", "--timezone", "Europe/Berlin"],
+            env=own,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield env, lake
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+            print((tmp_path / "serve.log").read_text())
 
 
 @pytest.mark.timeout(400)

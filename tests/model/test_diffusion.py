@@ -89,7 +89,7 @@ def test_reverse_lands_on_what_the_approximator_says(steps: int) -> None:
     target = torch.randn(3, 8, generator=generator())
     asked: list[int] = []
 
-    def approximate(x: torch.Tensor, step: int) -> torch.Tensor:
+    def approximate(_: torch.Tensor, step: int) -> torch.Tensor:
         asked.append(step)
         return target
 

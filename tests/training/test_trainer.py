@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.errors import ConfigurationError, GateError
+from recsys.evaluation.protocol import evaluate, leave_one_out, validator
+from recsys.model.presets import PRESETS
+from recsys.model.recommender import Recommender
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import Scorer, top_k
+from recsys.training.trainer import Fitted, fit
+from tests.worlds import pack, small, successor_world
+
+CPU = Runtime(device="cpu")
+EPOCHS = {"causal": 40, "prefix": 8}
+
+
+def train(preset: str = "best", **given: object) -> Fitted:
+    world = successor_world(users=60)
+    chosen = small(preset, max_length=12)
+    fixed = {"seed": 0, "runtime": CPU, "validate": None, "epochs": 2}
+    return fit(world.histories, world.n_items, chosen, **{**fixed, **given})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_finds_the_rule_of_a_known_world(preset: str) -> None:
+    world = successor_world(users=300)
+    chosen = small(preset, max_length=12, learning_rate=3e-3)
+    fitted = fit(
+        world.histories,
+        world.n_items,
+        chosen,
+        seed=0,
+        runtime=CPU,
+        validate=None,
+        epochs=EPOCHS[chosen.model.objective],
+    )
+    (found,) = top_k(fitted.model, world.histories, 5, runtime=CPU)
+    assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
+
+
+@pytest.mark.parametrize("preset", ["best", "diffurecsys"])
+def test_one_seed_gives_one_model_and_one_list(preset: str) -> None:
+    torch.manual_seed(5)
+    one = train(preset, seed=7)
+    torch.manual_seed(6)  # the global generator has no say
+    np.random.seed(6)  # noqa: NPY002 - nor has numpy's
+    same, other = train(preset, seed=7), train(preset, seed=8)
+    for name, weight in one.model.state_dict().items():
+        assert torch.equal(weight, same.model.state_dict()[name]), name
+    assert not torch.equal(one.model.items.weight, other.model.items.weight)
+    histories = successor_world(users=40).histories
+    (first,), (second,) = (top_k(each.model, histories, 5, runtime=CPU) for each in (one, same))
+    assert np.array_equal(first.items, second.items)
+    assert np.array_equal(first.scores, second.scores)
+
+
+def test_early_stopping_keeps_the_best_weights() -> None:
+    figures = iter([0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
+    kept = []
+
+    def validate(model: Recommender) -> float:
+        kept.append(model.items.weight.detach().clone())
+        return next(figures)
+
+    fitted = fit(
+        successor_world(users=60).histories,
+        30,
+        small("best", patience=3),
+        seed=0,
+        runtime=CPU,
+        validate=validate,
+    )
+    assert [entry["validation"] for entry in fitted.log] == [0.1, 0.3, 0.2, 0.3, 0.25]
+    assert fitted.best_epoch == 2
+    assert torch.equal(fitted.model.items.weight, kept[1])
+    assert not torch.equal(kept[1], kept[4])
+
+
+def test_validation_comes_every_so_often_and_at_the_end() -> None:
+    asked = []
+    fitted = fit(
+        successor_world(users=20).histories,
+        30,
+        small("best", validate_every=3),
+        seed=0,
+        runtime=CPU,
+        validate=lambda model: float(asked.append(model) or len(asked)),
+        epochs=7,
+    )
+    figures = [entry["validation"] for entry in fitted.log]
+    assert figures == [None, None, 1, None, None, 2, 3]
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    world = successor_world(users=20)
+
+    def rates(figures: list[float], **overrides: object) -> list[float]:
+        given = iter(figures)
+        fitted = fit(
+            world.histories,
+            30,
+            small("best", learning_rate=1.0e-3, decay_factor=0.5, **overrides),
+            seed=0,
+            runtime=CPU,
+            validate=lambda _: next(given),
+            epochs=len(figures),
+        )
+        return [entry["learning_rate"] * 1e3 for entry in fitted.log]
+
+    rising = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert rates(rising, decay="step", decay_every=2) == [1, 1, 0.5, 0.5, 0.25]
+    assert rates(rising, decay="constant") == [1] * 5
+    stuck = [0.1, 0.2, 0.1, 0.1, 0.3, 0.1]
+    found = rates(stuck, decay="plateau", decay_every=2, patience=6)
+    assert found == [1, 1, 1, 1, 0.5, 0.5]
+
+
+def test_the_log_tells_of_every_epoch() -> None:
+    told: list[tuple[str, int, int, str]] = []
+    fitted = train(epochs=3, progress=lambda *given: told.append(given))
+    assert [entry["epoch"] for entry in fitted.log] == [1, 2, 3]
+    assert fitted.best_epoch == 3
+    assert fitted.log[2]["loss"] < fitted.log[0]["loss"]
+    assert all(entry["targets_per_second"] > 0 for entry in fitted.log)
+    stage, done, total, note = told[-1]
+    assert (stage, done) == ("training", total)
+    assert note.startswith("epoch 3, loss")
+
+
+def test_training_that_diverges_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = Recommender.loss
+    monkeypatch.setattr(Recommender, "loss", lambda *given: loss(*given) * float("nan"))
+    with pytest.raises(GateError, match="diverged in epoch 1"):
+        train()
+
+
+def test_nothing_to_train_on_is_refused() -> None:
+    for histories in (pack([]), pack([[1], [2], []])):
+        with pytest.raises(GateError, match="two items"):
+            fit(histories, 3, small("best"), seed=0, runtime=CPU, validate=None)
+    with pytest.raises(ConfigurationError, match="epochs = 0"):
+        train(epochs=0)
+
+
+def test_one_item_in_the_catalogue_trains() -> None:
+    fitted = fit(
+        pack([[1, 1, 1], [1]]), 1, small("best"), seed=0, runtime=CPU, validate=None, epochs=1
+    )
+    (found,) = top_k(fitted.model, pack([[1]]), 1, exclude_seen=False, runtime=CPU)
+    assert found.items.tolist() == [[1]]
+
+
+def test_validation_picks_up_what_training_learns() -> None:
+    world = successor_world(users=200)
+    split = leave_one_out(world.histories)
+    fitted = fit(
+        split.train,
+        world.n_items,
+        small("best", learning_rate=3e-3, patience=40),
+        seed=0,
+        runtime=CPU,
+        validate=validator(split.validation, seed=0, runtime=CPU),
+        epochs=40,
+    )
+    judged = evaluate(Scorer(fitted.model, runtime=CPU), split.test)
+    assert judged["masked"]["hr@5"] >= 0.95
+    assert judged["users"] == 200
