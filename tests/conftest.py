@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    temporary_settings,
+)
+from prefect.testing.utilities import prefect_test_harness
 
 from recsys.lake import Lake
 from recsys.settings import Settings
@@ -45,30 +48,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prefect server in a process of its own; its API's address."""
-    port = free_port()
+    """A real Prefect server in a process of its own, with a database of its own; its address.
+
+    It lives until the session ends; flows of this process use it too.
+    """
     home = tmp_path_factory.mktemp("prefect")
-    own = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
-    api = f"http://127.0.0.1:{port}/api"
-    with (home / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "--port", str(port)],
-            env={**os.environ, **own},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    with urllib.request.urlopen(f"{api}/health", timeout=2):
-                        break
-                except OSError:
-                    assert server.poll() is None, (home / "server.log").read_text()
-                    assert time.monotonic() < deadline, "the Prefect server did not start"
-                    time.sleep(0.2)
-            yield api
-        finally:
-            server.terminate()
-            server.wait(30)
+    quiet = {PREFECT_HOME: home, PREFECT_SERVER_ANALYTICS_ENABLED: False}
+    with temporary_settings(quiet), prefect_test_harness(server_startup_timeout=120):
+        api = PREFECT_API_URL.value()
+        assert api
+        yield api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from recsys.model.recommender import Recommender
     from recsys.model.runtime import Runtime
+
+_TELL_SECONDS = 0.3
 
 Scorer = Callable[[Histories], Iterator[tuple["NDArray[np.int64]", "Tensor"]]]
 """Yields (R,) rows of users and their (R, V + 1) scores; column 0 and unrankable items -inf.
@@ -90,7 +93,7 @@ def ranks(
     out, is ``UNRANKED``.
     """
     found = {name: np.full(len(withheld), UNRANKED) for name in ("masked", "unmasked")}
-    done = 0
+    done, told = 0, 0.0
     for rows, scored in scorer(withheld.history):
         target = torch.from_numpy(withheld.target[rows]).long().to(scored.device)
         found["unmasked"][rows] = _rank(scored, target)
@@ -98,7 +101,10 @@ def ranks(
         scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
         found["masked"][rows] = _rank(scored, target)
         done += len(rows)
-        progress("evaluating", done, len(withheld))
+        if time.monotonic() - told > _TELL_SECONDS:
+            told = time.monotonic()
+            progress("evaluating", done, len(withheld))
+    progress("evaluating", len(withheld), len(withheld))
     return found
 
 

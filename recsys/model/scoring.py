@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _TOKENS = 4096
 _ROWS = 16
+_TELL_SECONDS = 0.3
 _CELLS = 32_000_000
 
 
@@ -167,7 +168,7 @@ def top_k(
             items[rows, :width] = at.masked_fill_(best == -torch.inf, 0).cpu().numpy()
         yield TopK(start, items, kept)
         done = start + len(users)
-        if done == len(histories) or time.monotonic() - told > 0.3:
+        if done == len(histories) or time.monotonic() - told > _TELL_SECONDS:
             told = time.monotonic()
             progress("scoring", done, len(histories))
 
@@ -217,7 +218,7 @@ def left_aligned(
 
 
 def _width(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Round lengths up to 4, 8, 12, 16, 24, 32, 40, 48, 56, 64, 80, 96, ...: to a quarter or less."""
+    """Round lengths up to 4, 8, ..., 32, 40, ..., 64, 80, ...: multiples of 4 and of an eighth."""
     step = 2 ** np.maximum(np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64) - 3, 2)
     rounded: NDArray[np.int64] = -(-lengths // step) * step
     return rounded

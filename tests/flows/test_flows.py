@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.nightly import nightly
 from flows.train import train
@@ -22,23 +21,19 @@ from recsys.lake import Lake
 from recsys.settings import Settings
 from tests.flows import nights
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 DAY = date(2026, 1, 2)
 
 
 @pytest.fixture
 def shop(
     tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Path, Lake]]:
+) -> tuple[Path, Lake]:
     source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
     nights.make_source(source)
     for name, value in nights.environment(source, lake, prefect_api).items():
         if name.startswith("RECSYS_"):
             monkeypatch.setenv(name, value)
-    with temporary_settings({PREFECT_API_URL: prefect_api}):
-        yield source, Lake.at(Settings())
+    return source, Lake.at(Settings())
 
 
 def rows(lake: Lake, statement: str) -> list[dict[str, Any]]:
