@@ -461,7 +461,7 @@ def _as(schema: pa.Schema, rows: duckdb.DuckDBPyRelation) -> pa.RecordBatchReade
 def _keep_documents(lake: Lake, documents: Path) -> None:
     """Put the HTML pages under the lake, beside those of earlier batches."""
     if not lake.is_local:
-        objects.upload_folder(documents, lake.uri("data_docs"), lake.storage)
+        objects.upload_folder(documents, lake.uri("data_docs"), lake.storage, once=("static",))
         return
     try:
         shutil.copytree(documents, lake.uri("data_docs"), dirs_exist_ok=True)
@@ -495,7 +495,7 @@ def _forget(lake: Lake, table: str, column: str, known: set[str], among: str = "
     """Delete the rows of batches that never were."""
     with duckdb.connect() as con:
         lake.view(con, table)
-        there = con.execute(f"select distinct {column} from {table} where {among}").fetchall()
+        there = con.execute(f"select distinct {column} from {table} where {among}").fetchall()  # noqa: S608 - names are quoted
     lost = [name for (name,) in there if name not in known]
     if lost:
         listed = ", ".join(literal(name) for name in lost)

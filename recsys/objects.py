@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from recsys.errors import ConfigurationError, LakeError, RecsysError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
 
     from recsys.settings import ObjectStorage
@@ -84,14 +85,28 @@ def upload(
     """Put one file as an object, replacing it in one step."""
     bucket, key = split(uri)
     with _explained(uri, "write", raising):
-        _client(storage).upload_file(str(path), bucket, key)
+        _client(storage).upload_file(str(path), bucket, key, Config=_one_thread())
 
 
-def upload_folder(folder: Path, uri: str, storage: ObjectStorage) -> None:
-    """Put every file under a folder, by its path relative to it."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            upload(path, f"{uri}/{path.relative_to(folder).as_posix()}", storage)
+def upload_folder(
+    folder: Path, uri: str, storage: ObjectStorage, *, once: Collection[str] = ()
+) -> None:
+    """Put every file under a folder, by its path relative to it.
+
+    Args:
+        folder: what to put.
+        uri: where to.
+        storage: the S3 endpoint.
+        once: folders in it, by name, whose files never change: those already there are left out.
+    """
+    there = {stored.key for name in once for stored in find(f"{uri}/{name}/**", storage)}
+    client = _client(storage)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = f"{uri}/{path.relative_to(folder).as_posix()}"
+        if target not in there:
+            bucket, key = split(target)
+            with _explained(target, "write", LakeError):
+                client.upload_file(str(path), bucket, key, Config=_one_thread())
 
 
 def download_folder(uri: str, folder: Path, storage: ObjectStorage) -> None:
@@ -101,13 +116,24 @@ def download_folder(uri: str, folder: Path, storage: ObjectStorage) -> None:
         LakeError: there is none.
     """
     found = find(f"{uri}/**", storage)
+    client = _client(storage)
     if not found:
         raise LakeError(f"{uri} holds no object")
     for stored in found:
         target = (folder / stored.key.removeprefix(f"{uri}/")).resolve()
         if not target.is_relative_to(folder.resolve()):
             raise LakeError(f"{stored.key}: its key leads out of the folder it is fetched into")
-        download(stored.key, target, storage)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        bucket, key = split(stored.key)
+        with _explained(stored.key, "read", LakeError):
+            client.download_file(bucket, key, str(target), Config=_one_thread())
+
+
+def _one_thread() -> TransferConfig:
+    """Transfer in the calling thread: ten threads a file cost small files more than they gain."""
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(use_threads=False)
 
 
 def _client(storage: ObjectStorage) -> S3Client:

@@ -131,7 +131,7 @@ def recommend(
                 counts["rows"] += len(rows)
                 counts["popular_users"] += lists.popular_users
                 writer.write_table(rows)
-        _check(lake, con, staged, packed, eligible, wanted, run_id)
+        _check(lake, con, staged, packed, eligible, wanted, run_date)
         note = {"recommend": {"inputs": inputs, "counts": counts}}
         reader = con.sql(f"from read_parquet({literal(str(staged))})").to_arrow_reader(100_000)
         published = lake.replace(
@@ -252,7 +252,7 @@ def _check(
     packed: Packed,
     eligible: NDArray[np.bool_],
     wanted: Recommending,
-    run_id: str,
+    run_date: date,
 ) -> None:
     """Refuse staged lists that break a rule, and keep every verdict in `quality_results`."""
     con.execute(f"create or replace temp view lists as from read_parquet({literal(str(staged))})")
@@ -261,9 +261,10 @@ def _check(
     verdicts = con.execute(load("checks/lists"), parameters).fetchall()
     con.unregister("eligible")
     now = datetime.now(UTC)
+    subject = f"{columns.RECOMMENDATIONS} {run_date.isoformat()}"
     results = [
         {
-            "subject": run_id,
+            "subject": subject,
             "suite": "recommendations",
             "rule": rule,
             "status": "failed" if offences else "passed",
@@ -274,7 +275,7 @@ def _check(
         for rule, offences in verdicts
     ]
     table = pa.Table.from_pylist(results, schema=lake.schema(columns.QUALITY_RESULTS))
-    lake.append(columns.QUALITY_RESULTS, table)
+    lake.replace(columns.QUALITY_RESULTS, table, where=f"subject = {literal(subject)}")
     broken = [f"{rule}: {offences:,} offences" for rule, offences in verdicts if offences]
     if broken:
         raise GateError(

@@ -197,6 +197,7 @@ def attached(
     finally:
         con.execute("use memory")
         con.execute("drop view if exists temp.pulled")
+        con.execute("drop view if exists temp.recsys_query")
         con.execute("detach recsys_source")
 
 
@@ -218,9 +219,9 @@ def _the_query(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> s
         raise SourceError(f"the query is not SQL that DuckDB reads: {error}") from error
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise SourceError("the query has to be one single SELECT; nothing was run")
-    # The line break ends a comment that the query may end with.
-    text = statements[0].query.strip().rstrip(";")
-    return f"({text}\n)"
+    # As a view's definition it may end as it likes, with a semicolon or a comment.
+    con.execute(f"create or replace temp view recsys_query as {query}")
+    return "temp.recsys_query"
 
 
 def parquet(paths: Sequence[Path]) -> str:
@@ -253,7 +254,7 @@ def _one_shape(
     names: dict[str, str] = {}
     for stored, path in zip(found, paths, strict=True):
         with _explained(stored.key):
-            there = con.sql(f"select * from {parquet([path])} limit 0")
+            there = con.sql(f"select * from {parquet([path])} limit 0")  # noqa: S608 - names are quoted
             kinds = dict(zip(there.columns, map(str, there.types), strict=True))
         this = resolve(source.columns, list(kinds), stored.key)
         families = {ours: _family(kinds[theirs]) for ours, theirs in this.items()}
@@ -311,7 +312,7 @@ def _stage_typed(
     held: tuple[str, str] | None,
     names: dict[str, str] | None = None,
 ) -> Pulled:
-    there = con.sql(f"select * from {relation} limit 0")
+    there = con.sql(f"select * from {relation} limit 0")  # noqa: S608 - names are quoted
     kinds = dict(zip(there.columns, map(str, there.types), strict=True))
     names = names or resolve(source.columns, there.columns, identity(source))
     types = {ours: kinds[theirs] for ours, theirs in names.items()}
@@ -323,7 +324,7 @@ def _stage_typed(
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
     con.execute(
-        f"create or replace temp view pulled as select {picked}, null::bigint as source_row, "
+        f"create or replace temp view pulled as select {picked}, null::bigint as source_row, "  # noqa: S608 - names are quoted
         f"null::varchar as fault, null::varchar as given from {relation}"
     )
     _macros(con, ids["user_id"], ids["item_id"], types["timestamp"], types.get("value", "DOUBLE"))
@@ -458,12 +459,12 @@ def _read_csv(
     kinds = ", ".join(f"c{at}: 'varchar'" for at in range(len(there)))
     relation = (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '', "
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '', "  # noqa: E501
         "allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0)"
     )
     for table in ("reject_errors", "reject_scans"):
         con.execute(f"drop table if exists temp.{table}")
-    con.execute(f"create or replace temp table records as select {picked} from {relation}")
+    con.execute(f"create or replace temp table records as select {picked} from {relation}")  # noqa: S608 - names are quoted
     open_quote = con.execute(load("sources/csv_open_quote")).fetchall()
     if open_quote:
         raise SourceError(
@@ -531,7 +532,7 @@ def _as_text(line: bytes) -> tuple[str, str | None]:
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    return int(con.execute(f"select count(*) from {table}").fetchall()[0][0])
+    return int(con.execute(f"select count(*) from {table}").fetchall()[0][0])  # noqa: S608 - names are quoted
 
 
 @contextmanager
@@ -561,10 +562,10 @@ def pull_items(
     with _explained(identity(source)):
         if kind == "duckdb":
             with attached(con, source, paths[0]) as relation:
-                con.execute(f"create or replace temp table given as select * from {relation}")
+                con.execute(f"create or replace temp table given as select * from {relation}")  # noqa: S608 - names are quoted
         else:
             read = {"parquet": _parquet_items, "csv": _csv_items, "jsonl": _json_items}[kind]
-            every = " union all by name ".join(f"select * from {read(path)}" for path in paths)
+            every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
             con.execute(f"create or replace temp table given as {every}")
         there = con.table("given")
         kinds = dict(zip(there.columns, map(str, there.types), strict=True))
@@ -589,7 +590,7 @@ def pull_items(
         packed = ", ".join(f"{literal(name)}, {quote(name)}" for name in others)
         extra = f"cast(json_object({packed}) as varchar)" if others else "null::varchar"
         con.execute(
-            f"create or replace temp view catalogue as select {taken}, {extra} as extra from given"
+            f"create or replace temp view catalogue as select {taken}, {extra} as extra from given"  # noqa: S608 - names are quoted
         )
         con.execute(f"create or replace temp macro as_item(given) as cast(given as {held})")
         con.execute(load("sources/items"))
@@ -606,7 +607,7 @@ def _csv_items(path: Path) -> str:
     kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in there)
     return (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '')"
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '')"  # noqa: E501
     )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     import pytest
     from mypy_boto3_s3 import S3Client
 
-ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "a-secret-that-no-message-may-show"  # noqa: S105 - of a test server
+ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "a-secret-that-no-message-may-show"
 
 
 def use_credentials(monkeypatch: pytest.MonkeyPatch, secret: str = SECRET_KEY) -> None:
@@ -58,9 +57,14 @@ def rclone_s3(folder: Path) -> Iterator[str]:
     command = [binary, "serve", "s3", str(served), "--addr", f"127.0.0.1:{port}"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off"]
     command += ["--config", str(folder / "rclone.conf"), "--cache-dir", str(folder / "cache")]
+    # rclone answers a range request with 200; S3 says 206, and Delta's reader insists. What puts it
+    # right is a process of its own, since deltalake waits for some answers without letting go of
+    # the GIL.
+    front = free_port()
+    correct = [sys.executable, "-m", "tests.servers", str(port), str(front)]
     with (
         _running(command, folder / "rclone.log", f"http://127.0.0.1:{port}"),
-        _partial_answers(port) as endpoint,
+        _running(correct, folder / "front.log", f"http://127.0.0.1:{front}") as endpoint,
     ):
         yield endpoint
 
@@ -86,17 +90,19 @@ def client(endpoint: str) -> S3Client:
 @contextmanager
 def _running(command: list[str], log: Path, endpoint: str) -> Iterator[str]:
     with log.open("w") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[1]
+        )
     try:
         deadline = time.monotonic() + 30
         while True:
             try:
-                client(endpoint).list_buckets()
+                socket.create_connection(("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))).close()
                 break
-            except (BotoCoreError, ClientError):
+            except ConnectionRefusedError:
                 assert server.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
+                time.sleep(0.05)
         yield endpoint
     finally:
         server.terminate()
@@ -107,6 +113,7 @@ class _Partial(BaseHTTPRequestHandler):
     """Hands requests on as they are, signature and all, and puts right the status of the answer."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     upstream: int
 
     def _forward(self) -> None:
@@ -135,16 +142,6 @@ class _Partial(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - http.server's names
 
 
-@contextmanager
-def _partial_answers(port: int) -> Iterator[str]:
-    """Stand before rclone, which answers a range request with 200; S3, and Delta's reader, say 206."""
-    handler = type("Handler", (_Partial,), {"upstream": port})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+if __name__ == "__main__":
+    _Partial.upstream = int(sys.argv[1])
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), _Partial).serve_forever()

@@ -49,11 +49,23 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     at = ("--lake", str(tmp_path / "lake"))
     mapped = (str(source), "--table", "events", "--column", "timestamp=at")
     code, _, err = ask(*at, "ingest", *mapped)
-    assert (code, err[-74:]) == (0, "accepted: 360 rows read, 360 accepted, 0 quarantined, 0 held already"[-74:])
+    assert (code, err[-74:]) == (
+        0,
+        "accepted: 360 rows read, 360 accepted, 0 quarantined, 0 held already"[-74:],
+    )
     code, _, err = ask(*at, "ingest", *mapped)
     assert code == 0
     assert "nothing new" in err
-    small = ("--set", "width=16", "--set", "blocks=1", "--set", "max_length=10", "--set", "epochs=2")
+    small = (
+        "--set",
+        "width=16",
+        "--set",
+        "blocks=1",
+        "--set",
+        "max_length=10",
+        "--set",
+        "epochs=2",
+    )
     code, _, err = ask(*at, "train", *small)
     assert code == 0, err
     code, _, err = ask(*at, "recommend", "--run-date", "2026-01-02", "--set", "k=3")
@@ -65,14 +77,24 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     assert out.splitlines()[0].startswith("model_id,status,preset")
     assert len(out.splitlines()) == 2
     code, out, _ = ask(*at, "sql", "select flow, status from runs order by started", "-f", "csv")
-    assert out.split() == ["flow,status", "ingest,completed", "ingest,completed",
-                           "train,completed", "recommend,completed"]
+    assert out.split() == [
+        "flow,status",
+        "ingest,completed",
+        "ingest,completed",
+        "train,completed",
+        "recommend,completed",
+    ]
 
 
 def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {"a,b": ["x"], 'c"d': ["é🙂"]})
     catalog.publish(lake)
-    select = ("--lake", settings.lake, "sql", "select user_id, item_id from interactions order by 1")
+    select = (
+        "--lake",
+        settings.lake,
+        "sql",
+        "select user_id, item_id from interactions order by 1",
+    )
     assert ask(*select, "-f", "csv")[1] == 'user_id,item_id\n"a,b",x\n"c""d",é🙂\n'
     assert json.loads(ask(*select, "-f", "json")[1]) == [
         {"user_id": "a,b", "item_id": "x"},
@@ -128,8 +150,17 @@ def commands() -> list[str]:
 
 def test_every_command_is_in_the_readme_and_explains_itself(ask) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {"ingest", "train", "recommend", "nightly", "serve", "demo", "sql", "models",
-            "benchmark"} <= set(commands())
+    assert {
+        "ingest",
+        "train",
+        "recommend",
+        "nightly",
+        "serve",
+        "demo",
+        "sql",
+        "models",
+        "benchmark",
+    } <= set(commands())
     for command in commands():
         assert f"recsys {command}" in readme, command
         code, out, _ = ask(command, "--help")

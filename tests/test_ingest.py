@@ -465,6 +465,7 @@ def test_progress_ends_at_its_total(lake: Lake, settings: Settings, tmp_path: Pa
     told: list[tuple[str, int, int]] = []
 
     def hear(stage: str, done: int, total: int, note: str = "") -> None:
+        assert note
         told.append((stage, done, total))
 
     source = Source(uri=str(parquet(tmp_path / "a.parquet", good(5))))
@@ -499,12 +500,29 @@ def test_items_are_replaced_in_one_commit_and_only_when_they_change(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
-    rows = {"item_id": [1, 2], "title": ["One", "Two"], "year": [1999, None], "eligible": [None, False]}
+    rows = {
+        "item_id": [1, 2],
+        "title": ["One", "Two"],
+        "year": [1999, None],
+        "eligible": [None, False],
+    }
     source = _items(tmp_path / "items.parquet", rows)
     assert ingest_items(lake, settings, source) == 2
     assert lake.open(columns.ITEMS).to_pyarrow_table().to_pylist() == [
-        {"item_id": 1, "title": "One", "category": None, "eligible": True, "extra": '{"year":1999}'},
-        {"item_id": 2, "title": "Two", "category": None, "eligible": False, "extra": '{"year":null}'},
+        {
+            "item_id": 1,
+            "title": "One",
+            "category": None,
+            "eligible": True,
+            "extra": '{"year":1999}',
+        },
+        {
+            "item_id": 2,
+            "title": "Two",
+            "category": None,
+            "eligible": False,
+            "extra": '{"year":null}',
+        },
     ]
     version = lake.version(columns.ITEMS)
     ingest_items(lake, settings, source)
@@ -523,7 +541,9 @@ def test_items_come_from_every_kind_of_source(
     _write(file, kind, pa.table({"movie": [7, 8], "name": ["A;'\"", "B\nC"]}))
     mapping = {"item_id": "movie", "title": "name"}
     table = "t" if kind == "duckdb" else None
-    assert ingest_items(lake, settings, ItemSource(uri=str(file), table=table, columns=mapping)) == 2
+    assert (
+        ingest_items(lake, settings, ItemSource(uri=str(file), table=table, columns=mapping)) == 2
+    )
     found = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
     assert found == [(7, "A;'\"", None), (8, "B\nC", None)]
 

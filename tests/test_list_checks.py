@@ -22,8 +22,10 @@ def broken(lists: list[tuple[Any, ...]], k: int = 2, exclude_seen: bool = True) 
         con.execute("create table interactions (user_id int, item_id varchar)")
         con.execute("insert into interactions values (1,'a'), (1,'b'), (2,'a'), (2,'c'), (2,'a')")
         con.execute("create table eligible as select unnest(['a', 'b', 'c', 'd']) as item_id")
-        con.execute("create table lists (user_id int, rank int, item_id varchar, score float, "
-                    "reason varchar)")
+        con.execute(
+            "create table lists (user_id int, rank int, item_id varchar, score float, "
+            "reason varchar)"
+        )
         con.executemany("insert into lists values (?, ?, ?, ?, ?)", lists)
         found = con.execute(load("checks/lists"), {"k": k, "exclude_seen": exclude_seen})
         return {rule for rule, offences in found.fetchall() if offences}

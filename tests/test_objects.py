@@ -56,7 +56,9 @@ def put(endpoint: str, bucket: str, *keys: str, content: bytes = b"x") -> None:
 
 
 def events(path: Path, first: int, count: int = 10) -> bytes:
-    moments = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=first + n) for n in range(count)]
+    moments = [
+        datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=first + n) for n in range(count)
+    ]
     users = list(range(count))
     pq.write_table(pa.table({"user_id": users, "item_id": users, "timestamp": moments}), path)
     return path.read_bytes()

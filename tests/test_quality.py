@@ -41,9 +41,7 @@ def table(lake: Lake, name: str) -> list[dict[str, Any]]:
     return lake.open(name).to_pyarrow_table().to_pylist()
 
 
-def test_every_expectation_leaves_a_verdict(
-    lake: Lake, settings: Settings, tmp_path: Path
-) -> None:
+def test_every_expectation_leaves_a_verdict(lake: Lake, settings: Settings, tmp_path: Path) -> None:
     result = ingest(lake, settings, Source(uri=str(write(tmp_path / "a.parquet", [1, 2]))), now=NOW)
     found = {
         (row["suite"], row["rule"], row["column"]): (row["status"], row["observed"], row["limit"])

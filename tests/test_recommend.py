@@ -79,8 +79,13 @@ def test_the_size_of_a_block_changes_no_list(lake: Lake, settings: Settings, blo
     assert run(lake, settings, block=block, seed=3).status == "unchanged", "a block is no input"
     lake.delete("recommendations", "true")
     # A commit of our own without a note: what stands is no longer what recommend made.
-    recommend(lake, settings, Recommending(k=5, block=block, seed=3), run_date=date(2026, 1, 3),
-              run_id="run")
+    recommend(
+        lake,
+        settings,
+        Recommending(k=5, block=block, seed=3),
+        run_date=date(2026, 1, 3),
+        run_id="run",
+    )
     assert by_user(made(lake, settings)) == one_by_one
 
 
@@ -191,4 +196,4 @@ def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> N
         found = con.sql(
             "select subject, suite, status, count(distinct rule) from quality_results group by all"
         ).fetchall()
-    assert found == [("run", "recommendations", "passed", 7)]
+    assert found == [("recommendations 2026-01-02", "recommendations", "passed", 7)]

@@ -63,7 +63,7 @@ PRESETS: Mapping[str, Preset] = {
             embedding_dropout=0.3,
             steps=1,
         ),
-        TrainingConfig(epochs=100, batch_size=2048, patience=5),
+        TrainingConfig(epochs=25, batch_size=2048, patience=4),
     ),
     "diffurec": _DIFFUREC,
     "diffurecsys-v1": _DIFFURECSYS_V1,

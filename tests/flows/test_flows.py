@@ -25,9 +25,7 @@ DAY = date(2026, 1, 2)
 
 
 @pytest.fixture
-def shop(
-    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, Lake]:
+def shop(tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Lake]:
     source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
     nights.make_source(source)
     for name, value in nights.environment(source, lake, prefect_api).items():

@@ -7,12 +7,15 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import pytest
 
 from tests.flows import nights
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 MOMENTS = 10
 DAYS = ("2026-01-02", "2026-01-03")
@@ -22,7 +25,7 @@ class World(NamedTuple):
     source: Path
     lake: Path
     undisturbed: dict[str, list[tuple[Any, ...]]]
-    changes: int
+    files: tuple[int, int]  # before the night, after it
     api: str
 
 
@@ -30,25 +33,18 @@ def files(root: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(root))
 
 
-def watch(night: Any, lake: Path, until: int | None = None) -> int:
-    """Ask the catalog again and again while a night runs; kill it when the lake has changed
-    ``until`` times. Returns how often the lake was seen to change."""
-    before, changes, catalog = files(lake), 0, lake / "catalog.duckdb"
+def watch(night: BaseProcess, lake: Path, until: int | None = None) -> None:
+    """Ask the catalog again and again while a night runs; kill it when the lake has ``until`` files."""
     asked = 0.0
-    while night.poll() is None:
-        now = files(lake)
-        changes += now != before
-        before = now
-        if until is not None and changes >= until:
-            night.send_signal(signal.SIGKILL)
-            night.wait()
-            break
-        if time.monotonic() - asked > 0.1:
-            assert_complete(catalog)
+    while night.is_alive():
+        if until is not None and files(lake) >= until:
+            night.kill()
+            night.join()
+        elif time.monotonic() - asked > 0.1:
+            assert_complete(lake / "catalog.duckdb")
             asked = time.monotonic()
         time.sleep(0.001)
-    assert_complete(catalog)
-    return changes
+    assert_complete(lake / "catalog.duckdb")
 
 
 def assert_complete(catalog: Path) -> None:
@@ -73,10 +69,11 @@ def world(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> World:
     nights.run_night(nights.environment(source, lake, prefect_api), DAYS[0])
     nights.next_day(source)
     whole = shutil.copytree(lake, home / "whole")
-    night = nights.start_night(nights.environment(source, whole, prefect_api), DAYS[1])
-    changes = watch(night, whole)
-    assert night.returncode == 0, night.stdout.read() if night.stdout else ""
-    return World(source, lake, nights.contents(whole), changes, prefect_api)
+    env = nights.environment(source, whole, prefect_api)
+    night = nights.start_night(env, DAYS[1])
+    watch(night, whole)
+    assert night.exitcode == 0, nights.said(env).read_text()
+    return World(source, lake, nights.contents(whole), (files(lake), files(whole)), prefect_api)
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
@@ -86,8 +83,9 @@ def test_a_killed_night_run_again_ends_as_an_undisturbed_one(
     lake = shutil.copytree(world.lake, tmp_path / "lake")
     env = nights.environment(world.source, lake, world.api)
     night = nights.start_night(env, DAYS[1])
-    watch(night, lake, until=1 + moment * (world.changes - 2) // (MOMENTS - 1))
-    assert night.returncode == -signal.SIGKILL
+    first, last = world.files[0] + 1, world.files[1]
+    watch(night, lake, until=first + moment * (last - first) // (MOMENTS - 1))
+    assert night.exitcode == -signal.SIGKILL
     nights.run_night(env, DAYS[1])
     assert_complete(lake / "catalog.duckdb")
     found = nights.contents(lake)

@@ -1,0 +1,454 @@
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from recsys import sources
+from recsys.config import Source
+from recsys.errors import ConfigurationError, SourceError
+from recsys.lake import connect
+from sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from recsys.settings import Settings
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+HEADER = "user_id,item_id,timestamp\n"
+
+
+@pytest.fixture
+def con(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(settings) as connection:
+        yield connection
+
+
+class Puller:
+    def __init__(self, con: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> None:
+        self.con, self.settings, self.folder = con, settings, folder
+
+    def __call__(self, uri: object, **given: Any) -> list[tuple[Any, ...]]:
+        """Pull a source; return its staged rows as (user, item, moment, source_row, fault)."""
+        source = Source(uri=str(uri), **given)
+        found = sources.find(source, self.settings.s3)
+        paths = sources.fetch(found, self.folder, self.settings.s3)
+        sources.pull(self.con, source, found, paths)
+        return self.con.execute(
+            "select user_id, item_id, timestamp, source_row, fault from staged order by rowid"
+        ).fetchall()
+
+    def reasons(self) -> dict[int, list[str]]:
+        rules = {"blanks": sources.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
+        self.con.execute(load("checks/faulty_rows"), rules)
+        found = "select source_row, reasons from faulty join staged on seq = staged.rowid"
+        return dict(self.con.execute(found).fetchall())
+
+
+@pytest.fixture
+def pull(con: duckdb.DuckDBPyConnection, settings: Settings, tmp_path: Path) -> Puller:
+    return Puller(con, settings, tmp_path / "fetched")
+
+
+def text(path: Path, content: str) -> Path:
+    path.write_text(content)
+    return path
+
+
+def duck(path: Path, statement: str) -> Path:
+    with duckdb.connect(str(path)) as con:
+        con.execute(statement)
+    return path
+
+
+# --- timestamps
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "timestamp '2026-01-02 03:04:05'",
+        "timestamp_s '2026-01-02 03:04:05'",
+        "timestamp_ms '2026-01-02 03:04:05'",
+        "timestamp_ns '2026-01-02 03:04:05'",
+        "timestamptz '2026-01-02 05:04:05+02'",
+        "1767323045::integer",
+        "1767323045::double",
+        "1767323045.0::decimal(18, 3)",
+        "1767323045000",
+        "1767323045000000",
+        "1767323045000000000",
+        "1767323045::hugeint",
+        "'2026-01-02 03:04:05'",
+        "'2026-01-02T03:04:05Z'",
+        "'2026-01-02T05:04:05+02:00'",
+        "' 2026-01-02 03:04:05 '",
+        "'1767323045'",
+        "'1767323045000'",
+        "'1767323045.0'",
+    ],
+)
+def test_each_form_of_a_timestamp_is_the_same_moment(
+    pull: Puller, tmp_path: Path, given: str
+) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        f"create table t as select 1 as user_id, 2 as item_id, {given} as timestamp",
+    )
+    assert pull(file, table="t") == [(1, 2, MOMENT, None, None)]
+
+
+def test_dates_and_fractions_of_a_second(pull: Puller, tmp_path: Path) -> None:
+    file = text(tmp_path / "a.csv", HEADER + "1,2,2026-01-02\n1,2,1767323045.25\n1,2,-1\n1,2,0\n")
+    assert [row[2] for row in pull(file)] == [
+        datetime(2026, 1, 2, tzinfo=UTC),
+        MOMENT + timedelta(milliseconds=250),
+        datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),
+        datetime(1970, 1, 1, tzinfo=UTC),
+    ]
+
+
+def test_what_is_no_moment_is_unparsable_and_not_null(pull: Puller, tmp_path: Path) -> None:
+    wrong = ["soon", "2026-13-01", "infinity", "nan", "1e300", "2026-01-02 25:00:00", ""]
+    lines = [json.dumps({"user_id": 1, "item_id": 2, "timestamp": given}) for given in wrong]
+    lines += ['{"user_id": 1, "item_id": 2, "timestamp": null}', '{"user_id": 1, "item_id": 2}']
+    pull(text(tmp_path / "a.jsonl", "\n".join(lines)))
+    assert pull.reasons() == {
+        **{row: ["timestamp is unparsable"] for row in range(1, 8)},
+        8: ["timestamp is null"],
+        9: ["timestamp is null"],
+    }
+
+
+def test_infinite_timestamps_of_a_table_are_unparsable(pull: Puller, tmp_path: Path) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table t as select 1 as user_id, 2 as item_id, timestamp 'infinity' as timestamp",
+    )
+    pull(file, table="t")
+    assert list(pull.reasons().values()) == [["timestamp is unparsable"]]
+
+
+# --- files
+
+
+def test_csv_rows_with_a_wrong_number_of_fields_are_kept_apart(
+    pull: Puller, tmp_path: Path
+) -> None:
+    lines = ["1,2,10", "3,4", "5,6,30", "7,8,40,9", "9,10,50", '11,"1"2,60', "13,14,70"]
+    for name in ("a.csv", "a.csv.gz"):
+        content = (HEADER + "\n".join(lines)).encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        rows = pull(tmp_path / name)
+        assert [(row[0], row[3], row[4]) for row in rows] == [
+            (1, 2, None),
+            (None, 3, "wrong number of fields"),
+            (5, 4, None),
+            (None, 5, "wrong number of fields"),
+            (9, 6, None),
+            (None, 7, "line is not CSV"),
+            (13, 8, None),
+        ]
+        given = pull.con.execute("select given from staged where fault is not null").fetchall()
+        assert [json.loads(row) for (row,) in given] == ["3,4", "7,8,40,9", '11,"1"2,60']
+
+
+def test_a_quote_that_is_never_closed_is_no_silent_loss(pull: Puller, tmp_path: Path) -> None:
+    file = text(tmp_path / "a.csv", HEADER + '1,2,3\n4,"5,6\n' + "7,8,9\n" * 1000)
+    with pytest.raises(SourceError, match=r"a\.csv, line 3: a quote is opened and not closed"):
+        pull(file)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_csv_may_use_other_delimiters_a_bom_and_crlf(
+    pull: Puller, tmp_path: Path, delimiter: str
+) -> None:
+    content = (HEADER + "1,x,2026-01-02T03:04:05Z\n").replace(",", delimiter)
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + content.replace("\n", "\r\n").encode())
+    assert pull(tmp_path / "a.csv") == [(1, "x", MOMENT, 2, None)]
+
+
+def test_csv_columns_may_stand_in_any_order_and_number(pull: Puller, tmp_path: Path) -> None:
+    file = text(tmp_path / "a.csv", 'A,"the, item",a,ts\n9,"x,y",1,1767323045\n')
+    mapping = {"user_id": "a", "item_id": "the, item", "timestamp": "ts"}
+    assert pull(file, columns=mapping) == [(1, "x,y", MOMENT, 2, None)]
+
+
+def test_json_lines_that_are_no_objects_are_kept_apart(pull: Puller, tmp_path: Path) -> None:
+    good = '{"user_id": "a", "item_id": 1, "timestamp": 1767323045, "more": {"x": [1]}}'
+    lines = [good, "{bad", "[1, 2]", "", '"text"', good, good.replace("1,", "[1],", 1)]
+    content = "\n".join(lines).encode() + b"\n" + good.replace('"a"', '"\xff"').encode("latin-1")
+    (tmp_path / "a.jsonl").write_bytes(content)
+    assert [(row[0], row[3], row[4]) for row in pull(tmp_path / "a.jsonl")] == [
+        ("a", 1, None),
+        (None, 2, "line is not JSON"),
+        (None, 3, "line is not a JSON object"),
+        (None, 5, "line is not a JSON object"),
+        ("a", 6, None),
+        ("a", 7, "item_id is not an id"),
+        (None, 8, "line is not UTF-8"),
+    ]
+    given = pull.con.execute("select given from staged where source_row = 2").fetchall()
+    assert json.loads(given[0][0]) == "{bad"
+
+
+def test_json_lines_longer_than_a_chunk_are_whole(
+    pull: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", 50)
+    rows = [{"user_id": f"{n:0{n + 1}d}", "item_id": n, "timestamp": n} for n in range(60)]
+    file = text(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [row[0] for row in pull(file)] == [row["user_id"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['{"user_id": 1, "item_id": 5, "timestamp": 0}', '{"user_id": "b", "item_id": 6}'],
+        ["1,5,0", "b,6,0"],
+    ],
+)
+def test_mixed_ids_are_text(pull: Puller, tmp_path: Path, lines: list[str]) -> None:
+    is_json = lines[0].startswith("{")
+    file = tmp_path / ("a.jsonl" if is_json else "a.csv")
+    rows = pull(text(file, ("" if is_json else HEADER) + "\n".join(lines)))
+    assert [row[:2] for row in rows] == [("1", 5), ("b", 6)]
+
+
+@pytest.mark.parametrize(
+    ("first", "kept"), [("007", "007"), ("7", 7), ("+7", "+7"), ("7.0", "7.0")]
+)
+def test_csv_ids_are_integers_only_where_nothing_is_lost(
+    pull: Puller, tmp_path: Path, first: str, kept: object
+) -> None:
+    assert pull(text(tmp_path / "a.csv", f"{HEADER}{first},2,0\n"))[0][0] == kept
+
+
+def test_blank_and_null_ids_do_not_make_integers_text(pull: Puller, tmp_path: Path) -> None:
+    rows = pull(text(tmp_path / "a.csv", HEADER + '1,2,0\n,3,0\n"",4,0\n" ",5,0\n2,6,0\n'))
+    assert [row[0] for row in rows] == [1, None, None, None, 2]
+    empty = ["user_id is empty"]
+    assert pull.reasons() == {3: ["user_id is null"], 4: empty, 5: empty}
+
+
+def test_values_that_are_no_numbers_are_not_lost(pull: Puller, tmp_path: Path) -> None:
+    pull(
+        text(tmp_path / "a.csv", "user_id,item_id,timestamp,value\n1,2,0,4.5\n1,3,0,five\n1,4,0,\n")
+    )
+    assert pull.reasons() == {3: ["value is unparsable"]}
+
+
+def test_several_files_are_read_in_the_order_of_their_names(pull: Puller, tmp_path: Path) -> None:
+    for name, user in {"b": 2, "c": 3, "a": 1}.items():
+        pq.write_table(
+            pa.table({"user_id": [user], "item_id": [1], "timestamp": [MOMENT]}),
+            tmp_path / f"{name}.parquet",
+        )
+    assert [row[0] for row in pull(tmp_path / "*.parquet")] == [1, 2, 3]
+
+
+# --- DuckDB
+
+
+def test_a_table_a_view_and_a_query_with_a_schema(pull: Puller, tmp_path: Path) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create schema shop; create table shop.orders as select 1 as u, 2 as i, "
+        "timestamptz '2026-01-02 03:04:05Z' as t; "
+        "create view seen as select u as user_id, i as item_id, t as timestamp from shop.orders",
+    )
+    expected = [(1, 2, MOMENT, None, None)]
+    mapping = {"user_id": "u", "item_id": "i", "timestamp": "t"}
+    assert pull(file, table="shop.orders", columns=mapping) == expected
+    assert pull(file, table="seen") == expected
+    assert pull(file, query="select * from seen; -- that is all") == expected
+    assert pull(file, query="with a as (from shop.orders) from a", columns=mapping) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["drop table t", "insert into t values (1, 2, 3)", "select 1; drop table t", "", "attach 'x'"],
+)
+def test_a_query_is_one_select_and_nothing_else(pull: Puller, tmp_path: Path, query: str) -> None:
+    made = "create table t as select 1 as user_id, 2 as item_id, 3 as timestamp"
+    file = duck(tmp_path / "s.duckdb", made)
+    before = file.read_bytes()
+    with pytest.raises(SourceError, match="one single SELECT"):
+        pull(file, query=query)
+    assert file.read_bytes() == before
+
+
+def test_a_query_that_is_no_sql_says_so(pull: Puller, tmp_path: Path) -> None:
+    file = duck(tmp_path / "s.duckdb", "create table t as select 1 as user_id")
+    with pytest.raises(SourceError, match="not SQL"):
+        pull(file, query="select 1) x; drop table t; --")
+    with pytest.raises(SourceError, match="nothing"):
+        pull(file, query="select * from nothing")
+
+
+# --- what is refused
+
+
+def test_what_is_missing_is_named(pull: Puller, tmp_path: Path) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table ratings (u int); create schema x; create table x.y (z int)",
+    )
+    with pytest.raises(SourceError, match=r"no such file: .*none\.duckdb"):
+        pull(tmp_path / "none.duckdb", table="t")
+    with pytest.raises(SourceError, match=r"no such file: .*none\.csv"):
+        pull(tmp_path / "none.csv")
+    with pytest.raises(SourceError, match=r"nothing matches .*\*\.csv"):
+        pull(tmp_path / "*.csv")
+    with pytest.raises(SourceError, match=r"has no table 't'; it has ratings, x\.y"):
+        pull(file, table="t")
+    with pytest.raises(SourceError, match="has no column 'user_id'; it has u; map it"):
+        pull(file, table="ratings")
+    with pytest.raises(SourceError, match="the mapping says user_id=nope"):
+        pull(file, table="ratings", columns={"user_id": "nope"})
+    for name, content in {
+        "a.csv": "u,i\n1,2\n",
+        "a.jsonl": '{"u": 1, "i": 2}\n',
+    }.items():
+        with pytest.raises(SourceError, match=rf"{name} has no column 'user_id'; it has"):
+            pull(text(tmp_path / name, content))
+    pq.write_table(pa.table({"u": [1], "i": [2]}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet has no column 'user_id'; it has u, i"):
+        pull(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    "name", ["t; drop table t", 't" ; drop table t; --', "t' or 1=1", "main.t; drop table t"]
+)
+def test_names_that_try_injection_are_just_names(pull: Puller, tmp_path: Path, name: str) -> None:
+    made = "create table t as select 1 as user_id, 2 as item_id, 3 as timestamp"
+    file = duck(tmp_path / "s.duckdb", made)
+    with pytest.raises(SourceError, match="has no table"):
+        pull(file, table=name)
+    with pytest.raises(SourceError, match="has no column"):
+        pull(file, table="t", columns={"user_id": name})
+    assert pull(file, table="t")[0][0] == 1
+
+
+def test_a_table_may_have_any_name(pull: Puller, tmp_path: Path) -> None:
+    made = (
+        """create table "t""; drop table x; --" as """
+        """select 1 as "u'""s", 2 as item_id, 3 as timestamp"""
+    )
+    file = duck(tmp_path / "s'x.duckdb", made)
+    mapping = {"user_id": "u'\"s"}
+    assert pull(file, table='t"; drop table x; --', columns=mapping)[0][:2] == (1, 2)
+
+
+def test_a_mapping_names_each_column_once_and_only_ours() -> None:
+    with pytest.raises(ValidationError, match="names column 'u' twice"):
+        Source(uri="a.csv", columns={"user_id": "u", "item_id": "u"})
+    with pytest.raises(ValidationError, match="the mapping names 'user'"):
+        Source(uri="a.csv", columns={"user": "u"})
+
+
+def test_two_csv_columns_of_one_name_are_refused(pull: Puller, tmp_path: Path) -> None:
+    file = text(tmp_path / "a.csv", "user_id,item_id,user_id,timestamp\n1,2,3,4\n")
+    with pytest.raises(SourceError, match="two columns named 'user_id'"):
+        pull(file)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "message"),
+    [
+        ("user_id", "double", "holds DOUBLE; an id is an integer or text: cast"),
+        ("item_id", "date", "holds DATE; an id is an integer or text: cast"),
+        ("timestamp", "boolean", "holds BOOLEAN; it has to be a timestamp"),
+        ("timestamp", "time", "holds TIME; it has to be a timestamp"),
+    ],
+)
+def test_a_column_of_the_wrong_type_says_to_cast_it(
+    pull: Puller, tmp_path: Path, column: str, kind: str, message: str
+) -> None:
+    kinds = {"user_id": "int", "item_id": "int", "timestamp": "timestamp", column: kind}
+    made = ", ".join(f"{name} {given}" for name, given in kinds.items())
+    with pytest.raises(SourceError, match=message):
+        pull(duck(tmp_path / "s.duckdb", f"create table t ({made})"), table="t")
+
+
+def test_integers_beyond_64_bits_are_refused_and_not_changed(pull: Puller, tmp_path: Path) -> None:
+    made = (
+        "create table t as select 18446744073709551615::ubigint as user_id, "
+        "2 as item_id, 3 as timestamp"
+    )
+    with pytest.raises(SourceError, match="18446744073709551615"):
+        pull(duck(tmp_path / "s.duckdb", made), table="t")
+
+
+def test_damaged_files_are_named(pull: Puller, tmp_path: Path) -> None:
+    whole = tmp_path / "a.parquet"
+    table = pa.table({"user_id": range(9999), "item_id": range(9999), "timestamp": range(9999)})
+    pq.write_table(table, whole)
+    content = whole.read_bytes()
+    (tmp_path / "b.parquet").write_bytes(content[: len(content) // 2])
+    with pytest.raises(SourceError, match=r"b\.parquet can't be read"):
+        pull(tmp_path / "*.parquet")
+    (tmp_path / "b.parquet").write_bytes(content[:500] + b"\0" * 20_000 + content[20_500:])
+    with pytest.raises(SourceError, match=r"b\.parquet"):
+        pull(tmp_path / "*.parquet")
+    (tmp_path / "c.parquet").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"c\.parquet"):
+        pull(tmp_path / "c.parquet")
+    (tmp_path / "s.duckdb").write_bytes(b"not a database" * 1000)
+    with pytest.raises(SourceError, match=r"s\.duckdb can't be opened as a DuckDB file"):
+        pull(tmp_path / "s.duckdb", table="t")
+    for name in ("a.jsonl.gz", "a.csv.gz"):
+        zipped = gzip.compress((HEADER + "1,2,3\n" * 9999).encode())
+        (tmp_path / name).write_bytes(zipped[: len(zipped) // 2])
+        with pytest.raises(SourceError, match=name):
+            pull(tmp_path / name)
+
+
+def test_files_that_differ_in_types_are_refused(pull: Puller, tmp_path: Path) -> None:
+    for name, user in {"a": 1, "b": "x"}.items():
+        table = pa.table({"user_id": [user], "item_id": [1], "timestamp": [MOMENT]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(SourceError, match=r"b\.parquet: column 'user_id' holds text, but integers"):
+        pull(tmp_path / "*.parquet")
+
+
+def test_empty_sources_say_so(settings: Settings, tmp_path: Path) -> None:
+    from recsys.ingest import ingest
+    from recsys.lake import Lake
+
+    lake = Lake.at(settings)
+    empty = pa.table(
+        {
+            "user_id": pa.array([], "int64"),
+            "item_id": pa.array([], "int64"),
+            "timestamp": pa.array([], "int64"),
+        }
+    )
+    pq.write_table(empty, tmp_path / "a.parquet")
+    duck(tmp_path / "s.duckdb", "create table t (user_id int, item_id int, timestamp timestamp)")
+    text(tmp_path / "a.csv", HEADER)
+    text(tmp_path / "b.csv", "")
+    text(tmp_path / "a.jsonl", "\n")
+    for name in ("a.parquet", "s.duckdb", "a.csv", "b.csv", "a.jsonl"):
+        table = "t" if name.endswith("duckdb") else None
+        with pytest.raises(SourceError, match="is empty"):
+            ingest(lake, settings, Source(uri=str(tmp_path / name), table=table))
+    assert not lake.exists("interactions"), "nothing was created for nothing"
+
+
+def test_a_source_of_no_known_kind_says_which_there_are() -> None:
+    with pytest.raises(ConfigurationError, match=r"\.csv\.gz"):
+        sources.kind_of(Source(uri="events.xlsx"))
+    with pytest.raises(ConfigurationError, match="name a table or a query"):
+        sources.kind_of(Source(uri="events.duckdb"))
+    with pytest.raises(ConfigurationError, match="local file"):
+        sources.kind_of(Source(uri="s3://bucket/a.duckdb", table="t"))
