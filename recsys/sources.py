@@ -459,12 +459,21 @@ def _read_csv(
     kinds = ", ".join(f"c{at}: 'varchar'" for at in range(len(there)))
     relation = (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '', "  # noqa: E501
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
+        "quote = '\"', escape = '\"', nullstr = '', "
         "allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0)"
     )
     for table in ("reject_errors", "reject_scans"):
         con.execute(f"drop table if exists temp.{table}")
-    con.execute(f"create or replace temp table records as select {picked} from {relation}")  # noqa: S608 - names are quoted
+    try:
+        con.execute(f"create or replace temp table records as select {picked} from {relation}")  # noqa: S608 - names are quoted
+    except duckdb.InvalidInputException as error:
+        if "state machine" not in str(error):
+            raise
+        raise SourceError(
+            f"{stored.key} can't be told apart into lines: some end in CR LF and some in LF "
+            "alone; write them all alike"
+        ) from error
     open_quote = con.execute(load("sources/csv_open_quote")).fetchall()
     if open_quote:
         raise SourceError(
@@ -607,7 +616,8 @@ def _csv_items(path: Path) -> str:
     kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in there)
     return (
         f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, quote = '\"', escape = '\"', nullstr = '')"  # noqa: E501
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
+        "quote = '\"', escape = '\"', nullstr = '')"
     )
 
 

@@ -168,6 +168,14 @@ def test_a_quote_that_is_never_closed_is_no_silent_loss(pull: Puller, tmp_path: 
         pull(file)
 
 
+def test_mixed_line_ends_are_named(pull: Puller, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        HEADER.replace("\n", "\r\n").encode() + b"1,2,3\r\n4,5,6\n7,8,9\r\n"
+    )
+    with pytest.raises(SourceError, match="some end in CR LF and some in LF"):
+        pull(tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_a_csv_may_use_other_delimiters_a_bom_and_crlf(
     pull: Puller, tmp_path: Path, delimiter: str

@@ -63,7 +63,7 @@ PRESETS: Mapping[str, Preset] = {
             embedding_dropout=0.3,
             steps=1,
         ),
-        TrainingConfig(epochs=25, batch_size=2048, patience=4),
+        TrainingConfig(epochs=20, batch_size=2048, patience=3),
     ),
     "diffurec": _DIFFUREC,
     "diffurecsys-v1": _DIFFURECSYS_V1,
