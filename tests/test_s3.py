@@ -1,0 +1,86 @@
+"""The whole path on S3: source, lake, weights and catalog, against a real endpoint over HTTP."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from recsys import catalog, report
+from recsys.config import Recommending, Source, Training
+from recsys.ingest import ingest
+from recsys.lake import Lake
+from recsys.recommend import recommend
+from recsys.settings import ObjectStorage, Settings
+from recsys.train import train
+from tests import servers
+
+
+def settings(endpoint: str, *, conditional_put: bool) -> Settings:
+    return Settings(
+        lake="s3://lake/nightly",
+        s3=ObjectStorage(endpoint_url=endpoint, conditional_put=conditional_put),
+        source=Source(uri="s3://shop/events/*.parquet"),
+        training=Training(epochs=2, overrides={"width": 16, "blocks": 1, "max_length": 10}),
+        recommending=Recommending(k=5),
+        device="cpu",
+        threads=1,
+    )
+
+
+def night(settings: Settings, day: date) -> str:
+    with report.run("nightly", f"run {day}", settings, {}) as run:
+        run.came_to("ingest", ingest(run.lake, settings))
+        run.came_to("train", train(run.lake, settings))
+        result = recommend(run.lake, settings, run_date=day, run_id=run.run_id)
+        run.came_to("recommend", result)
+    return result.status
+
+
+def put_events(endpoint: str, tmp_path: Path, name: str, steps: str) -> None:
+    path = tmp_path / name
+    with duckdb.connect() as con:
+        con.execute(
+            "copy (select u as user_id, 'item ' || ((u * 7 + s) % 25) as item_id, "
+            "timestamp '2026-01-01' + to_minutes(s::int) as timestamp "
+            f"from range(40) users(u), range({steps}) steps(s)) to '{path}' (format parquet)"
+        )
+    servers.client(endpoint).upload_file(str(path), "shop", f"events/{name}")
+
+
+@pytest.mark.parametrize("server", [servers.rclone_s3, servers.moto_s3])
+def test_two_nights_from_s3_to_a_lake_on_s3(
+    server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.use_credentials(monkeypatch)
+    with server(tmp_path) as endpoint:
+        for bucket in ("shop", "lake"):
+            servers.client(endpoint).create_bucket(Bucket=bucket)
+        put_events(endpoint, tmp_path, "one.parquet", "0, 9")
+        ours = settings(endpoint, conditional_put=server is servers.moto_s3)
+        assert night(ours, date(2026, 1, 2)) == "published"
+        assert night(ours, date(2026, 1, 2)) == "unchanged"
+        put_events(endpoint, tmp_path, "two.parquet", "9, 10")
+        assert night(ours, date(2026, 1, 3)) == "published"
+
+        lake = Lake.at(ours)
+        lists = "select count(*) as n, count(distinct user_id) as users, min(run_date) as day "
+        found = catalog.query(lake, lists + "from latest_recommendations").to_pylist()
+        assert found == [{"n": 200, "users": 40, "day": date(2026, 1, 3)}]
+        batches = lake.open("batches").to_pyarrow_table().to_pylist()
+        assert sorted((row["accepted"], len(row["objects"])) for row in batches) == [
+            (40, 1),
+            (360, 1),
+        ]
+        runs = lake.open("runs").to_pyarrow_table().to_pylist()
+        assert [row["status"] for row in runs] == ["completed"] * 3
+        stored = servers.client(endpoint).list_objects_v2(Bucket="lake", Prefix="nightly/")
+        keys = [entry["Key"].removeprefix("nightly/") for entry in stored["Contents"]]
+        assert "catalog.duckdb" in keys
+        assert any(key.startswith("weights/") and key.endswith(".safetensors") for key in keys)
+        secret = servers.SECRET_KEY.encode()
+        for key in keys:
+            body = servers.client(endpoint).get_object(Bucket="lake", Key=f"nightly/{key}")["Body"]
+            assert secret not in body.read(), key
