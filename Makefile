@@ -15,8 +15,9 @@ help:
 demo: $(VENV)/.installed
 	@$(BIN)/recsys demo
 
+# One torch thread a worker: two processes with two threads each on two cores take ten times longer.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

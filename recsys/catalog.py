@@ -90,6 +90,8 @@ def _build(lake: Lake, path: Path) -> None:
     )
     with duckdb.connect(str(path), config={"autoinstall_known_extensions": "false"}) as con:
         con.execute("set TimeZone = 'UTC'")
+        if not lake.is_local:
+            con.register_filesystem(objects.filesystem(lake.storage))
         con.execute(load("views/tables"))
         for name in tables:
             opened = lake.open(name)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
+    from fsspec import AbstractFileSystem
     from mypy_boto3_s3 import S3Client
 
     from recsys.settings import ObjectStorage
@@ -134,6 +135,17 @@ def _one_thread() -> TransferConfig:
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(use_threads=False)
+
+
+def filesystem(storage: ObjectStorage) -> AbstractFileSystem:
+    """Return what DuckDB registers to read ``s3://`` without its httpfs extension."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import S3FileSystem
+
+    class S3(ArrowFSWrapper):  # type: ignore[misc]
+        protocol = "s3"
+
+    return S3(S3FileSystem(endpoint_override=storage.endpoint_url, region=storage.region))
 
 
 def _client(storage: ObjectStorage) -> S3Client:
