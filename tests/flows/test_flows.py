@@ -84,9 +84,8 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
     assert rows(lake, "select count(*) as n from quarantine") == [{"n": 2}]
 
 
-def test_a_missing_source_is_refused_without_a_retry(
-    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("shop")
+def test_a_missing_source_is_refused_without_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_SOURCE", json.dumps({"uri": "nowhere.duckdb", "table": "t"}))
     with pytest.raises(SourceError, match=r"nowhere\.duckdb"):
         nightly(run_date=DAY)

@@ -34,7 +34,7 @@ def files(root: Path) -> int:
 
 
 def watch(night: BaseProcess, lake: Path, until: int | None = None) -> None:
-    """Ask the catalog again and again while a night runs; kill it when the lake has ``until`` files."""
+    """Ask the catalog again and again; kill the night when the lake has ``until`` files."""
     asked = 0.0
     while night.is_alive():
         if until is not None and files(lake) >= until:
