@@ -30,7 +30,7 @@ def bars() -> Iterator[Tell]:
     stages: dict[str, TaskID] = {}
     with Progress(
         TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=16),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[note]}"),

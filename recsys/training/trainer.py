@@ -162,5 +162,5 @@ def _note(log: list[dict[str, Any]]) -> str:
         return "epoch 1"
     last = log[-1]
     known = [entry["validation"] for entry in log if entry["validation"] is not None]
-    said = f"epoch {last['epoch']}, loss {last['loss']:.3f}"
-    return f"{said}, validation {known[-1]:.4f}, best {max(known):.4f}" if known else said
+    said = f"epoch {last['epoch']}, "
+    return said + (f"best validation {max(known):.4f}" if known else f"loss {last['loss']:.3f}")

@@ -1,0 +1,156 @@
+"""Training runs on a lake: what is learnt, what the gate decides, what a second run does."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys import registry
+from recsys.config import Recommending, Training
+from recsys.errors import ConfigurationError, GateError, LakeError
+from recsys.lake import Lake, connect
+from recsys.recommend import recommend
+from recsys.settings import Settings
+from recsys.train import train
+from tests import lakes
+from tests.worlds import SuccessorWorld, successor_world
+
+DAY = date(2026, 1, 2)
+SMALL = {"width": 32, "heads": 2, "blocks": 1, "max_length": 12, "batch_size": 256}
+
+
+def known_world(lake: Lake, prefix: str = "item ") -> SuccessorWorld:
+    """A lake in which every item has one true successor; ids are text."""
+    world = successor_world()
+    flat_rows, flat_items = world.histories.flat()
+    histories: dict[Any, list[Any]] = {f"u{user}": [] for user in range(len(world.histories))}
+    for row, item in zip(flat_rows.tolist(), flat_items.tolist(), strict=True):
+        histories[f"u{row}"].append(f"{prefix}{item}")
+    lakes.fill(lake, histories)
+    return world
+
+
+def training(epochs: int, **changes: Any) -> Training:
+    return Training(epochs=epochs, overrides=SMALL, **changes)
+
+
+def lists(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
+    with connect(settings) as con:
+        lake.view(con, "recommendations")
+        columns = "user_id, rank, item_id, score, reason, model_id"
+        return con.sql(f"select {columns} from recommendations order by user_id, rank").fetchall()
+
+
+def test_the_rule_of_a_known_world_is_learnt_and_served(lake: Lake, settings: Settings) -> None:
+    world = known_world(lake)
+    result = train(lake, settings, training(epochs=40))
+    assert (result.status, result.is_new) == ("champion", True)
+    assert result.test_ndcg_10 > 1.3 * result.popularity_test_ndcg_10
+    recommend(lake, settings, Recommending(k=3), run_date=DAY, run_id="r")
+    first = {user: item for user, rank, item, *_ in lists(lake, settings) if rank == 1}
+    true = {f"u{user}": f"item {item}" for user, item in enumerate(world.next_items().tolist())}
+    assert np.mean([first[user] == item for user, item in true.items()]) >= 0.95
+
+
+def test_the_same_run_in_another_lake_gives_identical_rows(
+    lake: Lake, settings: Settings, tmp_path: Any
+) -> None:
+    other = Settings(lake=str(tmp_path / "other"), device="cpu")
+    found = []
+    for home, own, block in ((lake, settings, 4096), (Lake.at(other), other, 7)):
+        known_world(home)
+        train(home, own, training(epochs=3))
+        recommend(home, own, Recommending(k=4, block=block), run_date=DAY, run_id="r")
+        found.append(lists(home, own))
+    assert found[0] == found[1]
+
+
+def test_what_was_trained_before_is_not_trained_again(lake: Lake, settings: Settings) -> None:
+    known_world(lake)
+    first = train(lake, settings, training(epochs=1))
+    version = lake.version("models")
+    again = train(lake, settings, training(epochs=1))
+    assert (again.model_id, again.is_new, again.epochs) == (first.model_id, False, 1)
+    assert lake.version("models") == version
+    other = train(lake, settings, training(epochs=1, seed=9))
+    assert other.model_id != first.model_id
+
+
+def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
+    lake: Lake, settings: Settings
+) -> None:
+    known_world(lake)
+    best = train(lake, settings, training(epochs=40))
+    worse = train(lake, settings, training(epochs=1, tolerance=0.0))
+    assert worse.status == "rejected"
+    assert f"below the champion {best.model_id}'s" in worse.why or "popularity" in worse.why
+    assert (registry.champion(lake) or {})["model_id"] == best.model_id
+    assert {row["model_id"]: row["status"] for row in registry.rows(lake)} == {
+        best.model_id: "champion",
+        worse.model_id: "rejected",
+    }
+
+
+def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings: Settings) -> None:
+    known_world(lake)
+    first = train(lake, settings, training(epochs=4))
+    assert first.status == "champion"
+    version = lake.version("models")
+    second = train(lake, settings, training(epochs=40))
+    assert second.status == "champion"
+    assert lake.version("models") == version + 1
+    statuses = {row["model_id"]: row["status"] for row in registry.rows(lake)}
+    assert statuses == {first.model_id: "retired", second.model_id: "champion"}
+
+
+def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
+    lake: Lake, settings: Settings
+) -> None:
+    """Items that the champion never saw are misses for it, and nothing else changes."""
+    known_world(lake)
+    champion = train(lake, settings, training(epochs=40))
+    # As many users again, on items of their own: the champion knows half of the catalogue.
+    world = successor_world(seed=5)
+    rows, items = world.histories.flat()
+    more: dict[Any, list[Any]] = {f"v{user}": [] for user in range(len(world.histories))}
+    for row, item in zip(rows.tolist(), items.tolist(), strict=True):
+        more[f"v{row}"].append(f"new {item}")
+    lakes.fill(lake, more, batch_id="more", day=1)
+    result = train(lake, settings, training(epochs=40, seed=1))
+    row = registry.find(lake, result.model_id) or {}
+    before = json.loads(row["baselines"])["champion"]
+    assert before["model_id"] == champion.model_id
+    own = champion.validation_ndcg_10
+    assert before["validation"]["masked"]["ndcg@10"] == pytest.approx(own / 2, rel=0.02)
+    assert before["validation"]["users"] == 300
+    assert result.status == "champion"
+
+
+def test_too_little_data_is_said_before_anything_is_trained(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [1], 2: [2, 3]})
+    with pytest.raises(GateError, match="none of 2 users has three interactions"):
+        train(lake, settings, training(epochs=1))
+    assert registry.rows(lake) == []
+
+
+def test_a_preset_or_a_field_that_does_not_exist_is_named(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [1, 2, 3]})
+    with pytest.raises(ConfigurationError, match=r"diffurecsys"):
+        train(lake, settings, Training(preset="none-such"))
+    with pytest.raises(ConfigurationError, match="droput"):
+        train(lake, settings, Training(overrides={"droput": 0.1}))
+
+
+def test_a_model_whose_files_are_gone_says_so(lake: Lake, settings: Settings) -> None:
+    known_world(lake)
+    result = train(lake, settings, training(epochs=1))
+    row = registry.find(lake, result.model_id) or {}
+    assert registry.load(lake, row).items.to_pylist()[0].startswith("item ")
+    (Path(lake.uri("weights", result.model_id)) / "model.safetensors").unlink()
+    with pytest.raises(LakeError, match=r"model\.safetensors; train again"):
+        registry.load(lake, row)
