@@ -84,6 +84,8 @@ def ingest(
 def train(changes: Set = None) -> None:
     """Train on the lake's interactions; the model serves if it passes the gate.
 
+    Exits with 1 when the gate rejects it; the champion of before serves on.
+
     --set takes preset, epochs, seed, tolerance, and every field of the preset
     (such as dropout or max_length).
     """
@@ -96,6 +98,8 @@ def train(changes: Set = None) -> None:
         result = train_model(run.lake, settings, training, progress=progress)
         run.came_to("train", result)
     print_line(f"{result.model_id}: {result.status}. {result.why}")
+    if result.status == "rejected":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -54,18 +54,13 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     code, _, err = ask(*at, "ingest", *mapped)
     assert code == 0
     assert "nothing new" in err
-    small = (
-        "--set",
-        "width=16",
-        "--set",
-        "blocks=1",
-        "--set",
-        "max_length=10",
-        "--set",
-        "epochs=2",
-    )
-    code, _, err = ask(*at, "train", *small)
+    fields = ("width=32", "heads=2", "blocks=1", "max_length=10", "batch_size=64")
+    small = [word for field in fields for word in ("--set", field)]
+    code, _, err = ask(*at, "train", *small, "--set", "epochs=20")
     assert code == 0, err
+    code, _, err = ask(*at, "train", *small, "--set", "epochs=1", "--set", "learning_rate=1e-9")
+    assert code == 1, "the gate rejected it"
+    assert "rejected" in err
     code, _, err = ask(*at, "recommend", "--run-date", "2026-01-02", "--set", "k=3")
     assert code == 0, err
     assert "published: 120 rows for 40 users on 2026-01-02" in err
@@ -73,12 +68,13 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     assert (code, json.loads(out)) == (0, [{"n": 120}])
     code, out, _ = ask(*at, "models", "-f", "csv")
     assert out.splitlines()[0].startswith("model_id,status,preset")
-    assert len(out.splitlines()) == 2
+    assert len(out.splitlines()) == 3
     code, out, _ = ask(*at, "sql", "select flow, status from runs order by started", "-f", "csv")
     assert out.split() == [
         "flow,status",
         "ingest,completed",
         "ingest,completed",
+        "train,completed",
         "train,completed",
         "recommend,completed",
     ]
