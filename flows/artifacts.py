@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -14,14 +13,18 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from recsys.errors import RecsysError
 from recsys.report import markdown
 from recsys.terminal import bars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     from recsys.progress import Progress
+    from recsys.report import Run
+
+Result = TypeVar("Result")
 
 _EVERY = 2.0
 """Seconds between two updates of a progress artifact: each is a request to the API."""
@@ -52,19 +55,28 @@ def watched() -> Iterator[Progress]:
         yield tell
 
 
-def report(step: str, result: Any) -> None:
-    """Attach a step's result dataclass to the flow run, as a Markdown table."""
-    create_markdown_artifact(
-        markdown(step.capitalize(), dataclasses.asdict(result)),
-        key=step,
-        description=f"what {step} came to",
-    )
+def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
+    """Do a step of a run: show its progress, then what it came to or why it was refused.
 
-
-def refusal(step: str, reason: str) -> None:
-    """Attach the reason of a refusal to the flow run."""
+    Args:
+        run: keeps the result, a dataclass, for `runs.outcome`.
+        name: of the step, and of its artifact.
+        work: does it, telling its progress.
+    """
+    try:
+        with watched() as progress:
+            result = work(progress)
+    except RecsysError as error:
+        create_markdown_artifact(
+            f"# {name.capitalize()}: refused\n\n```\n{error}\n```",
+            key=f"{name}-refused",
+            description=f"why {name} was refused",
+        )
+        raise
+    run.came_to(name, result)
     create_markdown_artifact(
-        f"# {step.capitalize()}: refused\n\n```\n{reason}\n```",
-        key=f"{step}-refused",
-        description=f"why {step} was refused",
+        markdown(name.capitalize(), run.outcome[name]),
+        key=name,
+        description=f"what {name} came to",
     )
+    return result

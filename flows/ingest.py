@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from recsys.ingest import IngestResult, ingest_items
-from recsys.ingest import ingest as ingest_batch
 
-from flows.artifacts import refusal, report, watched
+from flows.artifacts import step
 from flows.runs import flow_run, is_transient
 from recsys.config import Source
-from recsys.errors import RecsysError
+from recsys.ingest import IngestResult
+from recsys.ingest import ingest as ingest_batch
+from recsys.items import ingest_items
 from recsys.report import Run
+
+if TYPE_CHECKING:
+    from recsys.progress import Progress
 
 
 @task(
@@ -23,17 +28,14 @@ from recsys.report import Run
 )
 def take(run: Run, source: Source | None) -> IngestResult:
     """Pull, check and commit one batch, and refresh the items table."""
-    try:
-        with watched() as progress:
-            result = ingest_batch(run.lake, run.settings, source, progress=progress)
+
+    def work(progress: Progress) -> IngestResult:
+        result = ingest_batch(run.lake, run.settings, source, progress=progress)
         if run.settings.items is not None:
             ingest_items(run.lake, run.settings)
-    except RecsysError as error:
-        refusal("ingest", str(error))
-        raise
-    run.came_to("ingest", result)
-    report("ingest", result)
-    return result
+        return result
+
+    return step(run, "ingest", work)
 
 
 @flow(name="ingest")

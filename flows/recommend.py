@@ -9,10 +9,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from flows.artifacts import refusal, report, watched
+from flows.artifacts import step
 from flows.runs import flow_run, is_transient
 from recsys.config import Recommending
-from recsys.errors import RecsysError
 from recsys.recommend import RecommendResult
 from recsys.recommend import recommend as make_lists
 from recsys.report import Run
@@ -27,22 +26,18 @@ from recsys.report import Run
 )
 def serve_everyone(run: Run, recommending: Recommending, run_date: date | None) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
-    try:
-        with watched() as progress:
-            result = make_lists(
-                run.lake,
-                run.settings,
-                recommending,
-                run_date=run_date,
-                run_id=run.run_id,
-                progress=progress,
-            )
-    except RecsysError as error:
-        refusal("recommend", str(error))
-        raise
-    run.came_to("recommend", result)
-    report("recommend", result)
-    return result
+    return step(
+        run,
+        "recommend",
+        lambda progress: make_lists(
+            run.lake,
+            run.settings,
+            recommending,
+            run_date=run_date,
+            run_id=run.run_id,
+            progress=progress,
+        ),
+    )
 
 
 @flow(name="recommend")

@@ -7,14 +7,13 @@ from typing import Annotated, Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
-from recsys.train import TrainResult
-from recsys.train import train as train_model
 
-from flows.artifacts import refusal, report, watched
+from flows.artifacts import step
 from flows.runs import flow_run, is_transient
 from recsys.config import Training
-from recsys.errors import RecsysError
 from recsys.report import Run
+from recsys.train import TrainResult
+from recsys.train import train as train_model
 
 
 @task(
@@ -26,15 +25,11 @@ from recsys.report import Run
 )
 def fit(run: Run, training: Training) -> TrainResult:
     """Train, evaluate and register one model."""
-    try:
-        with watched() as progress:
-            result = train_model(run.lake, run.settings, training, progress=progress)
-    except RecsysError as error:
-        refusal("train", str(error))
-        raise
-    run.came_to("train", result)
-    report("train", result)
-    return result
+    return step(
+        run,
+        "train",
+        lambda progress: train_model(run.lake, run.settings, training, progress=progress),
+    )
 
 
 @flow(name="train")

@@ -61,7 +61,7 @@ def ingest(
     from recsys import report
     from recsys.config import Source
     from recsys.ingest import ingest as take
-    from recsys.ingest import ingest_items
+    from recsys.items import ingest_items
 
     settings = _settings()
     given = None

@@ -112,7 +112,7 @@ def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
             {"subject": text, "suite": text, "rule": text, "status": text},
             column=text,
             observed=text,
-            limit=text,
+            threshold=text,
             detail=text,
             checked_at=_MOMENT,
         ),

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from recsys.settings import ObjectStorage
 
 _WILDCARDS = re.compile(r"[*?\[]")
-_TRANSIENT = {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"}
+# Answers to try again after, beside every 5xx: S3 gives some of these as a 400.
+_PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
 
 
 @dataclass(frozen=True)
@@ -185,14 +186,17 @@ def _as_regex(pattern: str) -> str:
 @contextmanager
 def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[None]:
     """Turn boto3's errors into ours: what failed on which object, and never a credential."""
-    from boto3.exceptions import Boto3Error
+    from boto3.exceptions import Boto3Error, RetriesExceededError
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
+        ConnectTimeoutError,
         EndpointConnectionError,
         HTTPClientError,
+        IncompleteReadError,
         NoCredentialsError,
         PartialCredentialsError,
+        ProxyConnectionError,
     )
 
     try:
@@ -202,23 +206,32 @@ def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[Non
             f"could not {doing} {uri}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, a profile, or a role"
         ) from error
-    except (EndpointConnectionError, HTTPClientError) as error:
+    except (
+        EndpointConnectionError,
+        ConnectTimeoutError,
+        ProxyConnectionError,
+        HTTPClientError,
+        IncompleteReadError,
+        RetriesExceededError,
+    ) as error:
         raise raising(
             f"could not {doing} {uri}: the S3 endpoint does not answer ({type(error).__name__}); "
             "check s3.endpoint_url and the network",
             transient=True,
         ) from error
-    except ClientError as error:
+    except (ClientError, Boto3Error, BotoCoreError, OSError) as error:
+        # A failed upload hides the endpoint's answer behind an error of boto3's own.
+        answer = error if isinstance(error, ClientError) else error.__context__
+        if not isinstance(answer, ClientError):
+            why = type(error).__name__
+            raise raising(f"could not {doing} {uri}: {why}") from None
         # Only the code: an endpoint's message may repeat the key id or the signature.
-        code = error.response.get("Error", {}).get("Code", "unknown")
+        code = answer.response.get("Error", {}).get("Code", "unknown")
+        status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise raising(
             f"could not {doing} {uri}: {_MEANINGS.get(code, f'the endpoint answered {code}')}",
-            transient=code in _TRANSIENT,
+            transient=code in _PASSING or status == 429 or status >= 500,
         ) from None
-    except (Boto3Error, BotoCoreError, OSError) as error:
-        told = re.search(r"\((\w+)\)", str(error))
-        why = _MEANINGS.get(told[1], told[1]) if told else type(error).__name__
-        raise raising(f"could not {doing} {uri}: {why}") from None
 
 
 _MEANINGS = {

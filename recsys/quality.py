@@ -6,17 +6,20 @@ of one row, and a second look at the accepted rows themselves, up to a bounded n
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import BrokenCheckError
+from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    import duckdb
     import pandas as pd
 
     from recsys.config import Contract
@@ -33,7 +36,7 @@ class Rule:
     name: str
     column: str
     expectation: str
-    limit: str
+    threshold: str
     arguments: Mapping[str, Any]
 
 
@@ -55,7 +58,7 @@ class Verdict:
             "status": self.status,
             "column": self.rule.column,
             "observed": self.observed,
-            "limit": self.rule.limit,
+            "threshold": self.rule.threshold,
             "detail": self.detail,
             "checked_at": now,
         }
@@ -206,12 +209,70 @@ def _exception(info: Any) -> str | None:
     return None
 
 
+def refusal(
+    con: duckdb.DuckDBPyConnection, batch_id: str, source: str, verdicts: Sequence[Verdict]
+) -> str:
+    """Say which rules a batch breaks, with figures and with sample rows out of ``con``."""
+    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
+    lines = [
+        f"batch {batch_id} of {source} was refused, since it breaks its contract; nothing "
+        "of it was taken.",
+        "",
+        "broken rules:",
+    ]
+    lines += [
+        f"  {verdict.rule.name} ({verdict.rule.column}): {verdict.observed}; the limit is "
+        f"{verdict.rule.threshold}"
+        for verdict in failed
+    ]
+    reasons = con.execute(load("checks/reasons")).fetchall()
+    if reasons:
+        lines += ["", "rejected rows by reason:"]
+        lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
+    spans = any(verdict.rule.column in ("span_days", "timestamp") for verdict in failed)
+    samples = con.sql(
+        load("checks/sample_span" if spans or not reasons else "checks/sample_rejected")
+    )
+    lines += ["", "sample rows:"]
+    for row in samples.fetchall():
+        cells = zip(samples.columns, row, strict=True)
+        lines.append("  " + ", ".join(f"{name} {_short(value)}" for name, value in cells))
+    lines += [
+        "",
+        "Mend the source and ingest again; or, if the data is right, change the limit under "
+        "`contract` in recsys.toml.",
+    ]
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}… ({len(text):,} characters)"
+
+
+def breakage(batch_id: str, verdicts: Sequence[Verdict]) -> str:
+    """Say which checks of a batch did not run."""
+    broken = [verdict for verdict in verdicts if verdict.status == "broken"]
+    lines = [
+        f"{verdict.rule.suite}: {verdict.rule.name} ({verdict.rule.column}): {verdict.detail}"
+        for verdict in broken
+    ]
+    return (
+        f"{len(broken)} check(s) of batch {batch_id} did not run, so that nothing is known about "
+        "the data and nothing was taken. This is a defect of the check, not of the data:\n  "
+        + "\n  ".join(lines)
+    )
+
+
 def _great_expectations() -> Any:
-    """Import it (slow, so only here) with its telemetry off."""
+    """Import it (slow, so only here) with its telemetry off, and its talk of temporary folders."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
     import great_expectations.exceptions
 
+    # This one module sets a level of its own when it is imported.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     return gx
 
 

@@ -269,7 +269,7 @@ def _check(
             "rule": rule,
             "status": "failed" if offences else "passed",
             "observed": str(offences),
-            "limit": "0",
+            "threshold": "0",
             "checked_at": now,
         }
         for rule, offences in verdicts

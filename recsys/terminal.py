@@ -28,21 +28,27 @@ def bars() -> Iterator[Tell]:
     """Show one bar a stage on standard error; outside a terminal, a line as each stage ends."""
     console = Console(stderr=True)
     stages: dict[str, TaskID] = {}
-    with Progress(
+    progress = Progress(
         TextColumn("{task.description:<14}"),
         BarColumn(bar_width=16),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[note]}"),
         console=console,
-    ) as progress:
+    )
 
-        def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage not in stages:
-                stages[stage] = progress.add_task(stage, total=total, note=note)
-            progress.update(stages[stage], completed=done, total=total, note=note)
+    def tell(stage: str, done: int, total: int, note: str = "") -> None:
+        if not stages:
+            progress.start()  # only now: work that has nothing to tell leaves no empty line
+        if stage not in stages:
+            stages[stage] = progress.add_task(stage, total=total, note=note)
+        progress.update(stages[stage], completed=done, total=total, note=note)
 
+    try:
         yield tell
+    finally:
+        if stages:
+            progress.stop()
 
 
 def print_line(text: str) -> None:

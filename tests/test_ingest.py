@@ -16,8 +16,10 @@ import pytest
 from recsys import columns
 from recsys.config import Contract, ItemSource, Source
 from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
-from recsys.ingest import ingest, ingest_items, recover
+from recsys.ingest import ingest
+from recsys.items import ingest_items
 from recsys.lake import Lake
+from recsys.recovery import recover
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
@@ -439,6 +441,56 @@ def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
     before = versions(lake)
     recover(lake)
     assert versions(lake) == before, "nothing is left to recover"
+
+
+def test_an_object_whose_rows_are_all_held_is_read_once(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    parquet(tmp_path / "a.parquet", [*good(20), (1, None, at(50))])
+    first = take(lake, lenient(settings), tmp_path / "*.parquet")
+    shutil.copy(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    before = versions(lake)
+    second = take(lake, lenient(settings), tmp_path / "*.parquet")
+    assert (second.status, second.batch_id) == ("nothing new", None)
+    assert (second.rows_in, second.duplicates, second.objects) == (21, 20, 1)
+    assert second.interactions_version == first.interactions_version
+    assert versions(lake) == before | {columns.BATCHES: before[columns.BATCHES] + 1}
+    (row,) = (row for row in rows_of(lake, columns.BATCHES) if row["batch_id"] != first.batch_id)
+    figures = ("status", "rows_in", "accepted", "quarantined", "duplicates")
+    assert [row[name] for name in figures] == ["accepted", 21, 0, 0, 20]
+    assert [stored["key"] for stored in row["objects"]] == [str(tmp_path / "b.parquet")]
+    before = versions(lake)
+    third = take(lake, lenient(settings), tmp_path / "*.parquet")
+    assert (third.status, third.rows_in, third.objects) == ("nothing new", 0, 0)
+    recover(lake)
+    assert versions(lake) == before
+    parquet(tmp_path / "c.parquet", good(5, first=100))
+    assert take(lake, lenient(settings), tmp_path / "*.parquet").rows_in == 5
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_after_a_kill_while_held_objects_are_noted_a_rerun_notes_them_once(
+    lake: Lake, settings: Settings, tmp_path: Path, after: bool
+) -> None:
+    undisturbed = Lake(str(tmp_path / "undisturbed"), settings.s3)
+    shutil.copy(parquet(tmp_path / "a.parquet", good(20)), tmp_path / "b.parquet")
+    for each in (undisturbed, lake):
+        take(each, settings, tmp_path / "a.parquet")
+    take(undisturbed, settings, tmp_path / "*.parquet")
+    with pytest.raises(Killed):
+        take(Dying(lake, 1, after), settings, tmp_path / "*.parquet")
+    for _ in range(2):
+        assert take(lake, settings, tmp_path / "*.parquet").status == "nothing new"
+    assert everything(lake) == everything(undisturbed)
+
+
+def test_a_kill_while_the_tables_are_made_is_made_good(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    lake.create(pa.int64(), pa.int64())
+    for table in (columns.BATCHES, columns.ITEMS, columns.QUALITY_RESULTS):
+        shutil.rmtree(tmp_path / "lake" / table)
+    assert take(lake, settings, parquet(tmp_path / "a.parquet", good(5))).accepted == 5
 
 
 # --- refusals

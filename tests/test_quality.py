@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,11 @@ def table(lake: Lake, name: str) -> list[dict[str, Any]]:
 def test_every_expectation_leaves_a_verdict(lake: Lake, settings: Settings, tmp_path: Path) -> None:
     result = ingest(lake, settings, Source(uri=str(write(tmp_path / "a.parquet", [1, 2]))), now=NOW)
     found = {
-        (row["suite"], row["rule"], row["column"]): (row["status"], row["observed"], row["limit"])
+        (row["suite"], row["rule"], row["column"]): (
+            row["status"],
+            row["observed"],
+            row["threshold"],
+        )
         for row in table(lake, columns.QUALITY_RESULTS)
         if row["subject"] == result.batch_id
     }
@@ -136,6 +141,20 @@ def test_a_sudden_change_of_row_count_is_refused_after_three_batches(
     assert ingest(lake, strict, source, now=NOW).accepted == 50
 
 
+def test_batches_that_held_nothing_new_do_not_count_as_usual(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    source = Source(uri=str(tmp_path / "*.parquet"))
+    write(tmp_path / "0.parquet", list(range(100)))
+    ingest(lake, settings, source, now=NOW)
+    for night in (1, 2):
+        write(tmp_path / f"{night}.parquet", [0])
+        assert ingest(lake, settings, source, now=NOW).status == "nothing new"
+    assert len(table(lake, columns.BATCHES)) == 3
+    write(tmp_path / "3.parquet", list(range(100)), first=1000)
+    assert ingest(lake, under(settings, max_row_count_change=2), source, now=NOW).accepted == 100
+
+
 def test_a_check_that_breaks_is_not_called_bad_data(
     lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +194,13 @@ def test_judging_tells_passed_failed_and_broken_apart() -> None:
         ("broken", ""),
     ]
     assert verdicts[2].detail
+
+
+def test_a_judgement_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rule = Rule(ROWS, "no null", "n", "ExpectColumnValuesToNotBeNull", "none", {})
+    judge([rule], {ROWS: pd.DataFrame({"n": [1]})}, "a run", tmp_path)
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_data_docs_are_written_under_the_lake_without_a_network(

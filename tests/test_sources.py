@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from recsys import sources
+from recsys import sources, staging, textfiles
 from recsys.config import Source
 from recsys.errors import ConfigurationError, SourceError
 from recsys.lake import connect
@@ -48,7 +48,7 @@ class Puller:
         ).fetchall()
 
     def reasons(self) -> dict[int, list[str]]:
-        rules = {"blanks": sources.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
+        rules = {"blanks": staging.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
         self.con.execute(load("checks/faulty_rows"), rules)
         found = "select source_row, reasons from faulty join staged on seq = staged.rowid"
         return dict(self.con.execute(found).fetchall())
@@ -212,7 +212,7 @@ def test_json_lines_that_are_no_objects_are_kept_apart(pull: Puller, tmp_path: P
 def test_json_lines_longer_than_a_chunk_are_whole(
     pull: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", 50)
+    monkeypatch.setattr(textfiles, "_CHUNK", 50)
     rows = [{"user_id": f"{n:0{n + 1}d}", "item_id": n, "timestamp": n} for n in range(60)]
     file = text(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
     assert [row[0] for row in pull(file)] == [row["user_id"] for row in rows]

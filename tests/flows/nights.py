@@ -29,7 +29,7 @@ _VOLATILE = {
     columns.BATCHES: {"started", "finished"},
     columns.RECOMMENDATIONS: {"run_id", "generated_at"},
     columns.MODELS: {"trained_at", "seconds"},
-    columns.QUALITY_RESULTS: {"checked_at", "limit"},  # a limit may be a moment
+    columns.QUALITY_RESULTS: {"checked_at", "threshold"},  # which may be a moment
     columns.ITEMS: set(),
 }
 

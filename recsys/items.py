@@ -1,0 +1,141 @@
+"""The table `items`: titles, categories, and which items may be shown, from a source of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys import columns, sources
+from recsys.errors import ConfigurationError, SourceError
+from recsys.lake import connect
+from recsys.staging import DUCKDB, as_schema, explained, family, id_type, rows_in, types_of
+from recsys.textfiles import csv_dialect
+from sql import literal, load, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from recsys.config import ItemSource
+    from recsys.lake import Lake
+    from recsys.settings import Settings
+
+ITEM_COLUMNS = (columns.ITEM_ID, "title", "category", "eligible")
+
+
+def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None) -> int:
+    """Make `items` equal to a source, in one commit, or none where it is so already.
+
+    Args:
+        lake: where to; it has interactions already, whose item ids these are.
+        settings: the S3 endpoint, the memory that DuckDB may hold.
+        items: where from; the configured item source when not given.
+
+    Returns:
+        How many items there are.
+
+    Raises:
+        ConfigurationError: no item source is given or configured, or its mapping names a column
+            that `items` does not have.
+        SourceError: the source can't be read, lacks item_id, or has one that is null or repeated.
+        LakeError: the lake can't be read or written, or has no tables yet.
+    """
+    items = items or settings.items
+    if items is None:
+        raise ConfigurationError(
+            "no source of items: give one, or set RECSYS_ITEMS__URI, or write an [items] table "
+            "with a uri into recsys.toml"
+        )
+    for ours in items.columns:
+        if ours not in ITEM_COLUMNS:
+            raise ConfigurationError(
+                f"the mapping of items names {ours!r}; it can name "
+                f"{', '.join(ITEM_COLUMNS)}; every other column goes into `extra`"
+            )
+    schema = lake.schema(columns.ITEMS)
+    with tempfile.TemporaryDirectory(prefix="recsys-items-") as folder, connect(settings) as con:
+        con.execute(f"set temp_directory = {literal(folder + '/spill')}")
+        found = sources.find(items, settings.s3)
+        paths = sources.fetch(found, Path(folder) / "objects", settings.s3)
+        held = DUCKDB[schema.field(columns.ITEM_ID).type]
+        _pull(con, items, paths, held)
+        for without_id, repeated, example in con.execute(load("sources/bad_items")).fetchall():
+            raise SourceError(
+                f"{sources.identity(items)}: {without_id:,} items have no item_id, and "
+                f"{repeated:,} ids come more than once, {example!r} for one; `items` was left as "
+                "it is. Give each item one row"
+            )
+        lake.view(con, columns.ITEMS)
+        count = rows_in(con, "new_items")
+        if not count:
+            raise SourceError(f"{sources.identity(items)} holds no item; `items` was left as it is")
+        if con.execute(load("sources/changed_items")).fetchall()[0][0]:
+            lake.replace(columns.ITEMS, as_schema(schema, con.sql("select * from new_items")))
+        return count
+
+
+def _pull(
+    con: duckdb.DuckDBPyConnection, source: ItemSource, paths: Sequence[Path], held: str
+) -> None:
+    """Fill ``new_items`` (see sql/sources/items.sql) with ids of the lake's type.
+
+    Raises:
+        SourceError: the source can't be read, or lacks item_id, or has one of another type.
+    """
+    kind, where = sources.kind_of(source), sources.identity(source)
+    with explained(where):
+        if kind == "duckdb":
+            with sources.attached(con, source, paths[0]) as relation:
+                con.execute(f"create or replace temp table given as select * from {relation}")  # noqa: S608 - names are quoted
+        else:
+            read = {"parquet": _parquet_items, "csv": _csv_items, "jsonl": _json_items}[kind]
+            every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
+            con.execute(f"create or replace temp table given as {every}")
+        kinds = types_of(con, "given")
+        names = {ours: source.columns.get(ours, ours) for ours in ITEM_COLUMNS}
+        for ours, theirs in names.items():
+            if theirs not in kinds and (ours == columns.ITEM_ID or ours in source.columns):
+                raise SourceError(
+                    f"{where} has no column {theirs!r}; it has {', '.join(kinds)}; "
+                    f"map it: {ours}=<one of them>"
+                )
+        given = id_type(columns.ITEM_ID, names[columns.ITEM_ID], kinds[names[columns.ITEM_ID]])
+        if kind != "csv" and given != held:
+            raise SourceError(
+                f"item_id of {where} holds {family(kinds[names['item_id']])}, but that "
+                f"of the lake's interactions {'integers' if held == 'BIGINT' else 'text'}; cast it"
+            )
+        taken = ", ".join(
+            f"{quote(names[ours]) if names[ours] in kinds else 'null'} as {ours}"
+            for ours in ITEM_COLUMNS
+        )
+        others = [name for name in kinds if name not in names.values()]
+        packed = ", ".join(f"{literal(name)}, {quote(name)}" for name in others)
+        extra = f"cast(json_object({packed}) as varchar)" if others else "null::varchar"
+        con.execute(
+            f"create or replace temp view catalogue as select {taken}, {extra} as extra from given"  # noqa: S608 - names are quoted
+        )
+        con.execute(f"create or replace temp macro as_item(given) as cast(given as {held})")
+        con.execute(load("sources/items"))
+
+
+def _parquet_items(path: Path) -> str:
+    return sources.parquet([path])
+
+
+def _csv_items(path: Path) -> str:
+    delimiter, there = csv_dialect(path, path.name)
+    if len({name.lower() for name in there}) < len(there):
+        raise SourceError(f"{path.name} has two columns of the same name; rename one")
+    kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in there)
+    return (
+        f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
+        "quote = '\"', escape = '\"', nullstr = '')"
+    )
+
+
+def _json_items(path: Path) -> str:
+    return f"read_json({literal(str(path))}, format = 'newline_delimited', sample_size = -1)"

@@ -1,0 +1,96 @@
+"""The rows of a batch, one by one, against the rules in sql/checks/, and the batch's profile."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from recsys import columns, quality
+from recsys.staging import BLANKS
+from sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    import duckdb
+
+    from recsys.config import Contract
+    from recsys.lake import Lake
+    from recsys.staging import Pulled
+
+_BATCHES_TO_COMPARE = 3
+
+
+def check(
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    source: str,
+    contract: Contract,
+    latest: datetime,
+    *,
+    compare: bool,
+) -> None:
+    """Make the tables faulty, held, repeated, rejected and fresh, and the view accepted.
+
+    Args:
+        con: holds ``staged``.
+        lake: whose interactions and quarantined rows are known already.
+        source: the source's name in `quarantine`.
+        contract: how long an id may be.
+        latest: the latest moment that an interaction may have.
+        compare: whether the lake has interactions to compare with.
+    """
+    con.execute(
+        load("checks/faulty_rows"),
+        {"blanks": BLANKS, "max_id_bytes": contract.max_id_bytes, "latest": latest},
+    )
+    con.execute("create or replace temp table held (seq bigint)")
+    con.execute("create or replace temp table before (row varchar, reasons varchar[])")
+    if compare:
+        span = con.execute('select min("timestamp"), max("timestamp") from staged').fetchall()
+        lake.view(con, columns.INTERACTIONS)
+        bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
+        con.execute(load("checks/held_rows"), bounds)
+    con.execute(load("checks/suspects"))
+    con.execute(load("checks/repeated_rows"))
+    con.execute(load("checks/rejected_rows"))
+    if lake.exists(columns.QUARANTINE):
+        lake.view(con, columns.QUARANTINE)
+        con.execute(
+            "insert into before select row, reasons from quarantine where source = ?",
+            [source],
+        )
+    con.execute(load("checks/fresh_rejected_rows"))
+    con.execute(load("checks/accepted_rows"))
+
+
+def profile(
+    con: duckdb.DuckDBPyConnection,
+    pulled: Pulled,
+    source: str,
+    batches: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what the contract looks at, and a fingerprint of what is new.
+
+    Args:
+        con: holds what :func:`check` made.
+        pulled: what is in ``staged``.
+        source: the source's name in `batches`.
+        batches: the accepted batches before this one.
+    """
+    found = con.sql(load("checks/profile"))
+    figures = dict(zip(found.columns, found.fetchall()[0], strict=True))
+    # A batch that held nothing new says nothing about how much is usual.
+    counts = [row["rows_in"] for row in batches if row["source"] == source and row["accepted"]]
+    change = None
+    if len(counts) >= _BATCHES_TO_COMPARE:
+        usual = median(counts)
+        change = max(figures["row_count"] / usual, usual / figures["row_count"])
+    return figures | {
+        "rejected_share": figures["rejected"] / figures["row_count"],
+        "span_days": figures["span_seconds"] / 86400,
+        "row_count_change": change,
+        "user_id_type": quality.ID_TYPES[pulled.user_type],
+        "item_id_type": quality.ID_TYPES[pulled.item_type],
+    }
