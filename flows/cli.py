@@ -7,11 +7,15 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from recsys.errors import ConfigurationError
 from recsys.terminal import print_line
+
+if TYPE_CHECKING:
+    from recsys.lake import Lake
 
 Train = Annotated[
     Literal["auto", "always", "never"],
@@ -30,23 +34,35 @@ def nightly(
     train: Train = "auto",
     run_date: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today (UTC) by default."),
+        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today by default."),
     ] = None,
-    k: Annotated[int | None, typer.Option("--k", min=1, help="Items per user.")] = None,
+    k: Annotated[int | None, typer.Option("--k", min=1, max=10_000, help="Items per user.")] = None,
 ) -> None:
     """Run the whole night as a Prefect flow: ingest, train where asked, recommend, publish.
 
     Without PREFECT_API_URL it runs on a temporary Prefect server.
     """
+    from recsys.lake import Lake
+    from recsys.settings import Settings
+
+    settings = Settings()
+    if settings.source is None:
+        raise ConfigurationError(
+            "no source to ingest from: write a [source] table with a uri into recsys.toml, or set "
+            "RECSYS_SOURCE__URI"
+        )
     _quiet_prefect()
     from flows.nightly import nightly as flow
 
     flow(train=train, run_date=run_date.date() if run_date else None, k=k)
+    _summary(Lake.at(settings))
 
 
 def serve(
     cron: Annotated[str, typer.Option(help="When nightly runs.")] = "0 2 * * *",
-    timezone: Annotated[str, typer.Option(help="Time zone of the schedule.")] = "UTC",
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of schedule and run dates; the settings' own.")
+    ] = None,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the Prefect server, if one is started.")
     ] = 4200,
@@ -90,6 +106,7 @@ def demo(
             }
         ),
     }
+    os.environ.pop("PREFECT_API_URL", None)  # a temporary server, whatever is configured here
     os.environ.setdefault("PREFECT_HOME", str((folder / "prefect").absolute()))
     _quiet_prefect()
     print_line("running the flow `nightly` (a temporary Prefect server takes a moment to start)")
@@ -106,6 +123,25 @@ def demo(
         print_line(f"  .venv/bin/{command}")
 
 
+def _summary(home: Lake) -> None:
+    """Say in three lines what the newest night came to."""
+    from recsys import catalog
+
+    newest = "select outcome from runs where flow = 'nightly' order by started desc limit 1"
+    for row in catalog.query(home, newest).to_pylist():
+        outcome = json.loads(row["outcome"])
+        taken, made = outcome["ingest"], outcome["recommend"]
+        trained = outcome.get("train", {"status": "not asked for", "why": "the champion serves"})
+        why = trained.get("refused") or f"{trained['status']}, {trained['why']}"
+        print_line(
+            f"\ningest: {taken['status']}, {taken['accepted']:,} new interactions "
+            f"({taken['duplicates']:,} held already, {taken['quarantined']:,} quarantined)\n"
+            f"train: {why}\n"
+            f"recommend: {made['status']}, {made['rows']:,} rows for {made['users']:,} users "
+            f"on {made['run_date']}"
+        )
+
+
 def _show(lake: Path) -> None:
     """Print, out of the catalog, what the night came to."""
     from recsys import catalog
@@ -115,16 +151,7 @@ def _show(lake: Path) -> None:
     from sql import load
 
     home = Lake.at(Settings())
-    newest = catalog.query(home, "select outcome from runs order by started desc limit 1")
-    for row in newest.to_pylist():
-        outcome = json.loads(row["outcome"])
-        taken, trained, made = (outcome[step] for step in ("ingest", "train", "recommend"))
-        print_line(
-            f"\ningest: {taken['status']}, {taken['accepted']:,} new interactions "
-            f"({taken['duplicates']:,} held already, {taken['quarantined']:,} quarantined)\n"
-            f"train: {trained['status']}, {trained['why']}\n"
-            f"recommend: {made['status']}, {made['rows']:,} rows for {made['users']:,} users"
-        )
+    _summary(home)
     users = catalog.query(home, load("queries/sample_users"), {"count": 3})
     for user in users["user_id"].to_pylist():
         seen = catalog.query(
@@ -139,7 +166,12 @@ def _show(lake: Path) -> None:
 
 
 def _quiet_prefect() -> None:
-    """Let bars, not log lines, tell how it goes; give a first server start time to migrate."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    """Let bars, not log lines, tell how it goes; give a first server start time to migrate.
+
+    With a temporary server nobody reads Prefect's log afterwards, and an error reaches the person
+    as a message of ours; with a configured one its own settings hold.
+    """
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -15,9 +13,6 @@ from recsys.ingest import ingest as ingest_batch
 from recsys.items import ingest_items
 from recsys.report import Run
 
-if TYPE_CHECKING:
-    from recsys.progress import Progress
-
 
 @task(
     name="ingest",
@@ -27,15 +22,15 @@ if TYPE_CHECKING:
     cache_policy=NO_CACHE,
 )
 def take(run: Run, source: Source | None) -> IngestResult:
-    """Pull, check and commit one batch, and refresh the items table."""
-
-    def work(progress: Progress) -> IngestResult:
-        result = ingest_batch(run.lake, run.settings, source, progress=progress)
-        if run.settings.items is not None:
-            ingest_items(run.lake, run.settings)
-        return result
-
-    return step(run, "ingest", work)
+    """Pull, check and commit one batch, then refresh the items table."""
+    result = step(
+        run,
+        "ingest",
+        lambda progress: ingest_batch(run.lake, run.settings, source, progress=progress),
+    )
+    if run.settings.items is not None:
+        ingest_items(run.lake, run.settings)
+    return result
 
 
 @flow(name="ingest")

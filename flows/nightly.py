@@ -10,7 +10,7 @@ from pydantic import Field
 
 from flows.ingest import take
 from flows.recommend import serve_everyone
-from flows.runs import flow_run
+from flows.runs import flow_run, scheduled_day
 from flows.train import fit
 from recsys import registry
 from recsys.config import Source
@@ -33,7 +33,7 @@ def nightly(
         train: "always" trains when the data or the settings changed, "auto" only while there is
             no champion, "never" not at all.
         source: where interactions come from; the configured source when not given.
-        run_date: the day the lists are for; today (UTC) when not given.
+        run_date: the day the lists are for; the day the run was scheduled for when not given.
         k: items per user; the configured number when not given.
     """
     with flow_run("nightly") as run:
@@ -44,7 +44,8 @@ def nightly(
             except GateError as error:
                 run.outcome["train"] = {"refused": str(error)}
                 get_run_logger().warning("not trained, going on with what serves: %s", error)
-        serve_everyone(run, run.settings.recommending.changed({"k": k}), run_date)
+        wanted = run.settings.recommending.changed({"k": k})
+        serve_everyone(run, wanted, run_date or scheduled_day(run))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from flows.artifacts import step
-from flows.runs import flow_run, is_transient
+from flows.runs import flow_run, is_transient, scheduled_day
 from recsys.config import Recommending
 from recsys.recommend import RecommendResult
 from recsys.recommend import recommend as make_lists
@@ -24,7 +24,7 @@ from recsys.report import Run
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
 )
-def serve_everyone(run: Run, recommending: Recommending, run_date: date | None) -> RecommendResult:
+def serve_everyone(run: Run, recommending: Recommending, run_date: date) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
     return step(
         run,
@@ -47,8 +47,9 @@ def recommend(
     """Recommend to every user with the champion.
 
     Args:
-        run_date: the day the lists are for; today (UTC) when not given.
+        run_date: the day the lists are for; the day the run was scheduled for when not given.
         k: items per user; the configured number when not given.
     """
     with flow_run("recommend") as run:
-        serve_everyone(run, run.settings.recommending.changed({"k": k}), run_date)
+        wanted = run.settings.recommending.changed({"k": k})
+        serve_everyone(run, wanted, run_date or scheduled_day(run))

@@ -13,6 +13,7 @@ from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import date
 
     from prefect import Task
     from prefect.client.schemas.objects import State, TaskRun
@@ -25,7 +26,16 @@ def flow_run(flow: str) -> Iterator[Run]:
         yield this
 
 
+def scheduled_day(this: Run) -> date:
+    """Return the day that the current flow run was scheduled for, in the settings' time zone.
+
+    Not the day it is now: a night that starts before midnight, waits, or is tried again after it
+    is still that night.
+    """
+    return this.settings.day_of(current.get_scheduled_start_time())
+
+
 def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
-    """Say whether trying again may help: not after a refusal that data or settings caused."""
+    """Say whether trying again may help: after a passing fault of network or storage only."""
     error = state.result(raise_on_failure=False)
-    return error.transient if isinstance(error, RecsysError) else True
+    return error.transient if isinstance(error, RecsysError) else isinstance(error, OSError)

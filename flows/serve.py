@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.nightly import nightly
 from flows.train import train
 from recsys.errors import ConfigurationError
+from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -27,20 +29,24 @@ if TYPE_CHECKING:
 _START_SECONDS = 120.0
 
 
-def serve(cron: str, timezone: str, port: int, say: Callable[[str], None]) -> None:
+def serve(cron: str, timezone: str | None, port: int, say: Callable[[str], None]) -> None:
     """Serve ``nightly/daily`` on a schedule and ``train/on-demand`` until stopped.
 
     One run at a time: the lake has a single writer.
 
     Args:
         cron: when nightly runs, e.g. ``"0 2 * * *"``.
-        timezone: the schedule's time zone, e.g. ``"Europe/Berlin"``.
+        timezone: of the schedule and of run dates, e.g. ``"Europe/Berlin"``; the settings' own
+            when not given.
         port: port of the Prefect server, where one has to be started.
         say: told where the server is.
 
     Raises:
         ConfigurationError: the schedule is not valid, or the port is taken.
     """
+    if timezone is not None:
+        os.environ["RECSYS_TIMEZONE"] = timezone  # the processes that run the flows read it
+    timezone = Settings().timezone
     try:
         schedule = Cron(cron, timezone=timezone)
         daily = _deployment(nightly.to_deployment("daily", schedule=schedule))
@@ -74,6 +80,8 @@ def _server(port: int, say: Callable[[str], None]) -> Iterator[None]:
             )
     api = f"http://127.0.0.1:{port}/api"
     say(f"starting a Prefect server at http://127.0.0.1:{port}")
+    # Until Prefect's runner takes SIGTERM over, it would end us without the `finally` below.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = [sys.executable, "-m", "prefect", "server", "start"]
     server = subprocess.Popen(  # noqa: S603 - our own interpreter, constant arguments
         [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL
@@ -87,7 +95,11 @@ def _server(port: int, say: Callable[[str], None]) -> Iterator[None]:
             yield
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def _wait(api: str, server: subprocess.Popen[bytes]) -> None:

@@ -75,12 +75,23 @@ def query(lake: Lake, statement: str, parameters: Mapping[str, object] | None = 
     """
     with tempfile.TemporaryDirectory() as temporary:
         path = fetch(lake, Path(temporary))
-        with duckdb.connect(str(path), read_only=True) as con:
-            try:
+        try:
+            with _connect(lake, path, read_only=True) as con:
                 found = con.sql(statement, params=dict(parameters or {}))
                 return found.to_arrow_table() if found is not None else pa.table({})
-            except duckdb.Error as error:
-                raise LakeError(f"DuckDB refused the statement: {error}") from error
+        except duckdb.Error as error:
+            raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
+
+
+def _connect(lake: Lake, path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open a catalog that speaks UTC and fetches no extension, not even to read s3://."""
+    con = duckdb.connect(
+        str(path), read_only=read_only, config={"autoinstall_known_extensions": "false"}
+    )
+    con.execute("set TimeZone = 'UTC'")
+    if not lake.is_local:
+        con.register_filesystem(objects.filesystem(lake.storage))
+    return con
 
 
 def _build(lake: Lake, path: Path) -> None:
@@ -88,10 +99,7 @@ def _build(lake: Lake, path: Path) -> None:
     tables = schemas(
         interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
     )
-    with duckdb.connect(str(path), config={"autoinstall_known_extensions": "false"}) as con:
-        con.execute("set TimeZone = 'UTC'")
-        if not lake.is_local:
-            con.register_filesystem(objects.filesystem(lake.storage))
+    with _connect(lake, path) as con:
         con.execute(load("views/tables"))
         for name in tables:
             opened = lake.open(name)

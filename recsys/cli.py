@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tomllib
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import duckdb
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 
 from recsys.errors import ConfigurationError, RecsysError
@@ -106,7 +109,7 @@ def train(changes: Set = None) -> None:
 def recommend(
     run_date: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today (UTC) by default."),
+        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today by default."),
     ] = None,
     changes: Set = None,
 ) -> None:
@@ -120,13 +123,14 @@ def recommend(
     settings = _settings()
     wanted = settings.recommending.changed(_pairs(changes))
     run_id = _run_id()
-    parameters = {"run_date": run_date, **wanted.model_dump()}
+    day = run_date.date() if run_date else settings.day_of(datetime.now(UTC))
+    parameters = {"run_date": day, **wanted.model_dump()}
     with report.run("recommend", run_id, settings, parameters) as run, bars() as progress:
         result = make_lists(
             run.lake,
             settings,
             wanted,
-            run_date=run_date.date() if run_date else None,
+            run_date=day,
             run_id=run_id,
             progress=progress,
         )
@@ -199,6 +203,8 @@ def benchmark(
     """Train and evaluate one preset on a file, leave-one-out; no lake, no Prefect."""
     from recsys.benchmark import benchmark as measure
 
+    if json_out is not None and not json_out.parent.is_dir():
+        raise ConfigurationError(f"--json {json_out}: there is no folder {json_out.parent}")
     with bars() as progress:
         figures = measure(
             file,
@@ -225,8 +231,12 @@ def main() -> NoReturn:
         app(standalone_mode=True)
     except ValidationError as error:
         _refused(_explained(error), ConfigurationError.exit_code)
+    except (tomllib.TOMLDecodeError, SettingsError) as error:
+        _refused(f"the settings can't be read: {error}", ConfigurationError.exit_code)
     except RecsysError as error:
         _refused(str(error), error.exit_code)
+    except (duckdb.Error, OSError) as error:
+        _refused(f"{type(error).__name__}: {error}", RecsysError.exit_code)
     sys.exit(0)
 
 
@@ -244,6 +254,8 @@ def _pairs(given: list[str] | None) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
             raise ConfigurationError(f"{item!r} should read NAME=VALUE")
+        if name.strip() in pairs:
+            raise ConfigurationError(f"{name.strip()!r} is given twice; give it once")
         pairs[name.strip()] = value
     return pairs
 

@@ -105,7 +105,8 @@ class Training(Config):
 
     def with_fields(self, given: Mapping[str, Any]) -> Self:
         """Return a copy with what was given: our own fields, and any other as an override."""
-        own = {name: value for name, value in given.items() if name in type(self).model_fields}
+        fields = set(type(self).model_fields) - {"overrides"}
+        own = {name: value for name, value in given.items() if name in fields}
         others = {name: value for name, value in given.items() if name not in own}
         return self.changed({**own, "overrides": {**self.overrides, **others}})
 

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def movielens_100k(
             _check("ratings", ratings, RATINGS_BYTES, RATINGS_SHA256)
             if len(movies) != _ITEMS:
                 raise SourceError(f"{len(movies)} movies where {_ITEMS} belong")
-        except (OSError, KeyError, zipfile.BadZipFile, SourceError) as error:
+        except (OSError, HTTPException, KeyError, zipfile.BadZipFile, SourceError) as error:
             troubles.append(f"{place}: {error}")
             continue
         _write(target, ratings, movies)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
+import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 _METADATA_KEY = "recsys"
+_LOCK = ".lock"
+_WAIT_SECONDS = 3600.0
+_log = logging.getLogger(__name__)
 _UNFIT = frozenset("[]^|\\%")
 
 
@@ -128,6 +136,7 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
         config={
             "memory_limit": settings.memory_limit,
             "autoinstall_known_extensions": "false",
+            "temp_directory": str(Path(tempfile.gettempdir()) / f"recsys-spill-{os.getpid()}"),
             **({"threads": str(settings.threads)} if settings.threads else {}),
         }
     )
@@ -166,9 +175,12 @@ class Lake:
         return "/".join((self.root, *parts))
 
     def create(self, user_id: pa.DataType, item_id: pa.DataType) -> None:
-        """Create the tables that don't exist yet; a second call changes nothing."""
+        """Create the tables that don't exist yet; a second call changes nothing.
+
+        `interactions` comes last: where it exists, all do.
+        """
         with _explained(f"create the tables of {self.root}"):
-            for name, schema in schemas(user_id, item_id).items():
+            for name, schema in reversed(schemas(user_id, item_id).items()):
                 if not self.exists(name):
                     DeltaTable.create(
                         self.uri(name),
@@ -189,6 +201,40 @@ class Lake:
                         mode="overwrite",
                         schema_mode="overwrite",
                     )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other writer out while the block runs; wait for one that is in.
+
+        On S3 nothing can be locked: there the deployment's concurrency limit keeps writers apart.
+
+        Raises:
+            LakeError: the other one did not end within an hour, or the folder can't be written.
+        """
+        if not self.is_local:
+            yield
+            return
+        with _explained(f"write {self.root}"):
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            lock = (Path(self.root) / _LOCK).open("a")
+        with lock:  # the kernel lets go of it when the process ends, however it ends
+            deadline, told = time.monotonic() + _WAIT_SECONDS, False
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise LakeError(
+                            f"another run has been writing to {self.root} for over an hour; "
+                            "wait for it to end, or end it, and run again",
+                            transient=True,
+                        ) from None
+                    if not told:
+                        _log.warning("waiting for another run that writes to %s", self.root)
+                        told = True
+                    time.sleep(0.2)
+            yield
 
     def exists(self, table: str) -> bool:
         """Say whether the table has been created."""

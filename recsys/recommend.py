@@ -68,7 +68,7 @@ def recommend(
     settings: Settings,
     recommending: Recommending | None = None,
     *,
-    run_date: date | None = None,
+    run_date: date,
     run_id: str,
     progress: Progress = silent,
 ) -> RecommendResult:
@@ -83,7 +83,6 @@ def recommend(
     """
     started = time.perf_counter()
     wanted = recommending or settings.recommending
-    run_date = run_date or datetime.now(UTC).date()
     version = lake.version(columns.INTERACTIONS)
     row = registry.champion(lake)
     inputs = {

@@ -37,40 +37,45 @@ class Run:
 
 @contextmanager
 def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any]) -> Iterator[Run]:
-    """Do a run: however it ends, write its row of `runs`, then publish the catalog.
+    """Do a run, alone on its lake: however it ends, write its row of `runs`, then the catalog.
 
     A lake without tables yet (its first ingest was refused before it knew the type of an id) has
     nowhere to record, and stays empty.
     """
-    started = datetime.now(UTC)
     this = Run(run_id, Lake.at(settings), settings)
-    status, error = "completed", None
-    try:
-        yield this
-    except RecsysError as refusal:
-        status, error = "refused", str(refusal)
-        raise
-    except BaseException as failure:
-        status, error = "failed", f"{type(failure).__name__}: {failure}"
-        raise
-    finally:
-        if this.lake.exists(columns.RUNS):
-            finished = datetime.now(UTC)
-            row = {
-                "run_id": run_id,
-                "flow": flow,
-                "status": status,
-                "started": started,
-                "finished": finished,
-                "seconds": (finished - started).total_seconds(),
-                "parameters": as_json(dict(parameters)),
-                "outcome": as_json(this.outcome),
-                "error": error,
-                "code_version": __version__,
-            }
-            schema = this.lake.schema(columns.RUNS)
-            this.lake.append(columns.RUNS, pa.Table.from_pylist([row], schema=schema))
-            catalog.publish(this.lake)
+    with this.lake.held():
+        started = datetime.now(UTC)
+        row = {
+            "run_id": run_id,
+            "flow": flow,
+            "started": started,
+            "parameters": as_json(dict(parameters)),
+            "code_version": __version__,
+        }
+        try:
+            yield this
+        except BaseException as failure:
+            refused = isinstance(failure, RecsysError)
+            row["status"] = "refused" if refused else "failed"
+            row["error"] = str(failure) if refused else f"{type(failure).__name__}: {failure}"
+            try:
+                _close(this, row)
+            except Exception as second:  # the first is what a person has to know
+                failure.add_note(f"the run could not be recorded either: {second}")
+            raise
+        _close(this, {**row, "status": "completed"})
+
+
+def _close(this: Run, row: dict[str, Any]) -> None:
+    if not this.lake.exists(columns.INTERACTIONS):
+        return
+    finished = datetime.now(UTC)
+    row["finished"] = finished
+    row["seconds"] = (finished - row["started"]).total_seconds()
+    row["outcome"] = as_json(this.outcome)
+    schema = this.lake.schema(columns.RUNS)
+    this.lake.append(columns.RUNS, pa.Table.from_pylist([row], schema=schema))
+    catalog.publish(this.lake)
 
 
 def markdown(title: str, values: Mapping[str, Any]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -15,6 +16,8 @@ from pydantic_settings import (
 from recsys.config import Contract, ItemSource, Recommending, Source, Training
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
+
     from recsys.model.runtime import Runtime
 
 
@@ -63,9 +66,25 @@ class Settings(BaseSettings):
     contract: Contract = Contract()
     training: Training = Training()
     recommending: Recommending = Recommending()
+    timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    memory_limit: str = Field("4GB", description="what DuckDB may hold before it spills to disk")
+    memory_limit: str = Field(
+        "4GB",
+        pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$",
+        description="what DuckDB may hold before it spills to disk",
+    )
     threads: int = Field(0, ge=0, description="threads of DuckDB and torch; 0 is every core")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"{name!r} is no time zone; give one such as UTC or Europe/Berlin")
+        return name
+
+    def day_of(self, moment: datetime) -> date:
+        """Return the day that a moment falls on, in our time zone: a run's run_date."""
+        return moment.astimezone(ZoneInfo(self.timezone)).date()
 
     def runtime(self) -> Runtime:
         """Return where and how the model computes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from recsys import __version__, columns, registry
-from recsys.errors import GateError
+from recsys.errors import GateError, LakeError
 from recsys.evaluation.baselines import Popularity
 from recsys.evaluation.protocol import Withheld, evaluate, leave_one_out, validator
 from recsys.lake import connect
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from recsys.registry import Status
     from recsys.sequences import Packed
     from recsys.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 GATE = "ndcg@10"
 """The metric of the gate, on validation items, with seen items masked: what is served."""
@@ -96,7 +99,8 @@ def train(
         "code_version": __version__,
     }
     model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
-    if standing := registry.find(lake, model_id):
+    standing = registry.find(lake, model_id)
+    if standing and _loads(lake, standing, settings):
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with connect(settings) as con:
@@ -125,7 +129,7 @@ def train(
     metrics = _both(scorer, split)
     baselines = {"popularity": _both(popularity, split)}
     serving = registry.champion(lake)
-    if serving:
+    if serving and _loads(lake, serving, settings):
         baselines["champion"] = {
             "model_id": serving["model_id"],
             **_champion(lake, serving, packed, split, settings),
@@ -159,6 +163,16 @@ def train(
     registry.save(lake, model_id, fitted.model, packed.items, card)
     registry.register(lake, row)
     return _result(row, is_new=True, seconds=row["seconds"])
+
+
+def _loads(lake: Lake, row: dict[str, Any], settings: Settings) -> bool:
+    """Say whether a model's files are whole; one whose aren't can neither serve nor be judged."""
+    try:
+        registry.load(lake, row, settings.device)
+    except LakeError as error:
+        _log.warning("%s", error)
+        return False
+    return True
 
 
 def _both(scorer: Ranks, split: Split) -> dict[str, Any]:

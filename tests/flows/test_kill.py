@@ -23,9 +23,10 @@ DAYS = ("2026-01-02", "2026-01-03")
 
 class World(NamedTuple):
     source: Path
-    lake: Path
-    undisturbed: dict[str, list[tuple[Any, ...]]]
-    files: tuple[int, int]  # before the night, after it
+    before: Path | None  # the lake before the night
+    contents: dict[str, list[tuple[Any, ...]]]  # of the lake after it
+    files: tuple[int, int]  # in the lake before and after
+    day: str
     api: str
 
 
@@ -49,6 +50,8 @@ def watch(night: BaseProcess, lake: Path, until: int | None = None) -> None:
 
 def assert_complete(catalog: Path) -> None:
     """The newest lists are one whole run: every user, every rank, one date, one run."""
+    if not catalog.exists():
+        return
     with duckdb.connect(str(catalog), read_only=True) as con:
         (found,) = con.execute(
             "select count(*), count(distinct user_id), count(distinct run_id), "
@@ -60,48 +63,80 @@ def assert_complete(catalog: Path) -> None:
     assert stored % (nights.USERS * nights.K) == 0
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> World:
-    """A lake after one night and a source that has gone on since; how the next night ends."""
-    home = tmp_path_factory.mktemp("world")
-    source, lake = home / "source.duckdb", home / "lake"
-    nights.make_source(source)
-    nights.run_night(nights.environment(source, lake, prefect_api), DAYS[0])
-    nights.next_day(source)
-    whole = shutil.copytree(lake, home / "whole")
-    env = nights.environment(source, whole, prefect_api)
-    night = nights.start_night(env, DAYS[1])
-    watch(night, whole)
+def undisturbed(source: Path, before: Path | None, lake: Path, day: str, api: str) -> World:
+    """Run a night to its end on a copy of ``before``, watched, and keep how it ends."""
+    first = files(before) if before else 0
+    if before:
+        shutil.copytree(before, lake)
+    env = nights.environment(source, lake, api)
+    night = nights.start_night(env, day)
+    watch(night, lake)
     assert night.exitcode == 0, nights.said(env).read_text()
-    return World(source, lake, nights.contents(whole), (files(lake), files(whole)), prefect_api)
+    return World(source, before, nights.contents(lake), (first, files(lake)), day, api)
+
+
+def killed_and_run_again(world: World, lake: Path, share: float) -> None:
+    """Kill a night when this share of its files has been written, run it again, compare."""
+    if world.before:
+        shutil.copytree(world.before, lake)
+    env = nights.environment(world.source, lake, world.api)
+    night = nights.start_night(env, world.day)
+    first, last = world.files[0] + 1, world.files[1]
+    watch(night, lake, until=first + round(share * (last - first)))
+    assert night.exitcode == -signal.SIGKILL
+    nights.run_night(env, world.day)
+    assert_complete(lake / "catalog.duckdb")
+    found = nights.contents(lake)
+    for table, rows in world.contents.items():
+        assert found[table] == rows, table
+
+
+@pytest.fixture(scope="module")
+def first_night(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> World:
+    """A source and no lake yet; how the first night ends."""
+    home = tmp_path_factory.mktemp("first")
+    nights.make_source(home / "source.duckdb")
+    return undisturbed(home / "source.duckdb", None, home / "lake", DAYS[0], prefect_api)
+
+
+@pytest.fixture(scope="module")
+def next_night(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> World:
+    """A lake after one night and a source that has gone on since; how the next night ends."""
+    home = tmp_path_factory.mktemp("next")
+    source = home / "source.duckdb"
+    nights.make_source(source)
+    nights.run_night(nights.environment(source, home / "before", prefect_api), DAYS[0])
+    nights.next_day(source)
+    return undisturbed(source, home / "before", home / "lake", DAYS[1], prefect_api)
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
 def test_a_killed_night_run_again_ends_as_an_undisturbed_one(
-    world: World, tmp_path: Path, moment: int
+    next_night: World, tmp_path: Path, moment: int
 ) -> None:
-    lake = shutil.copytree(world.lake, tmp_path / "lake")
-    env = nights.environment(world.source, lake, world.api)
-    night = nights.start_night(env, DAYS[1])
-    first, last = world.files[0] + 1, world.files[1]
-    watch(night, lake, until=first + moment * (last - first) // (MOMENTS - 1))
-    assert night.exitcode == -signal.SIGKILL
-    nights.run_night(env, DAYS[1])
-    assert_complete(lake / "catalog.duckdb")
-    found = nights.contents(lake)
-    for table, rows in world.undisturbed.items():
-        assert found[table] == rows, table
+    killed_and_run_again(next_night, tmp_path / "lake", moment / (MOMENTS - 1))
 
 
-def test_a_second_night_on_the_same_inputs_changes_nothing(world: World, tmp_path: Path) -> None:
-    lake = shutil.copytree(world.lake, tmp_path / "lake")
-    env = nights.environment(world.source, lake, world.api)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.6, 1.0])
+def test_a_killed_first_night_run_again_ends_as_an_undisturbed_one(
+    first_night: World, tmp_path: Path, share: float
+) -> None:
+    killed_and_run_again(first_night, tmp_path / "lake", share)
+
+
+def test_a_second_night_on_the_same_inputs_changes_nothing(
+    next_night: World, tmp_path: Path
+) -> None:
+    assert next_night.before
+    lake = shutil.copytree(next_night.before, tmp_path / "lake")
+    env = nights.environment(next_night.source, lake, next_night.api)
     nights.run_night(env, DAYS[1])
-    logs = {
-        path.name: len(list((path / "_delta_log").glob("*.json")))
-        for path in lake.iterdir()
-        if (path / "_delta_log").exists()
-    }
+    before = commits(lake)
     nights.run_night(env, DAYS[1])
-    again = {name: len(list((lake / name / "_delta_log").glob("*.json"))) for name in logs}
-    assert again == {**logs, "runs": logs["runs"] + 1}
+    assert commits(lake) == {**before, "runs": before["runs"] + 1}
+
+
+def commits(lake: Path) -> dict[str, int]:
+    """Commits of each table."""
+    logs = lake.glob("*/_delta_log")
+    return {log.parent.name: len(list(log.glob("*.json"))) for log in logs}
