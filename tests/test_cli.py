@@ -105,6 +105,7 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("ingest", "x.csv", "--column", "user_id"), 2, "'user_id' should read NAME=VALUE"),
         (("ingest", "x.csv", "--column", "user=u"), 2, "the mapping names 'user'"),
         (("ingest", "x.csv", "--column", "user_id=a", "--column", "item_id=a"), 2, "'a' twice"),
+        (("ingest", "x.csv", "--column", "user_id=a", "--column", "user_id=b"), 2, "given twice"),
         (("ingest", "--table", "t"), 2, "go with a SOURCE"),
         (("train",), 1, "run `recsys ingest` first"),
         (("train", "--set", "epochs=0"), 2, "epochs"),
@@ -116,6 +117,11 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("sql", "select 1"), 1, "run `recsys nightly` first"),
         (("sql", "select 1", "--format", "xml"), 2, "xml"),
         (("benchmark", "nowhere.parquet"), 1, "nowhere.parquet"),
+        (("benchmark", "x.parquet", "--json", "nowhere/out.json"), 2, "there is no folder nowhere"),
+        (("nightly",), 2, "no source to ingest from"),
+        (("nightly", "--k", "20000"), 2, "--k"),
+        (("serve", "--timezone", "Mars/One"), 2, "'Mars/One' is no time zone"),
+        (("serve", "--cron", "now and then"), 2, "now and then"),
         (("no-such-command",), 2, "no-such-command"),
     ],
 )
@@ -128,11 +134,49 @@ def test_a_refusal_exits_with_1_and_wrong_usage_with_2(
     assert "Traceback" not in err
 
 
-def test_a_wrong_setting_is_named(ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECSYS_THREADS", "many")
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("RECSYS_THREADS", "many", "threads"),
+        ("RECSYS_TRAINING", "{bad", "training"),
+        ("RECSYS_MEMORY_LIMIT", "lots", "memory_limit"),
+        ("RECSYS_TIMEZONE", "Mars/One", "'Mars/One' is no time zone"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    ask, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(name, value)
     code, _, err = ask("models")
     assert code == 2
-    assert "threads" in err
+    assert says in err
+
+
+def test_a_file_of_settings_that_is_no_toml_is_refused(ask, tmp_path: Path) -> None:
+    (tmp_path / "recsys.toml").write_text("lake =\n")
+    code, _, err = ask("models")
+    assert code == 2
+    assert "the settings can't be read" in err
+
+
+def test_a_damaged_catalog_is_named(ask, tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "catalog.duckdb").write_text("this is no database " * 1000)
+    code, _, err = ask("--lake", str(tmp_path / "lake"), "sql", "select 1")
+    assert code == 1
+    assert "lake/catalog.duckdb" in err
+
+
+def test_the_catalog_answers_in_utc_wherever_the_machine_is(
+    ask, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.fill(lake, {1: [1]})
+    catalog.publish(lake)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    select = "select timestamp::varchar as t from interactions"
+    assert ask("--lake", settings.lake, "sql", select, "-f", "csv")[1] == (
+        "t\n2026-01-01 00:00:00+00\n"
+    )
 
 
 def commands() -> list[str]:

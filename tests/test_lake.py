@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import time
 from datetime import date
 from pathlib import Path
 
@@ -61,6 +65,25 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "file" / "lake"), ObjectStorage())
     with pytest.raises(LakeError, match=r"file/lake.*this user may write there"):
         lake.create(pa.int64(), pa.int64())
+
+
+def test_a_second_writer_waits_for_the_first_and_a_killed_one_lets_go(
+    lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold = (
+        "import sys, time; from recsys.lake import Lake; from recsys.settings import ObjectStorage;"
+        "held = Lake(sys.argv[1], ObjectStorage()).held(); held.__enter__();"
+        "print('in', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, lake.root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "in\n"
+        threading.Timer(0.5, other.kill).start()
+        started = time.monotonic()
+        with lake.held():
+            assert time.monotonic() - started > 0.3
+    assert "waiting for another run" in caplog.text
 
 
 @pytest.mark.parametrize("root", ["gs://bucket/lake", "http://somewhere"])

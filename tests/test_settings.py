@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_the_environment_comes_before_the_file(
         "aws_allow_http": "true",
         "aws_conditional_put": "etag",
     }
+
+
+def test_a_run_belongs_to_the_day_of_the_settings_time_zone() -> None:
+    late = datetime(2026, 1, 1, 17, 0, tzinfo=UTC)
+    assert Settings().day_of(late) == date(2026, 1, 1)
+    assert Settings(timezone="Asia/Tokyo").day_of(late) == date(2026, 1, 2)
 
 
 def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:

@@ -146,11 +146,19 @@ def test_a_preset_or_a_field_that_does_not_exist_is_named(lake: Lake, settings: 
         train(lake, settings, Training(overrides={"droput": 0.1}))
 
 
-def test_a_model_whose_files_are_gone_says_so(lake: Lake, settings: Settings) -> None:
+def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
+    lake: Lake, settings: Settings
+) -> None:
     known_world(lake)
-    result = train(lake, settings, training(epochs=1))
-    row = registry.find(lake, result.model_id) or {}
+    first = train(lake, settings, training(epochs=20))
+    row = registry.find(lake, first.model_id) or {}
     assert registry.load(lake, row).items.to_pylist()[0].startswith("item ")
-    (Path(lake.uri("weights", result.model_id)) / "model.safetensors").unlink()
+    weights = Path(lake.uri("weights", first.model_id)) / "model.safetensors"
+    weights.unlink()
     with pytest.raises(LakeError, match=r"model\.safetensors; train again"):
-        registry.load(lake, row)
+        recommend(lake, settings, Recommending(k=3), run_date=DAY, run_id="r")
+    other = train(lake, settings, training(epochs=20, seed=1))
+    assert (other.status, other.is_new) == ("champion", True)
+    again = train(lake, settings, training(epochs=20))
+    assert (again.model_id, again.is_new) == (first.model_id, True), "its files were made anew"
+    assert weights.exists()

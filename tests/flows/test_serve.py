@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from recsys import catalog
@@ -101,6 +102,34 @@ def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
     assert (parameters["epochs"], parameters["seed"]) == (1, 5)
     model = json.loads(trained["outcome"])["train"]
     assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_stopping_leaves_no_server_behind(tmp_path: Path, ready: bool) -> None:
+    port = free_port()
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path), "RECSYS_LAKE": str(tmp_path / "lake")}
+    env.pop("PREFECT_API_URL", None)
+    command = [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
+    log = tmp_path / "serve.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+    until(lambda: "starting a Prefect server" in log.read_text(), 60)
+    if ready:
+        until(lambda: "train/on-demand" in log.read_text(), 120)
+    else:
+        time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+    def server() -> list[psutil.Process]:
+        wanted = {"server", "start", str(port)}
+        return [
+            each
+            for each in psutil.process_iter(["cmdline"])
+            if wanted <= set(each.info["cmdline"] or [])
+        ]
+
+    until(lambda: not server(), 30)
 
 
 def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path: Path) -> None:
