@@ -10,13 +10,13 @@ import uuid
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
+from traceback import clear_frames
 from typing import Annotated, Any, NoReturn
 
 import duckdb
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from rich.console import Console
 
 from recsys.errors import ConfigurationError, RecsysError
 from recsys.settings import Settings
@@ -234,6 +234,8 @@ def main() -> NoReturn:
     except (tomllib.TOMLDecodeError, SettingsError) as error:
         _refused(f"the settings can't be read: {error}", ConfigurationError.exit_code)
     except RecsysError as error:
+        # Prefect keeps the error, its frames keep DuckDB alive, and DuckDB complains at the exit.
+        clear_frames(error.__traceback__)
         _refused(str(error), error.exit_code)
     except (duckdb.Error, OSError) as error:
         _refused(f"{type(error).__name__}: {error}", RecsysError.exit_code)
@@ -271,7 +273,7 @@ def _queries() -> list[str]:
 
 
 def _refused(text: str, code: int) -> NoReturn:
-    Console(stderr=True).print(f"recsys: {text}", highlight=False, markup=False, soft_wrap=True)
+    print_line(f"recsys: {text}")
     sys.exit(code)
 
 

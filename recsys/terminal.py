@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def bars() -> Iterator[Tell]:
 
 def print_line(text: str) -> None:
     """Tell a person something, on standard error: standard output is for what was asked for."""
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def rendered(rows: pa.Table, how: Format, title: str | None = None) -> str:
@@ -71,10 +72,10 @@ def rendered(rows: pa.Table, how: Format, title: str | None = None) -> str:
         numeric = str(field.type).startswith(("int", "uint", "float", "double", "decimal"))
         table.add_column(field.name, justify="right" if numeric else "left")
     for row in rows.to_pylist():
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     console = Console(width=None if Console().is_terminal else 160)
     with console.capture() as captured:
-        console.print(table, markup=False)
+        console.print(table)
     return captured.get().rstrip("\n")
 
 

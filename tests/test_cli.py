@@ -81,7 +81,7 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
 
 
 def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> None:
-    lakes.fill(lake, {"a,b": ["x"], 'c"d': ["é🙂"]})
+    lakes.fill(lake, {"a,b": ["[red]:smile:"], 'c"d': ["é🙂"]})
     catalog.publish(lake)
     select = (
         "--lake",
@@ -89,12 +89,12 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         "sql",
         "select user_id, item_id from interactions order by 1",
     )
-    assert ask(*select, "-f", "csv")[1] == 'user_id,item_id\n"a,b",x\n"c""d",é🙂\n'
+    assert ask(*select, "-f", "csv")[1] == 'user_id,item_id\n"a,b",[red]:smile:\n"c""d",é🙂\n'
     assert json.loads(ask(*select, "-f", "json")[1]) == [
-        {"user_id": "a,b", "item_id": "x"},
+        {"user_id": "a,b", "item_id": "[red]:smile:"},
         {"user_id": 'c"d', "item_id": "é🙂"},
     ]
-    assert "a,b" in ask(*select)[1]
+    assert "[red]:smile:" in ask(*select)[1], "text is shown as it is"
 
 
 @pytest.mark.parametrize(
