@@ -144,11 +144,14 @@ def _ingest(
         "started": now,
     }
     if not profile["accepted"] and not profile["quarantined"]:
-        # Objects need not be read again; a table, which has no ETag, is read each time anyway.
-        if all(stored.etag is not None for stored in found):
+        # Objects need not be read again; a table, which has no ETag, is read each time anyway, and
+        # goes on to be judged, and refused, where it has lost most of its rows.
+        read_once = all(stored.etag is not None for stored in found)
+        if read_once:
             record(lake, batch)
-        say(len(_STEPS))
-        return _nothing_new(lake, begun, batch)
+        if read_once or row_rules.is_usual(profile, name, batches, settings.contract):
+            say(len(_STEPS))
+            return _nothing_new(lake, begun, batch)
     say(3)
     documents = folder / "data_docs"
     verdicts = _judge(con, settings.contract, profile, held, latest, batch_id, documents)
@@ -203,7 +206,7 @@ def _accepted(lake: Lake) -> list[dict[str, Any]]:
     """Return the rows of the accepted batches."""
     if not lake.exists(columns.BATCHES):
         return []
-    kept = ["batch_id", "source", "status", "objects", "rows_in", "accepted"]
+    kept = ["batch_id", "source", "status", "objects", "rows_in", "accepted", "started"]
     table = lake.open(columns.BATCHES).to_pyarrow_table(columns=kept)
     return [row for row in table.to_pylist() if row["status"] == ACCEPTED]
 
@@ -233,6 +236,8 @@ def _batch_id(
         digest.update(f"\n{stored.key} {stored.etag}".encode())
     if any(stored.etag is None for stored in found):
         digest.update(profile["fingerprint"].encode())
+        if not profile["accepted"] and not profile["quarantined"]:
+            digest.update(f" of {profile['row_count']}".encode())
     name = plain = digest.hexdigest()[:24]
     # Rows that were taken once, deleted from the lake, and are there again at the source.
     taken, again = {row["batch_id"] for row in batches}, 2

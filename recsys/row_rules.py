@@ -85,8 +85,7 @@ def profile(
     counts = [row["rows_in"] for row in batches if row["source"] == source and row["accepted"]]
     change = None
     if len(counts) >= _BATCHES_TO_COMPARE:
-        usual = median(counts)
-        change = max(figures["row_count"] / usual, usual / figures["row_count"])
+        change = _times(figures["row_count"], median(counts))
     return figures | {
         "rejected_share": figures["rejected"] / figures["row_count"],
         "span_days": figures["span_seconds"] / 86400,
@@ -94,3 +93,22 @@ def profile(
         "user_id_type": quality.ID_TYPES[pulled.user_type],
         "item_id_type": quality.ID_TYPES[pulled.item_type],
     }
+
+
+def is_usual(
+    profile: dict[str, Any], source: str, batches: Sequence[dict[str, Any]], contract: Contract
+) -> bool:
+    """Say whether a source that holds nothing new still has about as many rows as it used to.
+
+    Being as large as the latest batch that was taken is usual too, since that was accepted.
+    """
+    most, change = contract.max_row_count_change, profile["row_count_change"]
+    if change is None or change <= most:
+        return True
+    taken = [row for row in batches if row["source"] == source and row["accepted"]]
+    latest = max(taken, key=lambda row: row["started"])
+    return _times(profile["row_count"], latest["rows_in"]) <= most
+
+
+def _times(count: float, usual: float) -> float:
+    return max(count / usual, usual / count)

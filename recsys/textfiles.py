@@ -20,7 +20,6 @@ from recsys.staging import (
     resolve,
     row_as_json,
     rows_in,
-    same_as_held,
 )
 from sql import literal, load, quote
 
@@ -58,16 +57,13 @@ def pull(
 def _stage(
     con: duckdb.DuckDBPyConnection, names: dict[str, str], held: tuple[str, str] | None
 ) -> Pulled:
-    kinds = con.execute(load("sources/id_types"), {"blanks": BLANKS}).fetchall()[0]
-    # Text has no types: where the lake holds text, digits stay text too.
-    user, item = (
-        "VARCHAR" if held and held[at] == "VARCHAR" else kind for at, kind in enumerate(kinds)
-    )
-    same_as_held((user, item), held)
+    # Text has no types: where the lake holds text, digits stay text too; where it holds integers,
+    # a row whose id is none is rejected, and not the whole batch.
+    user, item = held or con.execute(load("sources/id_types"), {"blanks": BLANKS}).fetchall()[0]
     row_as_json(con, names)
     whole = {"user_is_integer": user == "BIGINT", "item_is_integer": item == "BIGINT"}
     if any(whole.values()):
-        con.execute(load("sources/blank_ids"), {**whole, "blanks": BLANKS})
+        con.execute(load("sources/no_integers"), {**whole, "blanks": BLANKS})
     define_macros(con, user, item, "VARCHAR", "VARCHAR", text=True)
     con.execute(load("sources/stage"))
     con.execute("drop table pulled")

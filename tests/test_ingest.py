@@ -127,6 +127,42 @@ def test_only_the_new_rows_of_a_grown_table_are_taken(
     assert versions(lake) == before, "a row already in quarantine is not put there again"
 
 
+def test_a_table_that_shrank_to_what_is_held_is_refused(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    row = "select i % 7 as user_id, i as item_id, 1767225600 + i as timestamp"
+    file = duck(tmp_path / "s.duckdb", f"create table t as {row} from range(0) t(i)")
+    for night in range(3):
+        duck(file, f"insert into t {row} from range({night * 10}, {300 + night * 10}) t(i)")
+        duck(file, "create or replace table t as select distinct * from t")
+        assert take(lake, settings, file, table="t").status == "accepted"
+    before = versions(lake)
+    duck(file, "delete from t where item_id >= 200")
+    assert take(lake, settings, file, table="t").status == "nothing new"
+    assert versions(lake) == before, "a quiet night commits nothing"
+    duck(file, "delete from t where item_id >= 9")
+    interactions = rows_of(lake, columns.INTERACTIONS)
+    for _ in range(2):
+        with pytest.raises(ContractError, match=r"change of row count .*34\.4"):
+            take(lake, settings, file, table="t")
+    assert rows_of(lake, columns.INTERACTIONS) == interactions
+    statuses = [row["status"] for row in rows_of(lake, columns.BATCHES)]
+    assert sorted(set(statuses)) == ["accepted", "refused"]
+    assert take(lake, lenient(settings), file, table="t").status == "nothing new"
+
+
+def test_an_unchanged_table_is_no_alarm_however_it_grew(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    row = "select 1 as user_id, i as item_id, 1767225600 + i as timestamp"
+    for rows in (10, 12, 3000):
+        file = duck(
+            tmp_path / "s.duckdb", f"create or replace table t as {row} from range({rows}) t(i)"
+        )
+        assert take(lake, settings, file, table="t").status == "accepted"
+    assert take(lake, settings, file, table="t").status == "nothing new"
+
+
 def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -323,6 +359,45 @@ def test_a_source_with_another_id_type_than_the_lake_is_refused(
     with pytest.raises(SourceError, match="user_id of the source holds text, but the lake holds"):
         take(lake, settings, other)
     assert everything(lake) == before
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_stray_id_in_a_text_file_does_not_refuse_the_batch(
+    lake: Lake, settings: Settings, tmp_path: Path, kind: str
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    rows = [*good(18, first=50), ("x7", 1, at(1)), (1, "y 8", at(2)), (None, 3, at(3))]
+    file = tmp_path / f"b.{kind}"
+    if kind == "csv":
+        lines = [f"{'' if user is None else user},{item},{moment}" for user, item, moment in rows]
+        file.write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    else:
+        named = [dict(zip(("user_id", "item_id", "timestamp"), row, strict=True)) for row in rows]
+        file.write_text("\n".join(json.dumps(row, default=str) for row in named))
+    result = take(lake, lenient(settings), file)
+    assert (result.accepted, result.quarantined) == (18, 3)
+    found = lake.open(columns.QUARANTINE).to_pyarrow_table().sort_by("source_row").to_pylist()
+    assert [row["reasons"] for row in found] == [
+        ["user_id is not an integer"],
+        ["item_id is not an integer"],
+        ["user_id is null"],
+    ]
+    assert [json.loads(row["row"])["user_id"] for row in found[::2]] == ["x7", None]
+    assert lake.schema(columns.INTERACTIONS).field("user_id").type == pa.int64()
+    before = versions(lake)
+    assert take(lake, lenient(settings), file).status == "nothing new"
+    assert versions(lake) == before
+
+
+def test_a_text_file_of_text_ids_breaks_the_contract_of_a_lake_of_integers(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    before = rows_of(lake, columns.INTERACTIONS)
+    (tmp_path / "b.csv").write_text("user_id,item_id,timestamp\nx,2,2026-01-01\ny,3,2026-01-01\n")
+    with pytest.raises(ContractError, match="user_id is not an integer: 2"):
+        take(lake, settings, tmp_path / "b.csv")
+    assert rows_of(lake, columns.INTERACTIONS) == before
 
 
 def test_csv_digits_stay_text_where_the_lake_holds_text(

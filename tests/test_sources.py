@@ -117,6 +117,36 @@ def test_dates_and_fractions_of_a_second(pull: Puller, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "given", ["20240229", "20240229::double", "20240229.0::decimal(12, 1)", "' 20240229 '"]
+)
+def test_eight_digits_are_a_date(pull: Puller, tmp_path: Path, given: str) -> None:
+    made = f"create table t as select 1 as user_id, 2 as item_id, {given} as timestamp"
+    file = duck(tmp_path / "s.duckdb", made)
+    assert pull(file, table="t")[0][2] == datetime(2024, 2, 29, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("kind", ["bigint", "varchar"])
+def test_eight_digits_that_are_no_day_are_not_the_summer_of_1970(
+    pull: Puller, tmp_path: Path, kind: str
+) -> None:
+    given = [19000101, 21001231, 18991231, 86400, 20230229, 20241301]
+    rows = ", ".join(f"(1, 2, {number}::{kind})" for number in given)
+    made = f"create table t as from (values {rows}) t(user_id, item_id, timestamp)"
+    assert [row[2] for row in pull(duck(tmp_path / "s.duckdb", made), table="t")] == [
+        datetime(1900, 1, 1, tzinfo=UTC),
+        datetime(2100, 12, 31, tzinfo=UTC),
+        datetime(1970, 8, 8, 19, 20, 31, tzinfo=UTC),
+        datetime(1970, 1, 2, tzinfo=UTC),
+        None,
+        None,
+    ]
+    pull.con.execute("update staged set source_row = rowid + 1")
+    reasons = pull.reasons()
+    assert reasons.pop(2) == ["timestamp is in the future"]
+    assert reasons == {5: ["timestamp is unparsable"], 6: ["timestamp is unparsable"]}
+
+
 def test_what_is_no_moment_is_unparsable_and_not_null(pull: Puller, tmp_path: Path) -> None:
     wrong = ["soon", "2026-13-01", "infinity", "nan", "1e300", "2026-01-02 25:00:00", ""]
     lines = [json.dumps({"user_id": 1, "item_id": 2, "timestamp": given}) for given in wrong]

@@ -1,4 +1,5 @@
--- ISO dates and times (without an offset: UTC), or epoch seconds, ms, us or ns by magnitude.
+-- ISO dates and times (without an offset: UTC), or what a number says: a date
+-- as YYYYMMDD, or epoch seconds, ms, us or ns by magnitude.
 create or replace temp macro as_moment(given) as coalesce(
     case
         when isfinite(try_cast(trim(given) as timestamptz))
