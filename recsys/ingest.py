@@ -124,8 +124,9 @@ def _ingest(
     pulled = sources.pull(con, source, found, paths, held)
     if not pulled.rows:
         raise SourceError(
-            f"{name} is empty: {', '.join(stored.key for stored in found[:5])} holds no "
-            "row; if that is as it should be, leave it out of the source"
+            f"{name} is empty and was refused: {', '.join(stored.key for stored in found[:5])} "
+            "holds 0 rows, the limit is at least 1; if that is as it should be, leave it out of "
+            "the source"
         )
     say(2)
     latest = now + settings.contract.max_future
