@@ -121,13 +121,17 @@ def _ingest(
     say(1)
     paths = sources.fetch(found, folder / "objects", settings.s3)
     held = _held_types(lake)
-    pulled = sources.pull(con, source, found, paths, held)
-    if not pulled.rows:
-        raise SourceError(
-            f"{name} is empty and was refused: {', '.join(stored.key for stored in found[:5])} "
-            "holds 0 rows, the limit is at least 1; if that is as it should be, leave it out of "
-            "the source"
-        )
+    try:
+        pulled = sources.pull(con, source, found, paths, held)
+        if not pulled.rows:
+            raise SourceError(
+                f"{name} is empty and was refused: {', '.join(each.key for each in found[:5])} "
+                "holds 0 rows, the limit is at least 1; if that is as it should be, leave it out "
+                "of the source"
+            )
+    except SourceError as error:
+        _keep_refusal(lake, name, error, now)
+        raise
     say(2)
     latest = now + settings.contract.max_future
     row_rules.check(con, lake, name, settings.contract, latest, compare=held is not None)
@@ -286,6 +290,27 @@ def _judge(
 
 
 # --- what is written, in this order
+
+
+def _keep_refusal(lake: Lake, name: str, error: SourceError, now: datetime) -> None:
+    """Keep in `quality_results` why a source was refused before it was a batch to be judged.
+
+    A lake that has no tables yet has nowhere to keep it.
+    """
+    if not lake.exists(columns.INTERACTIONS):
+        return
+    row = {
+        "subject": name,
+        "suite": "source",
+        "rule": "can be read, has its columns and is not empty",
+        "status": "failed",
+        "observed": str(error),
+        "threshold": "at least 1 row of the mapped columns",
+        "checked_at": now,
+    }
+    table = pa.Table.from_pylist([row], schema=lake.schema(columns.QUALITY_RESULTS))
+    where = f"subject = {literal(name)} and suite = 'source'"
+    lake.replace(columns.QUALITY_RESULTS, table, where=where)
 
 
 def _write_verdicts(

@@ -358,7 +358,11 @@ def test_a_source_with_another_id_type_than_the_lake_is_refused(
     before = everything(lake)
     with pytest.raises(SourceError, match="user_id of the source holds text, but the lake holds"):
         take(lake, settings, other)
-    assert everything(lake) == before
+    after = everything(lake)
+    (said,) = [row for row in after["quality_results"] if row not in before["quality_results"]]
+    assert (said["suite"], said["status"]) == ("source", "failed")
+    after["quality_results"].remove(said)
+    assert after == before
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -706,3 +710,29 @@ def test_items_need_a_source_a_lake_and_known_columns(
         ingest_items(lake, settings, source)
     with pytest.raises(ConfigurationError, match="'colour'"):
         ingest_items(lake, settings, ItemSource(uri="x.csv", columns={"colour": "c"}))
+
+
+def test_why_a_source_could_not_be_a_batch_is_kept_for_sql(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    shop = duck(
+        tmp_path / "shop.duckdb",
+        "create table events as select 1::bigint as user_id, 2::bigint as item_id, "
+        "timestamp '2026-01-01' as timestamp",
+    )
+    take(lake, settings, shop, table="events")
+    before = versions(lake)
+    with duckdb.connect(str(shop)) as con:
+        con.execute("delete from events")
+    for _ in range(2):
+        with pytest.raises(SourceError, match="holds 0 rows, the limit is at least 1"):
+            take(lake, settings, shop, table="events")
+    with duckdb.connect(str(shop)) as con:
+        con.execute("alter table events rename column item_id to sku")
+    with pytest.raises(SourceError, match="item_id"):
+        take(lake, settings, shop, table="events")
+    kept = [row for row in rows_of(lake, "quality_results") if row["suite"] == "source"]
+    assert [row["status"] for row in kept] == ["failed"], "the newest, once"
+    assert "item_id" in kept[0]["observed"]
+    after = versions(lake)
+    assert {name for name in after if after[name] != before[name]} == {"quality_results"}
