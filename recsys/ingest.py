@@ -96,7 +96,6 @@ def ingest(
         )
     now = (now or datetime.now(UTC)).astimezone(UTC)
     with tempfile.TemporaryDirectory(prefix="recsys-ingest-") as folder, connect(settings) as con:
-        con.execute(f"set temp_directory = {literal(folder + '/spill')}")
         return _ingest(lake, settings, source, con, Path(folder), partial(_say, progress), now)
 
 

@@ -56,7 +56,6 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
             )
     schema = lake.schema(columns.ITEMS)
     with tempfile.TemporaryDirectory(prefix="recsys-items-") as folder, connect(settings) as con:
-        con.execute(f"set temp_directory = {literal(folder + '/spill')}")
         found = sources.find(items, settings.s3)
         paths = sources.fetch(found, Path(folder) / "objects", settings.s3)
         held = DUCKDB[schema.field(columns.ITEM_ID).type]

@@ -22,7 +22,7 @@ def recover(lake: Lake) -> None:
     if not lake.exists(columns.INTERACTIONS):
         return
     schema = lake.schema(columns.INTERACTIONS)
-    # The tables are made one after the other, this one first.
+    # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
     kept = ["batch_id", "status", "interactions_version"]
     batches = lake.open(columns.BATCHES).to_pyarrow_table(columns=kept).to_pylist()

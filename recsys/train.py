@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.protocol import Scorer as Ranks
     from recsys.evaluation.protocol import Split
     from recsys.lake import Lake
-    from recsys.registry import Status
+    from recsys.registry import Model, Status
     from recsys.sequences import Packed
     from recsys.settings import Settings
 
@@ -100,7 +100,7 @@ def train(
     }
     model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
     standing = registry.find(lake, model_id)
-    if standing and _loads(lake, standing, settings):
+    if standing and _load(lake, standing, settings):
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with connect(settings) as con:
@@ -129,10 +129,10 @@ def train(
     metrics = _both(scorer, split)
     baselines = {"popularity": _both(popularity, split)}
     serving = registry.champion(lake)
-    if serving and _loads(lake, serving, settings):
+    if serving and (model := _load(lake, serving, settings)):
         baselines["champion"] = {
             "model_id": serving["model_id"],
-            **_champion(lake, serving, packed, split, settings),
+            **_champion(model, packed, split, settings),
         }
     status, why = _judge(metrics, baselines, asked.tolerance)
     row = {
@@ -165,14 +165,13 @@ def train(
     return _result(row, is_new=True, seconds=row["seconds"])
 
 
-def _loads(lake: Lake, row: dict[str, Any], settings: Settings) -> bool:
-    """Say whether a model's files are whole; one whose aren't can neither serve nor be judged."""
+def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:
+    """Return a model, or None where its files aren't whole: it can't serve and can't be judged."""
     try:
-        registry.load(lake, row, settings.device)
+        return registry.load(lake, row, settings.device)
     except LakeError as error:
         _log.warning("%s", error)
-        return False
-    return True
+        return None
 
 
 def _both(scorer: Ranks, split: Split) -> dict[str, Any]:
@@ -182,11 +181,8 @@ def _both(scorer: Ranks, split: Split) -> dict[str, Any]:
     }
 
 
-def _champion(
-    lake: Lake, serving: dict[str, Any], packed: Packed, split: Split, settings: Settings
-) -> dict[str, Any]:
+def _champion(model: Model, packed: Packed, split: Split, settings: Settings) -> dict[str, Any]:
     """Evaluate the champion on the same users; an item that it doesn't know is a miss."""
-    model = registry.load(lake, serving, settings.device)
     place = pc.index_in(packed.items, model.items).fill_null(-1).to_numpy()
     index = np.concatenate([[0], place + 1]).astype(np.int32)
     scorer = Scorer(model.recommender, seed=settings.recommending.seed, runtime=settings.runtime())
