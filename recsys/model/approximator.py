@@ -102,21 +102,47 @@ class Block(nn.Module):
         self.wider = nn.Linear(config.width, 4 * config.width)
         self.narrower = nn.Linear(4 * config.width, config.width)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values (B, H, J, F) of x (B, J, D)."""
-        query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
-        return _split(query, self.heads), _split(key, self.heads), _split(value, self.heads)
+    def keys_values(self, normed: Tensor) -> KeysValues:
+        """Return keys and values (B, H, J, F) of normalised positions (B, J, D)."""
+        width = normed.shape[-1]
+        layer = self.query_key_value
+        both = F.linear(normed, layer.weight[width:], layer.bias[width:])
+        key, value = both.chunk(2, dim=-1)
+        return _split(key, self.heads), _split(value, self.heads)
 
-    def mix(
+    def forward(
         self,
         x: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
         bias: Tensor,
-        generator: torch.Generator | None,
+        generator: torch.Generator | None = None,
+        past: KeysValues | None = None,
+        only: Tensor | None = None,
     ) -> Tensor:
-        """Attend from x (B, J, D) over L keys, then feed forward; bias fits (B, H, J, L)."""
+        """Return (B, J, D) from x (B, J, D): attend over L keys, then feed forward.
+
+        Args:
+            x: the positions whose keys are attended to, after those of ``past``.
+            bias: added to attention scores; fits (B, H, J, L).
+            generator: of dropout; None in inference.
+            past: keys and values of positions before x.
+            only: (B,) position of x that is asked for; None for all. J is 1 then.
+        """
+        normed = self.norm_attention(x)
+        if only is None:
+            query, key, value = self.query_key_value(normed).chunk(3, dim=-1)
+            key, value = _split(key, self.heads), _split(value, self.heads)
+        else:
+            key, value = self.keys_values(normed)
+            x, normed = at_position(x, only), at_position(normed, only)
+            if bias.shape[2] > 1:
+                bias = at_position(bias.expand(len(x), -1, -1, -1).transpose(1, 2), only)
+                bias = bias.transpose(1, 2)  # (B, H, 1, L)
+            layer, width = self.query_key_value, x.shape[-1]
+            query = F.linear(normed, layer.weight[:width], layer.bias[:width])
+        if past is not None:
+            key = torch.cat([past[0], key], dim=2)
+            value = torch.cat([past[1], value], dim=2)
+        query = _split(query, self.heads)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, J, L)
         attention = (scores + bias).softmax(-1).to(value.dtype)
         x = x + dropout(self.out(_join(attention @ value)), self.share, generator)
@@ -138,6 +164,7 @@ class Transformer(nn.Module):
         bias: Tensor,
         generator: torch.Generator | None = None,
         past: list[KeysValues] | None = None,
+        only: Tensor | None = None,
     ) -> Tensor:
         """Return (B, J, D) from x (B, J, D).
 
@@ -146,28 +173,27 @@ class Transformer(nn.Module):
             bias: added to attention scores, -inf where a key is hidden; fits (B, H, J, L).
             generator: of dropout; None in inference.
             past: each block's keys and values of positions before x, as ``context`` returned them.
+            only: (B,) position that is asked for, J is 1 then; the last block computes no other.
         """
-        for at, block in enumerate(self._chain()):
-            query, key, value = block.project(x)
-            if past is not None:
-                key = torch.cat([past[at][0], key], dim=2)
-                value = torch.cat([past[at][1], value], dim=2)
-            x = block.mix(x, query, key, value, bias, generator)
+        for at, block in enumerate(self.blocks):
+            last = at == len(self.blocks) - 1
+            x = block(x, bias, generator, past[at] if past else None, only if last else None)
         normed: Tensor = self.norm(x)
         return normed
-
-    def _chain(self) -> list[Block]:
-        return cast("list[Block]", list(self.blocks))  # ModuleList forgets what it holds
 
     def context(self, x: Tensor, bias: Tensor) -> list[KeysValues]:
         """Return each block's keys and values of x (B, L, D), for positions that come after."""
         past = []
-        for block in self._chain():
-            query, key, value = block.project(x)
-            past.append((key, value))
+        for block in cast("list[Block]", list(self.blocks)):  # ModuleList forgets what it holds
+            past.append(block.keys_values(block.norm_attention(x)))
             if len(past) < len(self.blocks):
-                x = block.mix(x, query, key, value, bias, None)
+                x = block(x, bias)
         return past
+
+
+def at_position(x: Tensor, position: Tensor) -> Tensor:
+    """Return (B, 1, D): one position (B,) of each row of x (B, L, D)."""
+    return x[torch.arange(len(x), device=x.device), position].unsqueeze(1)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

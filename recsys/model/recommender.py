@@ -15,6 +15,7 @@ from recsys.model.approximator import (
     Additive,
     CrossAttention,
     Transformer,
+    at_position,
     dropout,
 )
 from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
@@ -123,12 +124,13 @@ class Recommender(nn.Module):
         )
         visible = self._visible(items)
         z = self.approximator(history, weight * signal, history, visible)
-        hidden = self.transformer(z, self._bias(visible), generator)
         if self.causal:
             held = targets > 0
-            hidden, targets = hidden[held], targets[held]
+            hidden = self.transformer(z, self._bias(visible), generator)[held]
+            targets = targets[held]
         else:
-            hidden = _last(hidden, items)
+            newest = (items > 0).sum(1) - 1
+            hidden = self.transformer(z, self._bias(visible), generator, only=newest).squeeze(1)
         return cross_entropy(hidden, self.items.weight[1:], targets - 1)
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
@@ -157,12 +159,13 @@ class Recommender(nn.Module):
         weight = draws.weight[offsets]
         visible = self._visible(items)
         bias = self._bias(visible)
+        newest = (items > 0).sum(1) - 1
         steps = self.step()
 
         def approximate(x: Tensor, step: int) -> Tensor:
             signal = weight * (x + steps[step]).unsqueeze(1)  # (B, L, D)
             z = self.approximator(history, signal, history, visible)
-            return _last(self.transformer(z, bias), items).float()
+            return self.transformer(z, bias, only=newest).squeeze(1).float()
 
         return approximate
 
@@ -175,12 +178,15 @@ class Recommender(nn.Module):
         offsets = _offsets_from_right(items)
         history = self._embed(items, offsets, None)
         steps = self.step()
-        own = _last(history, items).unsqueeze(1)  # (B, 1, D)
-        known = torch.roll(items, -1, dims=1)
-        noised = self.diffusion.q_sample(
-            self.items(known), draws.known_step[offsets], draws.known_noise[offsets]
+        own = at_position(history, (items > 0).sum(1) - 1)  # (B, 1, D)
+        # lambda * (x_s + d_s) of a known next item e is kept * e + added, by position.
+        kept = self.diffusion.alpha_bar[draws.known_step].unsqueeze(-1)  # (L, 1)
+        added = draws.weight * ((1 - kept).sqrt() * draws.known_noise + steps[draws.known_step])
+        signal = torch.addcmul(
+            F.embedding(offsets, added),
+            F.embedding(offsets, draws.weight * kept.sqrt()),
+            self.items(torch.roll(items, -1, dims=1)),
         )
-        signal = draws.weight[offsets] * (noised + steps[draws.known_step[offsets]])
         visible = self._visible(items)
         z = self.approximator(history, signal, history, visible)
         past = self.transformer.context(z, self._bias(visible))
@@ -245,12 +251,6 @@ def _offsets_from_right(items: Tensor) -> Tensor:
     lengths = (items > 0).sum(1, keepdim=True)
     at = torch.arange(items.shape[1], device=items.device)
     return (lengths - 1 - at).clamp(min=0)
-
-
-def _last(x: Tensor, items: Tensor) -> Tensor:
-    """Return (B, D), the position of each row's newest item in x (B, L, D)."""
-    at = (items > 0).sum(1) - 1
-    return x[torch.arange(len(x), device=x.device), at]
 
 
 def _as_bias(visible: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from recsys.errors import ConfigurationError, GateError
+from recsys.model.ranking import best_items
 from recsys.model.recommender import Draws
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from recsys.model.recommender import Recommender
     from recsys.sequences import Histories
 
-_TOKENS = 4096
+_TOKENS, _TOKENS_CUDA = 4096, 262_144
 _ROWS = 16
+_ENCODED = 16_384
+_CELLS, _CELLS_CUDA = 2_000_000, 256_000_000
 _TELL_SECONDS = 0.3
-_CELLS = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,8 @@ class Scorer:
     seed: int = 0
     runtime: Runtime = field(default_factory=Runtime)
 
-    def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield (R,) rows of users and their (R, V + 1) scores, in any order of users.
-
-        Users without a history are left out: the model has nothing to say about them. Column 0
-        is -inf.
+    def encode(self, histories: Histories) -> Tensor:
+        """Return the predicted targets x_0 (B, D), float32; zeros for users without a history.
 
         Raises:
             GateError: the model has or gives a number that is not finite.
@@ -77,16 +76,38 @@ class Scorer:
         if not bool(torch.isfinite(model.items.weight).all()):
             raise GateError("the model has item embeddings that are not finite; train it again")
         draws = Draws.of(config, steps, self.seed, device)
-        for rows, items in _micro_batches(histories, config.max_length, model.n_items):
-            with torch.no_grad(), self.runtime.engaged():
+        predicted = torch.zeros(len(histories), config.width, device=device)
+        tokens = _TOKENS if device.type == "cpu" else _TOKENS_CUDA
+        with torch.no_grad(), self.runtime.engaged():
+            for rows, items in _micro_batches(histories, config.max_length, tokens):
                 x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)
-                if not bool(torch.isfinite(x_0).all()):
-                    raise GateError(
-                        f"the model predicts numbers that are not finite, for {len(rows)} users "
-                        "of this batch or some of them; train it again"
-                    )
-                scores = model.logits(x_0)[: len(rows)]
-            yield rows, scores
+                predicted[torch.from_numpy(rows).to(device)] = x_0[: len(rows)]
+        if not bool(torch.isfinite(predicted).all()):
+            raise GateError(
+                f"the model predicts numbers that are not finite, for {len(histories)} users "
+                "of this batch or some of them; train it again"
+            )
+        return predicted
+
+    def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield (R,) rows of users and their (R, V + 1) scores.
+
+        Users without a history are left out: the model has nothing to say about them. Column 0
+        is -inf.
+
+        Raises:
+            GateError: the model has or gives a number that is not finite.
+        """
+        cells = _CELLS if self.runtime.torch_device.type == "cpu" else _CELLS_CUDA
+        size = max(64, cells // (self.model.n_items + 1))
+        known = np.flatnonzero(histories.lengths)
+        for start in range(0, len(known), _ENCODED):
+            users = known[start : start + _ENCODED]
+            predicted = self.encode(histories[users])
+            for at in range(0, len(users), size):
+                with torch.no_grad(), self.runtime.engaged():
+                    scored = self.model.logits(predicted[at : at + size])
+                yield users[at : at + size], scored
 
 
 def scores(
@@ -151,21 +172,26 @@ def top_k(
                 f"eligible has shape {eligible.shape}; it must be ({model.n_items + 1},)"
             )
         barred = torch.from_numpy(~eligible).to(scorer.runtime.torch_device)
-    told = 0.0
+    wanted, told = min(k, model.n_items), 0.0
+    device = scorer.runtime.torch_device
+    # Users are encoded by many, so that nearly all micro-batches are full, and listed by block.
+    encoded = -(-_ENCODED // block) * block
     for start in range(0, len(histories), block):
+        if start % encoded == 0:
+            predicted = scorer.encode(histories[start : start + encoded])
         users = histories[start : start + block]
+        known = np.flatnonzero(users.lengths)
+        seen = None
+        if exclude_seen:
+            row, item = users[known].flat()
+            seen = torch.from_numpy(row).to(device), torch.from_numpy(item).long().to(device)
+        rows = torch.from_numpy(start % encoded + known).to(device)
+        with torch.no_grad(), scorer.runtime.engaged():
+            best, index = best_items(predicted[rows], model.items.weight, wanted, seen, barred)
+        index.masked_fill_(best == -torch.inf, 0)
         items = np.zeros((len(users), k), dtype=np.int32)
         kept = np.full((len(users), k), -np.inf, dtype=np.float32)
-        for rows, scored in scorer(users):
-            if exclude_seen:
-                seen_row, seen_item = users[rows].flat()
-                scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
-            if barred is not None:
-                scored.masked_fill_(barred, -torch.inf)
-            best, at = best_first(scored, min(k, model.n_items))
-            width = best.shape[1]
-            kept[rows, :width] = best.cpu().numpy()
-            items[rows, :width] = at.masked_fill_(best == -torch.inf, 0).cpu().numpy()
+        items[known, :wanted], kept[known, :wanted] = index.cpu().numpy(), best.cpu().numpy()
         yield TopK(start, items, kept)
         done = start + len(users)
         if done == len(histories) or time.monotonic() - told > _TELL_SECONDS:
@@ -173,21 +199,8 @@ def top_k(
             progress("scoring", done, len(histories))
 
 
-def best_first(scored: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k best scores (B, k) and their columns, ties by lower column."""
-    best, at = scored.topk(k, dim=1)
-    # topk takes any of those that tie for the last place: such rows are sorted in full.
-    tied = ((scored >= best[:, -1:]).sum(1) > k) & (best[:, -1] > -torch.inf)
-    if bool(tied.any()):
-        ordered, columns = scored[tied].sort(dim=1, descending=True, stable=True)
-        best[tied], at[tied] = ordered[:, :k], columns[:, :k]
-    at, order = at.sort(dim=1)
-    best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best, at.gather(1, order)
-
-
 def _micro_batches(
-    histories: Histories, max_length: int, n_items: int
+    histories: Histories, max_length: int, tokens: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield (R,) rows and (R', L) items, R' >= R, users of like length together.
 
@@ -199,7 +212,7 @@ def _micro_batches(
     widths = _width(lengths)
     for width in np.unique(widths[lengths > 0]).tolist():
         rows = np.flatnonzero((widths == width) & (lengths > 0))
-        size = max(_ROWS, min(_TOKENS // width, _CELLS // (n_items + 1)) // _ROWS * _ROWS)
+        size = max(_ROWS, tokens // width // _ROWS * _ROWS)
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             filled = np.concatenate([part, np.full(size - len(part), part[0])])

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from recsys.errors import ConfigurationError, GateError
+from recsys.model import ranking
 from recsys.model.config import ModelConfig
 from recsys.model.presets import PRESETS
+from recsys.model.ranking import best_items
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import best_first, scores, top_k
+from recsys.model.scoring import scores, top_k
 from recsys.sequences import Histories
 from tests.worlds import pack, small, successor_world
 
@@ -135,16 +137,38 @@ def test_only_the_newest_items_are_read_but_all_seen_ones_are_masked() -> None:
 
 
 def test_ties_go_to_the_lower_item() -> None:
-    tied = torch.zeros(2, 100)
-    tied[1, 60:] = 1
-    best, at = best_first(tied.clone(), 5)
+    weight = torch.zeros(101, 2)
+    weight[60:, 1] = 1
+    best, at = best_items(torch.eye(2), weight, 5)
     assert best.tolist() == [[0] * 5, [1] * 5]
-    assert at.tolist() == [[0, 1, 2, 3, 4], [60, 61, 62, 63, 64]]
+    assert at.tolist() == [[1, 2, 3, 4, 5], [60, 61, 62, 63, 64]]
     model = untrained(n_items=100)
     with torch.no_grad():
         model.items.weight[1:] = model.items.weight[1]
     items, _ = lists(model, pack([[7, 50]]), k=5)
     assert items[0].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Small whole numbers, so that ties abound, within chunks and across them.
+    predicted = torch.randint(-2, 3, (300, 4), generator=generator).float()
+    weight = torch.randint(-2, 3, (1001, 4), generator=generator).float()
+    row, item = (
+        torch.randint(0, high, (2000,), generator=generator).sort().values for high in (300, 1001)
+    )
+    item = item[torch.randperm(2000, generator=generator)].clamp(min=1)
+    barred = torch.rand(1001, generator=generator) < 0.3
+    full = predicted @ weight.T
+    full[row, item] = -torch.inf
+    full[:, barred] = -torch.inf
+    full[:, 0] = -torch.inf
+    scored, order = full.sort(dim=1, descending=True, stable=True)
+    for size in (7, 64, 1000, 16_384):
+        monkeypatch.setattr(ranking, "_ITEMS", size)
+        best, at = best_items(predicted, weight, 25, (row, item), barred)
+        assert torch.equal(best, scored[:, :25])
+        assert torch.equal(at, order[:, :25])
 
 
 @pytest.mark.parametrize("where", ["items.weight", "norm_items.weight"])
