@@ -110,11 +110,14 @@ def ranks(
 
 def _rank(scored: Tensor, target: Tensor) -> NDArray[np.int64]:
     own = scored.gather(1, target.unsqueeze(1))  # (R, 1)
-    better = (scored > own).sum(1)
-    if bool((tied := (scored == own).sum(1) > 1).any()):
+    # Comparing into floats and adding those is ten times faster on the CPU than adding booleans.
+    compared = torch.empty_like(scored)
+    better = torch.gt(scored, own, out=compared).sum(1)
+    if bool((tied := torch.eq(scored, own, out=compared).sum(1) > 1).any()):
         before = torch.arange(scored.shape[1], device=scored.device) < target[tied].unsqueeze(1)
         better[tied] += ((scored[tied] == own[tied]) & before).sum(1)
-    rank = torch.where((own.squeeze(1) == -torch.inf) | (target == 0), UNRANKED, better + 1)
+    rank = better.long() + 1
+    rank[(own.squeeze(1) == -torch.inf) | (target == 0)] = UNRANKED
     found: NDArray[np.int64] = rank.cpu().numpy()
     return found
 

@@ -93,6 +93,8 @@ class TrainingConfig:
         clip_norm: largest norm of the gradient; 0 leaves it alone.
         validate_every: epochs from one validation to the next.
         patience: validations in a row without a new best before training stops.
+        negatives: sampled items that a step's softmax runs over, with logQ correction; 0 is the
+            whole catalogue, which is better wherever it is affordable: below a million items.
     """
 
     epochs: int = 100
@@ -107,6 +109,7 @@ class TrainingConfig:
     clip_norm: float = 0.0
     validate_every: int = 1
     patience: int = 5
+    negatives: int = 0
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -114,7 +117,8 @@ class TrainingConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("validate_every", "patience"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
-        _require(self, "warmup", self.warmup >= 0, "0 or more")
+        for name in ("warmup", "negatives"):
+            _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "learning_rate", 0 < self.learning_rate < 100, "above 0 and below 100")
         _require(self, "weight_decay", 0 <= self.weight_decay < 100, "0 or more and below 100")
         _require(self, "clip_norm", 0 <= self.clip_norm < 1e9, "0 or more")

@@ -19,7 +19,7 @@ from recsys.model.approximator import (
     dropout,
 )
 from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
-from recsys.model.loss import cross_entropy
+from recsys.model.loss import cross_entropy, sampled_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,13 @@ class Recommender(nn.Module):
         """Whether every position predicts its own next item."""
         return self.config.objective == "causal"
 
-    def loss(self, items: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(
+        self,
+        items: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        negatives: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Return the mean cross-entropy over targets (Eq. 24-25).
 
         Args:
@@ -102,6 +108,8 @@ class Recommender(nn.Module):
             targets: (B, L) int64, the next item at every position (causal), or (B,), the item
                 after the last (prefix); 0 where there is none.
             generator: of all noise and dropout, on the items' device.
+            negatives: (S,) int64 items, counted from 0, that stand for the catalogue, and the log
+                of how often each was expected to be drawn; the whole catalogue is scored when None.
 
         For ``causal``, position i carries the noised embedding of item i + 1, which lies in the
         history of every later position, so nothing leaks. Each position has a step of its own.
@@ -131,6 +139,8 @@ class Recommender(nn.Module):
         else:
             newest = (items > 0).sum(1) - 1
             hidden = self.transformer(z, self._bias(visible), generator, only=newest).squeeze(1)
+        if negatives is not None:
+            return sampled_cross_entropy(hidden, self.items.weight[1:], targets - 1, *negatives)
         return cross_entropy(hidden, self.items.weight[1:], targets - 1)
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
@@ -165,7 +175,8 @@ class Recommender(nn.Module):
         def approximate(x: Tensor, step: int) -> Tensor:
             signal = weight * (x + steps[step]).unsqueeze(1)  # (B, L, D)
             z = self.approximator(history, signal, history, visible)
-            return self.transformer(z, bias, only=newest).squeeze(1).float()
+            x_0: Tensor = self.transformer(z, bias, only=newest).squeeze(1)
+            return x_0.float()
 
         return approximate
 

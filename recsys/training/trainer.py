@@ -13,6 +13,7 @@ from recsys.errors import ConfigurationError, GateError
 from recsys.model.recommender import Recommender
 from recsys.progress import Progress, silent
 from recsys.training.batches import batches, plan, training_rows
+from recsys.training.negatives import Negatives
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,9 @@ def fit(
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
+    negatives = None
+    if config.negatives:
+        negatives = Negatives.of(train, n_items, config.negatives, device)
     per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
 
     log: list[dict[str, Any]] = []
@@ -108,6 +112,7 @@ def fit(
                     items.to(device, non_blocking=True),
                     targets.to(device, non_blocking=True),
                     generator,
+                    negatives.draw(generator) if negatives else None,
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
             if config.clip_norm:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from recsys.errors import ConfigurationError
 from recsys.model.approximator import CrossAttention, dropout
 from recsys.model.config import ModelConfig
-from recsys.model.loss import cross_entropy
+from recsys.model.loss import cross_entropy, sampled_cross_entropy
 from recsys.model.presets import PRESETS
 from recsys.model.recommender import Draws, Recommender
-from tests.worlds import small
+from recsys.training.negatives import Negatives
+from tests.worlds import pack, small
 
 VARIANTS = [
     (objective, approximator, positions)
@@ -172,10 +174,11 @@ def test_padding_is_never_scored_and_never_learns() -> None:
     assert after.item() == pytest.approx(before.item(), rel=1e-5)
 
 
-def test_cross_entropy_and_its_gradients_are_the_textbook_ones() -> None:
+@pytest.mark.parametrize("n_items", [9000, 40_000])
+def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> None:
     hidden = torch.randn(700, 8, generator=generator()).requires_grad_()
-    weight = torch.randn(9000, 8, generator=generator(1)).requires_grad_()
-    target = torch.randint(0, 9000, (700,), generator=generator(2))
+    weight = torch.randn(n_items, 8, generator=generator(1)).requires_grad_()
+    target = torch.randint(0, n_items, (700,), generator=generator(2))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, target)
     wanted = torch.autograd.grad(expected, (hidden, weight))
     found = cross_entropy(hidden, weight, target)
@@ -183,6 +186,22 @@ def test_cross_entropy_and_its_gradients_are_the_textbook_ones() -> None:
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for one, other in zip(got, wanted, strict=True):
         assert torch.allclose(one, 3 * other, atol=1e-6)
+
+
+def test_sampled_cross_entropy_estimates_the_full_one() -> None:
+    n_items = 500
+    hidden = torch.randn(40, 8, generator=generator()).requires_grad_()
+    weight = torch.randn(n_items, 8, generator=generator(1)).requires_grad_()
+    target = torch.randint(0, n_items, (40,), generator=generator(2))
+    full = torch.nn.functional.cross_entropy(hidden @ weight.T, target)
+    wanted = torch.autograd.grad(full, (hidden, weight))
+    skewed = pack([np.minimum(np.arange(1, 5000) % 977, n_items - 1) + 1])
+    negatives = Negatives.of(skewed, n_items, 100_000, torch.device("cpu"))
+    sampled = sampled_cross_entropy(hidden, weight, target, *negatives.draw(generator(3)))
+    got = torch.autograd.grad(sampled, (hidden, weight))
+    assert sampled.item() == pytest.approx(full.item(), rel=0.01)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.linalg.vector_norm(one - other) < 0.05 * torch.linalg.vector_norm(other)
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:

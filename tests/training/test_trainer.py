@@ -41,6 +41,16 @@ def test_every_preset_finds_the_rule_of_a_known_world(preset: str) -> None:
     assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
 
 
+def test_sampled_negatives_find_the_rule_too() -> None:
+    world = successor_world(users=300)
+    chosen = small("best", max_length=12, learning_rate=3e-3, negatives=12)
+    fitted = fit(
+        world.histories, world.n_items, chosen, seed=0, runtime=CPU, validate=None, epochs=40
+    )
+    (found,) = top_k(fitted.model, world.histories, 5, runtime=CPU)
+    assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
+
+
 @pytest.mark.parametrize("preset", ["best", "diffurecsys"])
 def test_one_seed_gives_one_model_and_one_list(preset: str) -> None:
     torch.manual_seed(5)
