@@ -144,7 +144,7 @@ class Block(nn.Module):
             value = torch.cat([past[1], value], dim=2)
         query = _split(query, self.heads)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, J, L)
-        attention = (scores + bias).softmax(-1).to(value.dtype)
+        attention = (scores + bias.to(scores.dtype)).softmax(-1)
         x = x + dropout(self.out(_join(attention @ value)), self.share, generator)
         fed: Tensor = self.narrower(self.activation(self.wider(self.norm_feed(x))))
         return x + dropout(fed, self.share, generator)

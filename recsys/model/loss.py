@@ -14,50 +14,61 @@ _SMALLEST = torch.finfo(torch.float32).tiny
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Summed loss and both its gradients in one pass; backward only scales them."""
+    """Mean loss and both its gradients in one pass; backward only scales them."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, bf16: bool) -> Tensor:
         dtype = torch.bfloat16 if bf16 else torch.float32
         swept = _by_rows if len(weight) <= _MANY_ITEMS else _by_items
         cells = _CELLS if hidden.device.type == "cpu" else _CELLS_CUDA
-        loss, grad_hidden, grad_weight = swept(hidden.to(dtype), weight.to(dtype), target, cells)
-        ctx.save_for_backward(grad_hidden.to(hidden.dtype), grad_weight)
-        ctx.rows = len(hidden)
-        return loss / len(hidden)
+        grad_hidden = torch.zeros_like(hidden)
+        grad_weight = torch.zeros_like(weight)
+        low = hidden.to(dtype), weight[1:].to(dtype)
+        loss = swept(*low, target - 1, grad_hidden, grad_weight[1:], cells).mean()
+        grad_hidden.sub_(weight[target], alpha=1 / len(hidden))
+        grad_weight.index_add_(0, target, hidden, alpha=-1 / len(hidden))
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grads[0] / ctx.rows
-        return grad_hidden * scale, grad_weight * scale, None, None
+        return grad_hidden * grads[0], grad_weight * grads[0], None, None
 
 
 def _by_rows(
-    hidden: Tensor, weight: Tensor, target: Tensor, cells: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Take some rows at a time, whole: the softmax is one fused pass over a chunk in cache."""
-    grad_hidden = torch.empty_like(hidden, dtype=torch.float32)
-    grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-    loss = torch.zeros((), device=hidden.device)
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    grad_hidden: Tensor,
+    grad_weight: Tensor,
+    cells: int,
+) -> Tensor:
+    """Return each row's loss (N,); add the gradients of the mean of its log-sum-exp.
+
+    Some rows at a time, whole: the softmax is one fused pass over a chunk that stays in cache.
+    """
     size = max(1, min(len(hidden), cells // len(weight)))
+    likelihoods = []
     for rows, labels, into in zip(
         *(torch.split(each, size) for each in (hidden, target, grad_hidden)), strict=True
     ):
         slope = (rows @ weight.T).softmax(1)  # (C, V)
-        label = labels.unsqueeze(1)
-        likelihood = slope.gather(1, label).float()
-        loss -= likelihood.clamp(min=_SMALLEST).log().sum()
-        slope.scatter_(1, label, (likelihood - 1).to(slope.dtype))
-        into.copy_(slope @ weight)
-        grad_weight += slope.T @ rows
-    return loss, grad_hidden, grad_weight
+        likelihoods.append(slope.gather(1, labels.unsqueeze(1)).squeeze(1).float())
+        into.add_(slope @ weight, alpha=1 / len(hidden))
+        grad_weight.add_(slope.T @ rows, alpha=1 / len(hidden))
+    return -torch.cat(likelihoods).clamp(min=_SMALLEST).log()
 
 
 def _by_items(
-    hidden: Tensor, weight: Tensor, target: Tensor, cells: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Take some items at a time, for all rows: memory does not grow with the catalogue.
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    grad_hidden: Tensor,
+    grad_weight: Tensor,
+    cells: int,
+) -> Tensor:
+    """Do as ``_by_rows``, some items at a time: memory does not grow with the catalogue.
 
     The scores of a chunk are computed twice, once for the normaliser, once for the gradients. A
     chunk's own softmax, weighted by its share of the whole, is the softmax over all items; the
@@ -65,30 +76,25 @@ def _by_items(
     """
     size = max(1, 4 * cells // len(hidden))  # 8 M cells measured best here
     chunks = torch.split(weight, size)
-    parts = torch.stack([torch.logsumexp((hidden @ some.T).float(), 1) for some in chunks])
-    total = torch.logsumexp(parts, 0)  # (N,)
-    grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
-    grad_weight = torch.empty_like(weight, dtype=torch.float32)
+    parts = torch.stack([(hidden @ some.T).float().logsumexp(1) for some in chunks])
+    total = parts.logsumexp(0)  # (N,)
     for part, some, into in zip(parts, chunks, torch.split(grad_weight, size), strict=True):
         slope = (hidden @ some.T).softmax(1)  # (N, C)
         share = (part - total).exp().unsqueeze(1)
-        grad_hidden += share * (slope @ some)
-        into.copy_(slope.T @ (share * hidden).to(hidden.dtype))
-    own = weight[target].float()
-    grad_hidden -= own
-    grad_weight.index_add_(0, target, hidden.float(), alpha=-1)
-    return (total - (hidden.float() * own).sum(1)).sum(), grad_hidden, grad_weight
+        grad_hidden.add_(share * (slope @ some), alpha=1 / len(hidden))
+        into.add_(slope.T @ (share * hidden).to(hidden.dtype), alpha=1 / len(hidden))
+    return total - (hidden.float() * weight[target]).sum(1)
 
 
 def cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Return the mean of -log softmax(hidden weight^T)[target] (Eq. 24-25).
 
-    Products run in bfloat16 under autocast; the softmax and the sums are float32.
+    Products run in bfloat16 under autocast; sums are float32.
 
     Args:
         hidden: (N, D).
-        weight: (V, D).
-        target: (N,) int64 row of ``weight``.
+        weight: (V + 1, D) float32, item embeddings; row 0 is padding and not scored.
+        target: (N,) int64, 1..V.
     """
     kind = hidden.device.type
     bf16 = torch.is_autocast_enabled(kind)
@@ -108,9 +114,9 @@ def sampled_cross_entropy(
 
     Args:
         hidden: (N, D).
-        weight: (V, D).
-        target: (N,) int64 row of ``weight``.
-        negatives: (S,) int64 rows of ``weight``, shared by all targets.
+        weight: (V + 1, D) float32, item embeddings.
+        target: (N,) int64, 1..V.
+        negatives: (S,) int64, 1..V, shared by all targets.
         log_expected: (S,) log of S times each draw's probability.
     """
     own = (hidden * weight[target]).sum(1).float()

@@ -108,22 +108,27 @@ class Recommender(nn.Module):
             targets: (B, L) int64, the next item at every position (causal), or (B,), the item
                 after the last (prefix); 0 where there is none.
             generator: of all noise and dropout, on the items' device.
-            negatives: (S,) int64 items, counted from 0, that stand for the catalogue, and the log
-                of how often each was expected to be drawn; the whole catalogue is scored when None.
+            negatives: (S,) int64 items that stand for the catalogue, and the log of how often each
+                was expected to be drawn; the whole catalogue is scored when None.
 
         For ``causal``, position i carries the noised embedding of item i + 1, which lies in the
         history of every later position, so nothing leaks. Each position has a step of its own.
         """
         config = self.config
         device = items.device
-        history = self._embed(items, _offsets_from_right(items), generator)  # (B, L, D)
+        # One lookup for both: its gradient is as large as the catalogue.
+        embedded, x_0 = self.items(torch.cat([items.flatten(), targets.flatten()])).split(
+            [items.numel(), targets.numel()]
+        )
+        embedded, x_0 = embedded.view(*items.shape, -1), x_0.view(*targets.shape, -1)
+        history = self._history(embedded, _offsets_from_right(items), generator)  # (B, L, D)
         step = torch.randint(
             1, config.timesteps + 1, targets.shape, generator=generator, device=device
         )
         noise = OFFSETS[config.offset](
             (*targets.shape, config.width), generator, config.offset_scale
         )
-        x_s = self.diffusion.q_sample(self.items(targets), step, noise)
+        x_s = self.diffusion.q_sample(x_0, step, noise)
         signal = x_s + F.embedding(step, self.step())  # (B, L, D), or (B, D) for prefix
         if not self.causal:
             signal = signal.unsqueeze(1)
@@ -140,8 +145,8 @@ class Recommender(nn.Module):
             newest = (items > 0).sum(1) - 1
             hidden = self.transformer(z, self._bias(visible), generator, only=newest).squeeze(1)
         if negatives is not None:
-            return sampled_cross_entropy(hidden, self.items.weight[1:], targets - 1, *negatives)
-        return cross_entropy(hidden, self.items.weight[1:], targets - 1)
+            return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives)
+        return cross_entropy(hidden, self.items.weight, targets)
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
@@ -165,7 +170,7 @@ class Recommender(nn.Module):
     def _prefix(self, items: Tensor, draws: Draws) -> Callable[[Tensor, int], Tensor]:
         """Every position carries the target that is being denoised: all run at every step."""
         offsets = _offsets_from_right(items)
-        history = self._embed(items, offsets, None)
+        history = self._history(self.items(items), offsets, None)
         weight = draws.weight[offsets]
         visible = self._visible(items)
         bias = self._bias(visible)
@@ -187,7 +192,7 @@ class Recommender(nn.Module):
         values serve every reverse step.
         """
         offsets = _offsets_from_right(items)
-        history = self._embed(items, offsets, None)
+        history = self._history(self.items(items), offsets, None)
         steps = self.step()
         own = at_position(history, (items > 0).sum(1) - 1)  # (B, 1, D)
         # lambda * (x_s + d_s) of a known next item e is kept * e + added, by position.
@@ -218,8 +223,10 @@ class Recommender(nn.Module):
 
         return approximate
 
-    def _embed(self, items: Tensor, offsets: Tensor, generator: torch.Generator | None) -> Tensor:
-        embedded = self.items(items)  # (B, L, D)
+    def _history(
+        self, embedded: Tensor, offsets: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return what the approximator reads (B, L, D) of a history's item embeddings."""
         if self.config.positions == "reversed":
             embedded = embedded + F.embedding(offsets, self.position)
         dropped = dropout(embedded, self.config.embedding_dropout, generator)

@@ -20,7 +20,7 @@ class Negatives:
     """Items drawn with replacement by (n + 1)^0.75 of their n interactions (Mikolov et al. 2013).
 
     Attributes:
-        edges: (V,) float64, cumulative probability of the items 0..V - 1.
+        edges: (V,) float64, cumulative probability of the items 1..V.
         log_expected: (V,) float32, log of how often an item is expected among one step's draws.
         count: S, draws of one step.
     """
@@ -38,9 +38,9 @@ class Negatives:
         return cls(share.cumsum(0).to(device), (count * share).log().float().to(device), count)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return (S,) int64 items, counted from 0, and the log of how often each is expected."""
+        """Return (S,) int64 items 1..V, and the log of how often each is expected."""
         at = torch.rand(
             self.count, generator=generator, dtype=torch.float64, device=self.edges.device
         )
         drawn = torch.searchsorted(self.edges, at).clamp(max=len(self.edges) - 1)
-        return drawn, self.log_expected[drawn]
+        return drawn + 1, self.log_expected[drawn]

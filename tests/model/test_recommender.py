@@ -110,7 +110,7 @@ def test_causal_inference_is_the_training_pass(approximator: str, positions: str
     with torch.no_grad():
         cached = model.predict(items, 1, draws)
         offsets = (lengths[:, None] - 1 - torch.arange(5)).clamp(min=0)
-        history = model._embed(items, offsets, None)
+        history = model._history(model.items(items), offsets, None)
         noised = model.diffusion.q_sample(
             model.items(torch.roll(items, -1, 1)),
             draws.known_step[offsets],
@@ -177,9 +177,9 @@ def test_padding_is_never_scored_and_never_learns() -> None:
 @pytest.mark.parametrize("n_items", [9000, 40_000])
 def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> None:
     hidden = torch.randn(700, 8, generator=generator()).requires_grad_()
-    weight = torch.randn(n_items, 8, generator=generator(1)).requires_grad_()
-    target = torch.randint(0, n_items, (700,), generator=generator(2))
-    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, target)
+    weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
+    target = torch.randint(1, n_items + 1, (700,), generator=generator(2))
+    expected = torch.nn.functional.cross_entropy(hidden @ weight[1:].T, target - 1)
     wanted = torch.autograd.grad(expected, (hidden, weight))
     found = cross_entropy(hidden, weight, target)
     got = torch.autograd.grad(3 * found, (hidden, weight))
@@ -191,9 +191,9 @@ def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> 
 def test_sampled_cross_entropy_estimates_the_full_one() -> None:
     n_items = 500
     hidden = torch.randn(40, 8, generator=generator()).requires_grad_()
-    weight = torch.randn(n_items, 8, generator=generator(1)).requires_grad_()
-    target = torch.randint(0, n_items, (40,), generator=generator(2))
-    full = torch.nn.functional.cross_entropy(hidden @ weight.T, target)
+    weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
+    target = torch.randint(1, n_items + 1, (40,), generator=generator(2))
+    full = torch.nn.functional.cross_entropy(hidden @ weight[1:].T, target - 1)
     wanted = torch.autograd.grad(full, (hidden, weight))
     skewed = pack([np.minimum(np.arange(1, 5000) % 977, n_items - 1) + 1])
     negatives = Negatives.of(skewed, n_items, 100_000, torch.device("cpu"))
