@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,17 @@ import numpy as np
 from sql import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     import duckdb
     import pyarrow as pa
     from numpy.typing import NDArray
 
 PADDING = 0
 """Index that stands for no item; items are 1..V."""
+
+CHUNK = 1_000_000
+"""Interactions that are read, renamed or moved at a time."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +110,64 @@ class Packed:
     histories: Histories
 
 
+@dataclass(frozen=True)
+class Coded:
+    """Packed histories over codes of items, which need not follow popularity.
+
+    Attributes:
+        users: one row a user, ascending: user_id, interactions, newest (the last moment).
+        items: one row an item: item_id, interactions; position p has code p + 1.
+        codes: (N,) int32, users' histories end to end.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    codes: NDArray[np.int32]
+
+    def packed(self, first: pa.Array | None = None) -> Packed:
+        """Rename the codes, in place, to indices by popularity, ``first`` before; see `pack`."""
+        import pyarrow as pa  # here, since histories alone need nothing but numpy
+        import pyarrow.compute as pc
+
+        by_popularity = [("interactions", "descending"), ("item_id", "ascending")]
+        order = pc.sort_indices(self.items, sort_keys=by_popularity)
+        items, counts = (
+            self.items[name].combine_chunks().take(order) for name in ("item_id", "interactions")
+        )
+        place = np.arange(len(items))
+        if first is not None:
+            known = pc.index_in(items, first)
+            held, new = pc.is_valid(known), pc.is_null(known)
+            first_counts = np.zeros(len(first), dtype=np.int64)
+            first_counts[known.drop_null().to_numpy()] = counts.filter(held).to_numpy()
+            is_new = new.to_numpy(zero_copy_only=False)
+            place = np.where(
+                is_new, len(first) + np.cumsum(is_new) - 1, known.fill_null(0).to_numpy()
+            )
+            items = pa.concat_arrays([first, items.filter(new)])
+            counts = np.concatenate([first_counts, counts.filter(new)])
+        index = np.zeros(len(place) + 1, dtype=np.int32)
+        index[order.to_numpy() + 1] = place + 1
+        for start in range(0, len(self.codes), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            self.codes[chunk] = index[self.codes[chunk]]
+        return Packed(
+            self.users["user_id"].combine_chunks(),
+            items,
+            np.asarray(counts),
+            Histories.from_offsets(self.codes, offsets(self.users)),
+        )
+
+
+def offsets(users: pa.Table) -> NDArray[np.int64]:
+    """(U + 1,) where each user's history starts, and the last one ends, from a `Coded`'s users."""
+    return np.concatenate([[0], np.cumsum(users["interactions"].to_numpy(), dtype=np.int64)])
+
+
 def pack(con: duckdb.DuckDBPyConnection, first: pa.Array | None = None) -> Packed:
     """Pack the view ``interactions`` of ``con``; DuckDB sorts, and spills if it must.
+
+    Beyond the result and what DuckDB may hold, memory does not grow with the interactions.
 
     Args:
         con: a connection with a view ``interactions`` (user_id, item_id, timestamp, ingested_at,
@@ -113,31 +175,44 @@ def pack(con: duckdb.DuckDBPyConnection, first: pa.Array | None = None) -> Packe
         first: (V0,) item ids that take the indices 1..V0, such as a model's own; the other items
             follow, most popular first. An id that no longer occurs keeps its index.
     """
-    import pyarrow as pa  # here, since histories alone need nothing but numpy
-    import pyarrow.compute as pc
+    return code(con).packed(first)
 
-    counted = con.sql(load("sources/vocabulary")).to_arrow_table()
-    items, counts = (counted[name].combine_chunks() for name in ("item_id", "interactions"))
-    if first is not None:
-        place = pc.index_in(items, first)
-        known = np.zeros(len(first), dtype=np.int64)
-        held = pc.is_valid(place)
-        known[place.drop_null().to_numpy()] = counts.filter(held).to_numpy()
-        new = pc.invert(held)
-        items = pa.concat_arrays([first, items.filter(new)])
-        counts = np.concatenate([known, counts.filter(new).to_numpy()])
-    else:
-        counts = counts.to_numpy()
-    index = np.arange(1, len(items) + 1, dtype=np.int32)
-    con.register("vocabulary", pa.table({"item_id": items, "item": index}))
-    users = con.sql(load("sources/users")).to_arrow_table()
-    offsets = np.concatenate([[0], np.cumsum(users["known"].to_numpy(), dtype=np.int64)])
-    packed = np.empty(offsets[-1], dtype=np.int32)
-    filled = 0
-    for batch in con.sql(load("sources/histories")).to_arrow_reader(1_000_000):
-        packed[filled : filled + len(batch)] = batch.column(0).to_numpy()
-        filled += len(batch)
-    con.unregister("vocabulary")
-    return Packed(
-        users["user_id"].combine_chunks(), items, counts, Histories.from_offsets(packed, offsets)
-    )
+
+def code(con: duckdb.DuckDBPyConnection) -> Coded:
+    """Pack the view ``interactions`` of ``con`` over codes in order of item_id; see `pack`."""
+    with tables(con, users=load("sources/users"), vocabulary=load("sources/vocabulary")):
+        users = con.sql("select * exclude (place) from users order by place").to_arrow_table()
+        items = con.sql("select * exclude (place) from vocabulary order by place").to_arrow_table()
+        return Coded(users, items, joined(item_places(con), offsets(users)[-1]))
+
+
+def joined(chunks: Iterable[NDArray[np.int32]], length: int) -> NDArray[np.int32]:
+    """Return chunks of this length together as one array, without holding them twice."""
+    whole, done = np.empty(length, dtype=np.int32), 0
+    for chunk in chunks:
+        whole[done : done + len(chunk)] = chunk
+        done += len(chunk)
+    return whole
+
+
+def item_places(con: duckdb.DuckDBPyConnection) -> Iterator[NDArray[np.int32]]:
+    """Yield, in chunks, the place in ``vocabulary`` of every interaction, histories end to end.
+
+    ``con`` has ``interactions``, and ``users`` and ``vocabulary`` with places.
+    """
+    with tables(con, arrivals=load("sources/arrivals")):
+        for batch in con.sql(load("sources/histories")).to_arrow_reader(CHUNK):
+            yield batch.column(0).to_numpy()
+
+
+@contextmanager
+def tables(con: duckdb.DuckDBPyConnection, **statements: str) -> Iterator[None]:
+    """Keep what each statement selects in a temporary table of its name while the block runs.
+
+    DuckDB knows the ids' range in a table of its own, and joins integers by position.
+    """
+    for name, statement in statements.items():
+        con.execute(f"create or replace temp table {name} as {statement}")
+    yield
+    for name in statements:
+        con.execute(f"drop table {name}")

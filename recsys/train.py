@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from recsys import __version__, columns, registry
+from recsys import __version__, columns, registry, snapshot
 from recsys.errors import GateError, LakeError
 from recsys.evaluation.baselines import Popularity
 from recsys.evaluation.protocol import Withheld, evaluate, leave_one_out, validator
@@ -22,7 +22,6 @@ from recsys.model.presets import resolve
 from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
 from recsys.registry import as_json
-from recsys.sequences import pack
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
@@ -104,8 +103,7 @@ def train(
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with connect(settings) as con:
-        lake.view(con, columns.INTERACTIONS, version)
-        packed = pack(con)
+        packed = snapshot.packed(lake, con, version)
     split = leave_one_out(packed.histories)
     if not len(split.validation):
         raise GateError(

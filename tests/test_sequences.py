@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -52,6 +55,48 @@ def test_ties_in_time_keep_the_order_of_the_source(lake: Lake, settings: Setting
     ]
     lakes.write(lake, "interactions", rows[::-1])
     assert as_items(packed(lake, settings)) == {1: [5, 3, 9, 1]}
+
+
+def test_ties_that_the_source_left_open_are_in_order_of_ingestion_then_item(
+    lake: Lake, settings: Settings
+) -> None:
+    lake.create(pa.int64(), pa.int64())
+    later = lakes.START + timedelta(days=1)
+    given = [  # item, ingested_at, source_row
+        (5, None, 1),
+        (3, later, None),
+        (2, later, None),
+        (9, later, 7),
+        (1, lakes.START, None),
+        (8, lakes.START, 12),
+    ]
+    rows = [
+        {"user_id": 1, "item_id": item, "timestamp": lakes.START, "batch_id": "b"}
+        | {"ingested_at": ingested, "source_row": row}
+        for item, ingested, row in given
+    ]
+    lakes.write(lake, "interactions", rows)
+    assert as_items(packed(lake, settings)) == {1: [8, 1, 9, 2, 3, 5]}
+
+
+def test_order_holds_across_chunks_threads_and_what_is_spilled() -> None:
+    rows, users = 1_500_000, 5_000
+    with duckdb.connect(config={"threads": 4, "memory_limit": "100MB"}) as con:
+        con.execute(
+            "create temp table interactions as select "
+            f"hash(r) % {users} as user_id, hash(r, 1) % 977 as item_id, "
+            "hash(r, 2) % 100 as timestamp, hash(r, 3) % 3 as ingested_at, r as source_row "
+            f"from range({rows}) t(r)"
+        )
+        found = pack(con)
+        asked = "select * from interactions"
+        read = con.sql(asked).fetchnumpy()
+    keys = ("source_row", "ingested_at", "timestamp", "user_id")
+    order = np.lexsort([read[name] for name in keys])
+    index = found.items.to_numpy()
+    assert np.array_equal(index[found.histories.items - 1], read["item_id"][order])
+    assert np.array_equal(found.histories.lengths, np.bincount(read["user_id"].astype(int)))
+    assert found.histories.starts.base is found.histories.ends.base, "views of one array"
 
 
 def test_items_are_indexed_by_popularity_and_ties_by_id(lake: Lake, settings: Settings) -> None:

@@ -1,10 +1,14 @@
--- One row per interaction whose item is in `vocabulary`: users in order, each user's in time order.
--- Ties in time keep the order in which the source gave the rows.
-select vocabulary.item
+-- One row per interaction, with its item's place: users in order, each user's in time order.
+-- Ties in time keep the order in which the source gave the rows; where it gave none, by item_id.
+-- Tables: interactions, users and vocabulary (with places), arrivals.
+select vocabulary.place
 from interactions
+inner join users using (user_id)
 inner join vocabulary using (item_id)
+inner join arrivals on interactions.ingested_at is not distinct from arrivals.ingested_at
 order by
-    interactions.user_id,
+    users.place,
     interactions.timestamp,
-    interactions.ingested_at,
-    interactions.source_row
+    arrivals.shift + coalesce(interactions.source_row, arrivals.beyond),
+    -- All four fit in one sort key of 32 bytes, without a row beside it.
+    vocabulary.place

@@ -1,8 +1,9 @@
--- One row per user of `interactions`, with the number of interactions whose item is in `vocabulary`.
+-- One row per user of `interactions`, in order; `place` is the position in that order.
 select
-    interactions.user_id,
-    count(vocabulary.item) as known
+    user_id,
+    count(*) as interactions,
+    max("timestamp") as newest,
+    cast(row_number() over (order by user_id) as integer) as place
 from interactions
-left join vocabulary using (item_id)
-group by interactions.user_id
-order by interactions.user_id
+group by user_id
+order by user_id

@@ -1,7 +1,8 @@
--- One row per item of `interactions`, most interacted with first; ties by item_id.
+-- One row per item of `interactions`, in order of item_id; `place` is the position in that order.
 select
     item_id,
-    count(*) as interactions
+    count(*) as interactions,
+    cast(row_number() over (order by item_id) as integer) as place
 from interactions
 group by item_id
-order by interactions desc, item_id
+order by item_id

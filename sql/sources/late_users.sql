@@ -1,0 +1,11 @@
+-- One row per user of `interactions` who has a row there that may come before one that is held.
+-- Tables: interactions, held_users. Parameter: ingested, the last held moment of ingestion.
+select distinct user_id
+from interactions
+inner join held_users using (user_id)
+where
+    interactions.timestamp < held_users.newest
+    or (
+        interactions.timestamp = held_users.newest
+        and coalesce(epoch_us(interactions.ingested_at), 9223372036854775807) <= $ingested
+    )
