@@ -9,6 +9,8 @@ help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
 	@echo "make test        run the tests"
 	@echo "make lint        ruff and mypy"
+	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
+	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
 	@echo "make clean-demo  remove demo/"
 	@echo "make clean       remove .venv and every cache"
 
@@ -23,6 +25,15 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks \
+		$(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device $(DEVICE)) $(SIZES)
+
+.PHONY: bench-scale
+bench-scale: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks.scale $(if $(USERS),--users $(USERS))
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recsys.lake import Lake
 
 NAME = "catalog.duckdb"
+_MEMORY = "1GB"  # to build with: lists are copied as they lie, so little is held at a time
 VIEWS = ("latest_batches", "champion", "model_against_popularity", "recommendations_titled")
 
 
@@ -39,16 +40,13 @@ def publish(lake: Lake) -> str:
     Raises:
         LakeError: the lake is empty, or the catalog can't be written.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        building = Path(temporary) / NAME
-        try:
-            _build(lake, building)
-            return _put(lake, building)
-        except (duckdb.Error, OSError) as error:
-            raise LakeError(
-                f"could not publish {lake.uri(NAME)}: {error}. The catalog of before still "
-                "stands; check that the lake may be written and the disk has room"
-            ) from error
+    try:
+        return _replace(lake) if lake.is_local else _upload(lake)
+    except (duckdb.Error, OSError) as error:
+        raise LakeError(
+            f"could not publish {lake.uri(NAME)}: {error}. The catalog of before still "
+            "stands; check that the lake may be written and the disk has room"
+        ) from error
 
 
 def fetch(lake: Lake, folder: Path) -> Path:
@@ -100,6 +98,7 @@ def _build(lake: Lake, path: Path) -> None:
         interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
     )
     with _connect(lake, path) as con:
+        con.execute(f"set memory_limit = '{_MEMORY}'")
         con.execute(load("views/tables"))
         for name in tables:
             opened = lake.open(name)
@@ -112,20 +111,28 @@ def _build(lake: Lake, path: Path) -> None:
 
 
 def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
-    """Copy the newest run_date's lists into the file, by user and rank."""
+    """Copy the newest run_date's lists into the file."""
     lake.view(con, columns.RECOMMENDATIONS, version, name="stored_recommendations")
     con.execute(load("views/latest_recommendations"))
 
 
-def _put(lake: Lake, building: Path) -> str:
-    if not lake.is_local:
-        objects.upload(building, lake.uri(NAME), lake.storage)
-        return lake.uri(NAME)
+def _replace(lake: Lake) -> str:
+    """Build beside the catalog of before, so that one rename puts it in place, and no copy."""
     target = Path(lake.uri(NAME))
-    arriving = target.with_name(f".{NAME}-{uuid.uuid4().hex}")
+    for left in target.parent.glob(f".{NAME}-*"):  # by a run that was killed
+        left.unlink(missing_ok=True)
+    building = target.with_name(f".{NAME}-{uuid.uuid4().hex}")
     try:
-        arriving.write_bytes(building.read_bytes())
-        os.replace(arriving, target)
+        _build(lake, building)
+        os.replace(building, target)
     finally:
-        arriving.unlink(missing_ok=True)
+        building.unlink(missing_ok=True)
     return str(target)
+
+
+def _upload(lake: Lake) -> str:
+    with tempfile.TemporaryDirectory() as temporary:
+        building = Path(temporary) / NAME
+        _build(lake, building)
+        objects.upload(building, lake.uri(NAME), lake.storage)
+    return lake.uri(NAME)

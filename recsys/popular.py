@@ -59,21 +59,26 @@ class Popular:
         short = np.flatnonzero(need)
         if not len(short):
             return
-        listed = items.shape[1] + (histories.lengths[short] if exclude_seen else 0)
-        width = int(min(len(self.order), np.max(listed)))  # the K wanted lie within these
-        step = max(1, _CELLS // max(1, width))
-        for start in range(0, len(short), step):
-            rows = short[start : start + step]
-            taken = np.zeros((len(rows), width), dtype=bool)
-            row, column = np.nonzero(items[rows])
-            self._cross_out(taken, row, items[rows][row, column])
-            if exclude_seen:
-                self._cross_out(taken, *histories[rows].flat())
-            free = np.cumsum(~taken, axis=1)
-            row, column = np.nonzero(~taken & (free <= need[rows, None]))
-            place = items.shape[1] - need[rows][row] + free[row, column] - 1
-            items[rows[row], place] = self.order[column]
-            scores[rows[row], place] = self.share[self.order[column]]
+        listed = items.shape[1] + histories.lengths[short] * exclude_seen
+        width = np.minimum(max(1, len(self.order)), listed)  # the K wanted lie within these
+        # Users of like width together, so that one long history does not widen everybody's.
+        magnitude = np.ceil(np.log2(width))
+        for each in np.unique(magnitude):
+            alike = magnitude == each
+            users, widest = short[alike], int(width[alike].max())
+            step = max(1, _CELLS // widest)
+            for start in range(0, len(users), step):
+                rows = users[start : start + step]
+                taken = np.zeros((len(rows), min(widest, len(self.order))), dtype=bool)
+                row, column = np.nonzero(items[rows])
+                self._cross_out(taken, row, items[rows][row, column])
+                if exclude_seen:
+                    self._cross_out(taken, *histories[rows].flat())
+                free = np.cumsum(~taken, axis=1, dtype=np.int32)
+                row, column = np.nonzero(~taken & (free <= need[rows, None]))
+                place = items.shape[1] - need[rows][row] + free[row, column] - 1
+                items[rows[row], place] = self.order[column]
+                scores[rows[row], place] = self.share[self.order[column]]
 
     def _cross_out(
         self, taken: NDArray[np.bool_], rows: NDArray[np.int64], items: NDArray[np.int32]

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import columns, registry
+from recsys import columns, registry, snapshot
 from recsys.errors import GateError
 from recsys.lake import connect
+from recsys.list_checks import ListChecks, judge
 from recsys.model.scoring import top_k
 from recsys.popular import Popular
 from recsys.progress import Progress, silent
-from recsys.sequences import Packed, pack
-from sql import literal, load
+from sql import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
 
     import duckdb
     from numpy.typing import NDArray
@@ -31,9 +34,16 @@ if TYPE_CHECKING:
     from recsys.config import Recommending
     from recsys.lake import Lake
     from recsys.registry import Model
+    from recsys.sequences import Packed
     from recsys.settings import Settings
 
+_T = TypeVar("_T")
+_VARYING = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason")
 _REASONS = pa.array(["model", "popular"])
+_ROWS = 500_000  # checked and written at a time
+_BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
+_USERS = 32_768  # whose histories are copied at a time where some items are new to the model
+_WAITING = 2  # blocks of lists that may wait to be checked and written
 
 
 @dataclass(frozen=True)
@@ -108,15 +118,23 @@ def recommend(
         lake.view(con, columns.INTERACTIONS, version)
         lake.view(con, columns.ITEMS, inputs["items_version"])
         model = registry.load(lake, row, settings.device) if row else None
-        packed = pack(con, model.items if model else None)
+        packed = snapshot.packed(lake, con, version, model.items if model else None)
         if not len(packed.histories):
             raise GateError(
                 "there is nobody to recommend to: `interactions` is empty; run `recsys ingest`"
             )
-        eligible = _eligible(con, packed.items)
+        eligible = _eligible(con, packed)
         staged = Path(folder) / "lists.parquet"
-        counts = {"users": len(packed.histories), "rows": 0, "popular_users": 0}
+        checks = ListChecks(
+            con,
+            packed.items.filter(pa.array(eligible[1:])),
+            k=wanted.k,
+            exclude_seen=wanted.seen == "exclude",
+        )
         schema = lake.schema(columns.RECOMMENDATIONS)
+        lists = _lists(model, packed, eligible, wanted, settings, progress)
+        counts = _stage(lists, packed, checks, staged, schema)
+        judge(lake, checks.offences(), run_date)
         constant = {
             "run_date": pa.scalar(run_date, pa.date32()),
             "run_id": pa.scalar(run_id),
@@ -124,20 +142,11 @@ def recommend(
             "interactions_version": pa.scalar(version),
             "generated_at": pa.scalar(datetime.now(UTC), schema.field("generated_at").type),
         }
-        with pq.ParquetWriter(staged, schema) as writer:
-            for lists in _lists(model, packed, eligible, wanted, settings, progress):
-                rows = lists.rows(packed, constant, schema)
-                counts["rows"] += len(rows)
-                counts["popular_users"] += lists.popular_users
-                writer.write_table(rows)
-        _check(lake, con, staged, packed, eligible, wanted, run_date)
-        note = {"recommend": {"inputs": inputs, "counts": counts}}
-        reader = con.sql(f"from read_parquet({literal(str(staged))})").to_arrow_reader(100_000)
         published = lake.replace(
             columns.RECOMMENDATIONS,
-            reader.cast(schema),
+            _stamped(staged, constant, schema),
             where=f"run_date = '{run_date.isoformat()}'",
-            note=note,
+            note={"recommend": {"inputs": inputs, "counts": counts}},
         )
     return RecommendResult(
         status="published",
@@ -163,23 +172,40 @@ class _Lists:
     def popular_users(self) -> int:
         return int(((self.items[:, 0] != 0) & ~self.from_model[:, 0]).sum())
 
-    def rows(self, packed: Packed, constant: dict[str, pa.Scalar], schema: pa.Schema) -> pa.Table:
-        """Return the rows of `recommendations`, in order of user and rank."""
-        user, position = np.nonzero(self.items)
-        reason = np.where(self.from_model[user, position], 0, 1).astype(np.int8)
-        varying = {
-            "user_id": packed.users.take(pa.array(self.start + user)),
-            "rank": pa.array((position + 1).astype(np.int32)),
-            "item_id": packed.items.take(pa.array(self.items[user, position] - 1)),
-            "score": pa.array(self.scores[user, position]),
-            "reason": _REASONS.take(pa.array(reason)),
-        }
+    def parts(self) -> Iterator[_Lists]:
+        """Yield the same lists, so many users at a time that their rows are bounded."""
+        step = max(1, _ROWS // self.items.shape[1])
+        for at in range(0, len(self.items), step):
+            users = slice(at, at + step)
+            yield _Lists(
+                self.start + at, self.items[users], self.scores[users], self.from_model[users]
+            )
+
+    def rows(self, packed: Packed, schema: pa.Schema) -> pa.Table:
+        """Return user_id, rank, item_id, score and reason, in order of user and rank."""
+        held = self.items != 0
+        users = np.repeat(np.arange(len(held)), held.sum(axis=1))
+        ranks = np.broadcast_to(np.arange(1, held.shape[1] + 1, dtype=np.int32), held.shape)
+        reasons = (~self.from_model[held]).view(np.int8)
         return pa.table(
             [
-                varying[name] if name in varying else pa.repeat(constant[name], len(user))
-                for name in schema.names
+                packed.users.slice(self.start).take(pa.array(users)),
+                ranks[held],
+                packed.items.take(pa.array(self.items[held] - 1)),
+                self.scores[held],
+                _REASONS.take(pa.array(reasons)),
             ],
             schema=schema,
+        )
+
+    def history(self, packed: Packed) -> pa.Table:
+        """Return the interactions of these users, one a row: user_id, item_id."""
+        user, item = packed.histories[self.start : self.start + len(self.items)].flat()
+        return pa.table(
+            {
+                columns.USER_ID: packed.users.slice(self.start).take(pa.array(user)),
+                columns.ITEM_ID: packed.items.take(pa.array(item - 1)),
+            }
         )
 
 
@@ -215,73 +241,92 @@ def _from_model(
             nothing = np.zeros((size, wanted.k), dtype=np.int32)
             yield start, nothing, np.full((size, wanted.k), -np.inf, dtype=np.float32)
         return
-    known = len(model.items)
-    for block in top_k(
-        model.recommender,
-        packed.histories.up_to(known),
-        wanted.k,
-        steps=wanted.steps,
-        seed=wanted.seed,
-        block=wanted.block,
-        exclude_seen=wanted.seen == "exclude",
-        eligible=eligible[: known + 1],
-        runtime=settings.runtime(),
-    ):
-        yield block.start, block.items, block.scores
+    histories, known = packed.histories, len(model.items)
+    # Leaving out what the model doesn't know copies, so not everybody's history at once.
+    step = len(histories) if known == len(packed.items) else _USERS
+    for first in range(0, len(histories), step):
+        for block in top_k(
+            model.recommender,
+            histories[first : first + step].up_to(known),
+            wanted.k,
+            steps=wanted.steps,
+            seed=wanted.seed,
+            block=wanted.block,
+            exclude_seen=wanted.seen == "exclude",
+            eligible=eligible[: known + 1],
+            runtime=settings.runtime(),
+        ):
+            yield first + block.start, block.items, block.scores
 
 
-def _eligible(con: duckdb.DuckDBPyConnection, items: pa.Array) -> NDArray[np.bool_]:
+def _eligible(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool_]:
     """Return (V + 1,) whether each index may be recommended.
 
     An item may be when somebody has interacted with it and `items` does not say otherwise.
     """
-    index = np.arange(1, len(items) + 1, dtype=np.int32)
-    con.register("catalogue", pa.table({"item_id": items, "item": index}))
+    index = np.flatnonzero(packed.counts).astype(np.int32)
+    catalogue = {"item_id": packed.items.take(pa.array(index)), "item": index + 1}
+    con.register("catalogue", pa.table(catalogue))
     chosen = con.sql(load("sources/eligible")).to_arrow_table()["item"].to_numpy()
     con.unregister("catalogue")
-    mask = np.zeros(len(items) + 1, dtype=bool)
+    mask = np.zeros(len(packed.items) + 1, dtype=bool)
     mask[chosen] = True
     return mask
 
 
-def _check(
-    lake: Lake,
-    con: duckdb.DuckDBPyConnection,
-    staged: Path,
-    packed: Packed,
-    eligible: NDArray[np.bool_],
-    wanted: Recommending,
-    run_date: date,
-) -> None:
-    """Refuse staged lists that break a rule, and keep every verdict in `quality_results`."""
-    con.execute(f"create or replace temp view lists as from read_parquet({literal(str(staged))})")
-    con.register("eligible", pa.table({"item_id": packed.items.filter(pa.array(eligible[1:]))}))
-    parameters = {"k": wanted.k, "exclude_seen": wanted.seen == "exclude"}
-    verdicts = con.execute(load("checks/lists"), parameters).fetchall()
-    con.unregister("eligible")
-    now = datetime.now(UTC)
-    subject = f"{columns.RECOMMENDATIONS} {run_date.isoformat()}"
-    results = [
-        {
-            "subject": subject,
-            "suite": "recommendations",
-            "rule": rule,
-            "status": "failed" if offences else "passed",
-            "observed": str(offences),
-            "threshold": "0",
-            "checked_at": now,
-        }
-        for rule, offences in verdicts
-    ]
-    table = pa.Table.from_pylist(results, schema=lake.schema(columns.QUALITY_RESULTS))
-    lake.replace(columns.QUALITY_RESULTS, table, where=f"subject = {literal(subject)}")
-    broken = [f"{rule}: {offences:,} offences" for rule, offences in verdicts if offences]
-    if broken:
-        raise GateError(
-            "the lists were not published, since they break what every list must keep: "
-            + "; ".join(broken)
-            + ". The lists of before still stand; this is a defect of ours, please report it"
-        )
+def _stage(
+    lists: Iterable[_Lists], packed: Packed, checks: ListChecks, staged: Path, schema: pa.Schema
+) -> dict[str, int]:
+    """Check and write the lists while the next ones are made; return the counts of the result."""
+    counts = {"users": len(packed.histories), "rows": 0, "popular_users": 0}
+    varying = pa.schema([schema.field(name) for name in _VARYING])
+    # Dictionaries of ids and scores would not get small, and trying takes half of the time.
+    with pq.ParquetWriter(
+        staged, varying, use_dictionary=["reason"], write_statistics=False
+    ) as writer:
+
+        def keep(block: _Lists) -> None:
+            for part in block.parts():
+                rows = part.rows(packed, varying)
+                checks.see(rows, part.history(packed))
+                writer.write_table(rows)
+                counts["rows"] += len(rows)
+            counts["popular_users"] += block.popular_users
+
+        _behind(keep, lists)
+    return counts
+
+
+def _behind(work: Callable[[_T], None], things: Iterable[_T]) -> None:
+    """Do the work on each thing, in order, in one thread while the next thing is made.
+
+    What either side raises ends both.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[None]] = deque()
+        for thing in things:
+            waiting.append(thread.submit(work, thing))
+            if len(waiting) > _WAITING:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
+
+
+def _stamped(
+    staged: Path, constant: Mapping[str, pa.Scalar], schema: pa.Schema
+) -> pa.RecordBatchReader:
+    """Stream the staged rows as `recommendations` has them, with what all of them share."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(staged) as file:
+            for rows in file.iter_batches(_BATCH):
+                arrays = [
+                    pa.repeat(constant[name], len(rows)) if name in constant else rows[name]
+                    for name in schema.names
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def _standing(lake: Lake, run_date: date) -> dict[str, dict[str, Any]] | None:

@@ -25,7 +25,7 @@ BLANKS = " \t\n\r\f\v\u00a0\u2003\u3000\u200b\ufeff"
 
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 _INTEGERS |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
-_ROWS_AT_A_TIME = 1_000_000
+_ROWS_AT_A_TIME = 100_000  # as many as the Delta writer may hold several of
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lak
 def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
     with_lists(lake, [8])
     catalog.publish(lake)
+    left = Path(lake.root) / f".{catalog.NAME}-of-a-run-that-was-killed"
+    left.write_bytes(b"half")
     catalog.publish(lake)
     files = [path.name for path in Path(lake.root).iterdir() if path.is_file()]
     assert files == [catalog.NAME]

@@ -5,30 +5,46 @@ from __future__ import annotations
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from sql import load
+from recsys.list_checks import ListChecks
 
-GOOD: list[tuple[Any, ...]] = [
+Rows = list[tuple[Any, ...]]
+
+HISTORY: Rows = [(1, "a"), (1, "b"), (2, "a"), (2, "c"), (2, "a")]
+GOOD: Rows = [
     (1, 1, "c", 0.9, "model"),
     (1, 2, "d", 0.1, "popular"),
     (2, 1, "b", 0.5, "model"),
     (2, 2, "d", 0.4, "model"),
 ]
+FROM_INTERACTIONS = "every list is made from its user's interactions"
 
 
-def broken(lists: list[tuple[Any, ...]], k: int = 2, exclude_seen: bool = True) -> set[str]:
+def table(rows: Rows, *names: str) -> pa.Table:
+    held = list(zip(*rows, strict=True)) or [()] * len(names)
+    return pa.table(dict(zip(names, held, strict=True)))
+
+
+def broken(lists: Rows, k: int = 2, exclude_seen: bool = True, history: Rows = HISTORY) -> set[str]:
+    """The rules that these lists break, seen as one slice."""
+    return broken_in([(lists, history)], k, exclude_seen)
+
+
+def broken_in(slices: list[tuple[Rows, Rows]], k: int = 2, exclude_seen: bool = True) -> set[str]:
     with duckdb.connect() as con:
-        con.execute("create table interactions (user_id int, item_id varchar)")
-        con.execute("insert into interactions values (1,'a'), (1,'b'), (2,'a'), (2,'c'), (2,'a')")
-        con.execute("create table eligible as select unnest(['a', 'b', 'c', 'd']) as item_id")
-        con.execute(
-            "create table lists (user_id int, rank int, item_id varchar, score float, "
-            "reason varchar)"
-        )
-        con.executemany("insert into lists values (?, ?, ?, ?, ?)", lists)
-        found = con.execute(load("checks/lists"), {"k": k, "exclude_seen": exclude_seen})
-        return {rule for rule, offences in found.fetchall() if offences}
+        con.register("interactions", table(HISTORY[::-1], "user_id", "item_id"))
+        eligible = pa.array(["a", "b", "c", "d"])
+        checks = ListChecks(con, eligible, k=k, exclude_seen=exclude_seen)
+        for lists, history in slices:
+            checks.see(
+                table(lists, "user_id", "rank", "item_id", "score", "reason"),
+                table(history, "user_id", "item_id"),
+            )
+        offences = checks.offences()
+        assert len(offences) == 8
+        return {rule for rule, count in offences.items() if count}
 
 
 def test_good_lists_pass() -> None:
@@ -45,6 +61,7 @@ def test_a_list_may_be_short_only_when_nothing_is_left() -> None:
     [
         (0, (1, 3, "c", 0.9, "model"), "ranks run from 1 without a gap"),
         (0, (1, 2, "c", 0.9, "model"), "ranks run from 1 without a gap"),
+        (0, (1, None, "c", 0.9, "model"), "ranks run from 1 without a gap"),
         (0, (1, 1, "d", 0.9, "model"), "no item twice in a list"),
         (0, (1, 1, "a", 0.9, "model"), "no item the user has had"),
         (0, (1, 1, "z", 0.9, "model"), "every item is in the catalogue and eligible"),
@@ -62,3 +79,35 @@ def test_a_broken_rule_is_named(row: int, value: tuple[Any, ...], rule: str) -> 
 def test_a_seen_item_is_fine_when_asked_for() -> None:
     lists = [(1, 1, "a", 0.9, "model"), *GOOD[1:]]
     assert broken(lists, exclude_seen=False) == set()
+
+
+def test_a_list_in_two_pieces_is_not_one() -> None:
+    """Each piece has ranks without a gap, and together they are as long as they should be."""
+    pieces = [GOOD[0], *GOOD[2:], (1, 1, "d", 0.1, "popular")]
+    assert broken(pieces) == {"ranks run from 1 without a gap"}
+
+
+def test_rows_out_of_order_are_a_defect() -> None:
+    assert broken([GOOD[1], GOOD[0], *GOOD[2:]]) >= {"ranks run from 1 without a gap"}
+
+
+def test_offences_add_up_over_slices() -> None:
+    one, two = (GOOD[:2], HISTORY[:2]), (GOOD[2:], HISTORY[2:])
+    assert broken_in([one, two]) == set()
+    bad = [(1, 1, "z", 0.9, "model"), GOOD[1]], HISTORY[:2]
+    for slices in ([bad, two], [two, bad]):
+        assert broken_in(slices) == {"every item is in the catalogue and eligible"}
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [(GOOD[:2], HISTORY[:2])],
+        [(GOOD, HISTORY), (GOOD[2:], HISTORY[2:])],
+        [(GOOD, [*HISTORY[:-1], (2, "c")])],
+        [(GOOD, HISTORY[:-1])],
+    ],
+    ids=["a user without a list", "a user served twice", "another item", "one item fewer"],
+)
+def test_histories_that_are_not_the_lakes_hide_no_defect(slices: list[tuple[Rows, Rows]]) -> None:
+    assert broken_in(slices) == {FROM_INTERACTIONS}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -14,7 +15,7 @@ from recsys.errors import GateError, LakeError
 from recsys.lake import Lake, connect
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
-from recsys.recommend import RecommendResult, recommend
+from recsys.recommend import RecommendResult, _behind, _Lists, recommend
 from recsys.settings import Settings
 from tests import lakes
 
@@ -196,4 +197,72 @@ def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> N
         found = con.sql(
             "select subject, suite, status, count(distinct rule) from quality_results group by all"
         ).fetchall()
-    assert found == [("recommendations 2026-01-02", "recommendations", "passed", 7)]
+    assert found == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
+
+
+@pytest.mark.parametrize("bound", ["_ROWS", "_USERS", "_BATCH"])
+def test_working_in_small_pieces_changes_no_list(
+    lake: Lake, settings: Settings, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three items are new to the model, so that histories are copied without them."""
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 114)))
+    run(lake, settings, k=15)
+    whole = made(lake, settings)
+    assert {reason for *_, reason in whole} == {"model", "popular"}
+    lake.delete("recommendations", "true")
+    monkeypatch.setattr(f"recsys.recommend.{bound}", 11)
+    day = date(2026, 1, 3)
+    recommend(lake, settings, Recommending(k=15, block=8), run_date=day, run_id="run")
+    assert made(lake, settings) == whole
+
+
+def test_lists_that_break_a_rule_are_not_published(
+    lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.fill(lake, HISTORIES)
+    run(lake, settings)
+    rows, before = made(lake, settings), lake.version("recommendations")
+    lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
+    whole = _Lists.rows
+    monkeypatch.setattr(_Lists, "rows", lambda *given: whole(*given)[1:])  # a defect of ours
+    with pytest.raises(GateError, match=r"every user has the items due: 1 offences; ranks run"):
+        run(lake, settings)
+    assert (made(lake, settings), lake.version("recommendations")) == (rows, before)
+    with connect(settings) as con:
+        lake.view(con, "quality_results")
+        failed = con.sql("select rule from quality_results where status = 'failed'").fetchall()
+    assert sorted(failed) == [
+        ("every user has the items due",),
+        ("ranks run from 1 without a gap",),
+    ]
+
+
+def test_what_fails_behind_stops_what_is_ahead() -> None:
+    began = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal began
+        while True:
+            began += 1
+            yield began
+
+    def work(thing: int) -> None:
+        if thing == 3:
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        _behind(work, endless())
+    assert began <= 7
+
+
+def test_what_fails_ahead_ends_what_is_behind() -> None:
+    done: list[int] = []
+
+    def three() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise GateError("the model broke")
+
+    with pytest.raises(GateError, match="the model broke"):
+        _behind(done.append, three())
+    assert done == [1, 2, 3]

@@ -1,54 +1,51 @@
--- One row per rule that the staged lists must keep, with the number of offences (0 is good).
--- Views: lists (staged), interactions, eligible (item_id). Parameters: k, exclude_seen.
-with users as (
-    select distinct user_id from interactions
-),
-
-history as (
-    select distinct user_id, item_id from interactions
+-- One row per rule that whole lists of some users must keep, with the number of offences (0 is
+-- good). Tables: lists (in the order they are published in: by user and rank), history (one row per
+-- interaction of the same users), eligible (item_id). Parameters: k, exclude_seen.
+with seen as materialized (
+    select distinct
+        user_id,
+        item_id
+    from history
 ),
 
 had as (
     select
         user_id,
-        count(*) as items
-    from history
-    semi join eligible using (item_id)
+        count(eligible.item_id) as items
+    from seen
+    left join eligible using (item_id)
     group by user_id
 ),
 
 due as (
     select
-        users.user_id,
+        user_id,
         least(
-            $k,
-            (select count(*) from eligible)
-            - if($exclude_seen, coalesce(had.items, 0), 0)
+            $k, (select count(*) from eligible) - if($exclude_seen, items, 0)
         ) as items
-    from users
-    left join had using (user_id)
+    from had
 ),
 
 made as (
     select
         user_id,
         count(*) as items,
-        count(distinct item_id) as distinct_items,
-        count(distinct rank) as distinct_ranks,
-        min(rank) as first_rank,
         max(rank) as last_rank
     from lists
     group by user_id
 ),
 
-neighbours as (
+-- Without an order of its own, a window sees the rows as they come, in one pass.
+neighbours as materialized (
     select
+        rank,
         score,
         reason,
-        lag(score) over ranked as score_before,
-        lag(reason) over ranked as reason_before
+        lag(user_id) over () is not distinct from user_id as is_same_user,
+        lag(rank) over () as rank_before,
+        lag(score) over () as score_before,
+        lag(reason) over () as reason_before
     from lists
-    window ranked as (partition by user_id order by rank)
 )
 
 select
@@ -62,17 +59,24 @@ union all
 
 select
     'ranks run from 1 without a gap',
-    count(*)
-from made
-where first_rank <> 1 or last_rank <> items or distinct_ranks <> items
+    (
+        select count(*)
+        from neighbours
+        where rank is distinct from if(is_same_user, rank_before + 1, 1)
+    )
+    + (select count(*) from made where last_rank <> items)
 
 union all
 
 select
     'no item twice in a list',
     count(*)
-from made
-where distinct_items <> items
+from (
+    select user_id
+    from lists
+    group by user_id, item_id
+    having count(*) > 1
+) as repeated
 
 union all
 
@@ -80,7 +84,7 @@ select
     'no item the user has had',
     count(*)
 from lists
-semi join history using (user_id, item_id)
+semi join seen using (user_id, item_id)
 where $exclude_seen
 
 union all
@@ -106,5 +110,8 @@ select
     count(*)
 from neighbours
 where
-    (reason = reason_before and score > score_before)
-    or (reason = 'model' and reason_before = 'popular')
+    is_same_user
+    and (
+        (reason = reason_before and score > score_before)
+        or (reason = 'model' and reason_before = 'popular')
+    )

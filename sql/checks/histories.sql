@@ -1,0 +1,29 @@
+-- One row per rule on all lists together, with the number of offences: users whose list was made
+-- from other items than `interactions` holds for them, from none, or more than once.
+-- Table: histories_used. View: interactions.
+with held as (
+    select
+        user_id,
+        count(*) as interactions,
+        sum(hash(item_id)) as content
+    from interactions
+    group by user_id
+),
+
+used as (
+    select
+        user_id,
+        sum(interactions) as interactions,
+        sum(content) as content
+    from histories_used
+    group by user_id
+)
+
+select
+    'every list is made from its user''s interactions' as rule,
+    count(*) as offences
+from held
+full join used using (user_id)
+where
+    held.interactions is distinct from used.interactions
+    or held.content is distinct from used.content

@@ -1,0 +1,8 @@
+-- One row per user of this slice: the size of the history and the sum of its items' hashes.
+insert into histories_used
+select
+    user_id,
+    count(*) as interactions,
+    sum(hash(item_id)) as content
+from history
+group by user_id

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import scale
+
+
+def test_a_night_of_two_sizes_is_measured_stage_by_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])  # the stages run as modules of this checkout
+    out = tmp_path / "scale.json"
+    small = ["--items", "60", "--interactions", "12", "--k", "5"]
+    scale.main(["--users", "200,400", *small, "--folder", str(tmp_path), "--out", str(out)])
+
+    found = json.loads(out.read_text())
+    assert [size["users"] for size in found["sizes"]] == [200, 400]
+    for size in found["sizes"]:
+        assert 10 * size["users"] < size["interactions"] < 14 * size["users"]
+        assert size["recommend"]["rows"] == 5 * size["users"]
+        assert size["ingest"]["rows"] == size["interactions"]
+        assert size["publish"]["rows"] == 5
+        assert size["night"]["seconds"] >= sum(size[each]["seconds"] for each in scale.NIGHT)
+    assert set(found["exponents"]) == set(scale.MEASURED)
+    assert "recommend" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_exponents_are_slopes_on_logarithmic_axes() -> None:
+    def size(n: float) -> dict[str, object]:
+        figures = {"seconds": 3 * n**1.5, "peak_rss_gb": 0.4}
+        return {"interactions": n, **dict.fromkeys(scale.MEASURED, figures)}
+
+    for slopes in scale.exponents([size(1e3), size(1e4), size(1e6)]).values():
+        assert slopes == pytest.approx({"seconds": 1.5, "peak_rss_gb": 0}, abs=1e-9)

@@ -1,0 +1,65 @@
+"""What a CUDA device must do as the CPU does it; skipped where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.evaluation.protocol import evaluate, leave_one_out
+from recsys.model.loss import cross_entropy
+from recsys.model.presets import PRESETS
+from recsys.model.ranking import best_items
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import Scorer, top_k
+from recsys.training.trainer import fit
+from tests.worlds import small, successor_world
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_cuda_learns_both_devices_serve(preset: str) -> None:
+    world = successor_world(users=300)
+    chosen = small(preset, max_length=12, learning_rate=3e-3)
+    fitted = fit(
+        world.histories,
+        world.n_items,
+        chosen,
+        seed=0,
+        runtime=Runtime(device="cuda"),
+        validate=None,
+        epochs=40 if chosen.model.objective == "causal" else 8,
+    )
+    for device in ("cuda", "cpu"):
+        runtime = Runtime(device=device, precision="fp32")
+        (found,) = top_k(fitted.model, world.histories, 5, runtime=runtime)
+        assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
+    split = leave_one_out(world.histories)
+    judged = evaluate(Scorer(fitted.model, runtime=Runtime(device="cuda")), split.test)
+    assert judged["masked"]["hr@5"] >= 0.95
+
+
+@pytest.mark.parametrize("n_items", [9000, 40_000])
+def test_the_loss_and_its_gradients_are_those_of_the_cpu(n_items: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(700, 16, generator=generator)
+    weight = torch.randn(n_items + 1, 16, generator=generator)
+    target = torch.randint(1, n_items + 1, (700,), generator=generator)
+    found = []
+    for device in ("cpu", "cuda"):
+        given = [each.to(device).requires_grad_() for each in (hidden, weight)]
+        loss = cross_entropy(*given, target.to(device))
+        found.append([loss, *torch.autograd.grad(loss, given)])
+    for cpu, cuda in zip(*found, strict=True):
+        torch.testing.assert_close(cuda.cpu(), cpu, rtol=1e-4, atol=1e-6)
+
+
+def test_lists_are_those_of_the_cpu_ties_included() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted = torch.randint(-2, 3, (5000, 8), generator=generator).float()
+    weight = torch.randint(-2, 3, (200_001, 8), generator=generator).float()
+    cpu = best_items(predicted, weight, 50)
+    cuda = best_items(predicted.cuda(), weight.cuda(), 50)
+    for one, other in zip(cpu, cuda, strict=True):
+        assert np.array_equal(one.numpy(), other.cpu().numpy())
