@@ -45,8 +45,10 @@ def serve(cron: str, timezone: str | None, port: int, say: Callable[[str], None]
         ConfigurationError: the schedule is not valid, or the port is taken.
     """
     if timezone is not None:
+        timezone = Settings(timezone=timezone).timezone
         os.environ["RECSYS_TIMEZONE"] = timezone  # the processes that run the flows read it
-    timezone = Settings().timezone
+    else:
+        timezone = Settings().timezone
     try:
         schedule = Cron(cron, timezone=timezone)
         daily = _deployment(nightly.to_deployment("daily", schedule=schedule))
