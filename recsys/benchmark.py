@@ -120,7 +120,7 @@ def _load(file: Path) -> tuple[Histories, int]:
     with duckdb.connect() as con:
         try:
             con.execute(
-                f"create view interactions as select {named}, timestamp as ingested_at, "  # noqa: S608 - constants and a quoted literal
+                f"create view interactions as select {named}, null::timestamptz as ingested_at, "  # noqa: S608 - constants and a quoted literal
                 f"file_row_number as source_row "
                 f"from read_parquet({literal(str(file))}, file_row_number = true)"
             )

@@ -14,7 +14,7 @@ import pyarrow as pa
 from recsys import columns, objects
 from recsys.errors import LakeError
 from recsys.lake import schemas, select_files
-from sql import load, quote
+from sql import literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +99,7 @@ def _build(lake: Lake, path: Path) -> None:
     )
     with _connect(lake, path) as con:
         con.execute(f"set memory_limit = '{_MEMORY}'")
+        con.execute(f"set temp_directory = {literal(str(Path(tempfile.gettempdir()) / path.name))}")
         con.execute(load("views/tables"))
         for name in tables:
             opened = lake.open(name)
@@ -108,6 +109,7 @@ def _build(lake: Lake, path: Path) -> None:
                 _newest_lists(con, lake, opened.version())
         for view in VIEWS:
             con.execute(load(f"views/{view}"))
+        con.execute("checkpoint")  # closing would do it too, but say nothing where the disk is full
 
 
 def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
@@ -126,7 +128,8 @@ def _replace(lake: Lake) -> str:
         _build(lake, building)
         os.replace(building, target)
     finally:
-        building.unlink(missing_ok=True)
+        for left in target.parent.glob(f"{building.name}*"):
+            left.unlink(missing_ok=True)
     return str(target)
 
 

@@ -23,7 +23,7 @@ from recsys.errors import LakeError
 from sql import literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from recsys.settings import ObjectStorage, Settings
 
@@ -358,10 +358,13 @@ class Lake:
             return target.version()
 
 
-def select_files(table: DeltaTable) -> str:
-    """Return a SELECT over the Parquet files of a table's version, empty tables included."""
+def select_files(table: DeltaTable, files: Sequence[str] | None = None) -> str:
+    """Return a SELECT over the Parquet files of a table's version, or over some of them.
+
+    Empty tables included.
+    """
     schema = pa.schema(table.schema())
-    files = table.file_uris()
+    files = table.file_uris() if files is None else files
     if not files:
         nothing = ", ".join(
             f"NULL::{_duckdb_type(field.type)} AS {quote(field.name)}" for field in schema

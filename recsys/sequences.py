@@ -192,6 +192,8 @@ def joined(chunks: Iterable[NDArray[np.int32]], length: int) -> NDArray[np.int32
     for chunk in chunks:
         whole[done : done + len(chunk)] = chunk
         done += len(chunk)
+    if done != length:
+        raise ValueError(f"{done:,} interactions where {length:,} belong")
     return whole
 
 
@@ -213,6 +215,8 @@ def tables(con: duckdb.DuckDBPyConnection, **statements: str) -> Iterator[None]:
     """
     for name, statement in statements.items():
         con.execute(f"create or replace temp table {name} as {statement}")
-    yield
-    for name in statements:
-        con.execute(f"drop table {name}")
+    try:
+        yield
+    finally:
+        for name in statements:
+            con.execute(f"drop table {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from pyarrow import ipc
 from recsys import columns
 from recsys.lake import select_files
 from recsys.sequences import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
-from sql import literal, load
+from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +36,7 @@ _METADATA_KEY = b"recsys"
 _FORMAT = 1
 _LATE_SHARE = 0.05
 """Where more of the users than this have late rows, packing afresh is not slower."""
+_READ = 1 << 22  # bytes of a file at a time
 _log = logging.getLogger(__name__)
 
 
@@ -113,14 +115,9 @@ class _Snapshot:
         return cls(file, users, items, frozenset(said["files"]), said["ingested"])
 
     def codes(self) -> Iterator[NDArray[np.int32]]:
-        """Yield the codes in chunks, once; they must come to the items' counts."""
-        counts = np.zeros(len(self.items) + 1, dtype=np.int64)
+        """Yield the codes in chunks, once."""
         for batch in ipc.open_stream(self.file):
-            codes = batch.column(0).to_numpy()
-            counts += np.bincount(codes, minlength=len(counts))
-            yield codes
-        if counts[0] or (counts[1:] != self.items["interactions"].to_numpy()).any():
-            raise ValueError("its histories are not whole")
+            yield batch.column(0).to_numpy()
 
 
 def _restored(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
@@ -128,6 +125,7 @@ def _restored(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> 
     files, schema = _files(table), pa.schema(table.schema())
     try:
         with pa.OSFile(str(path)) as file:
+            _check(path)
             held = _Snapshot.read(file)
             ids = held.users.field(columns.USER_ID), held.items.field(columns.ITEM_ID)
             retyped = any(schema.field(held_id.name).type != held_id.type for held_id in ids)
@@ -141,7 +139,7 @@ def _restored(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> 
             return _State(coded, held.files, held.ingested, is_kept=True)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         _log.warning("%s can't be used (%s): packing afresh", path, error)
         return None
 
@@ -153,8 +151,8 @@ def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -
     is read anew from the whole table. None where that is no gain.
     """
     files = _files(table)
-    fresh = ", ".join(literal(uri) for name, uri in files.items() if name not in held.files)
-    con.execute(f"create temp view fresh as from read_parquet([{fresh}])")
+    fresh = [uri for name, uri in files.items() if name not in held.files]
+    con.execute(f"create temp view fresh as {select_files(table, fresh)}")
     con.execute("create temp view interactions as from fresh")
     con.register("held_users", held.users)
     held_codes = pa.array(np.arange(1, len(held.items) + 1, dtype=np.int32))
@@ -231,7 +229,7 @@ def _keep(path: Path, state: _State) -> None:
     users = coded.users.replace_schema_metadata({_METADATA_KEY: json.dumps(said)})
     path.parent.mkdir(exist_ok=True)
     for left in path.parent.glob(f".{_NAME}-*"):  # by a run that was killed
-        left.unlink()
+        left.unlink(missing_ok=True)
     arriving = path.with_name(f".{_NAME}-{uuid.uuid4().hex}")
     try:
         with arriving.open("wb") as file:
@@ -239,15 +237,36 @@ def _keep(path: Path, state: _State) -> None:
                 with ipc.new_stream(file, table.schema) as stream:
                     stream.write_table(table, max_chunksize=CHUNK)
             file.flush()
+            file.write(_digest(arriving, file.tell()))
+            file.flush()
             os.fsync(file.fileno())  # or the name may outlive a power cut and the rows not
         os.replace(arriving, path)
     finally:
         arriving.unlink(missing_ok=True)
 
 
+def _check(path: Path) -> None:
+    """Raise ValueError where the file is not what was written, to the last bit."""
+    length = path.stat().st_size - hashlib.blake2b().digest_size
+    with path.open("rb") as file:
+        file.seek(max(0, length))
+        if length < 0 or file.read() != _digest(path, length):
+            raise ValueError("it is not whole")
+
+
+def _digest(path: Path, length: int) -> bytes:
+    """Return the digest of the first bytes of a file."""
+    digest = hashlib.blake2b()
+    with path.open("rb") as file:
+        while length > 0 and (some := file.read(min(length, _READ))):
+            digest.update(some)
+            length -= len(some)
+    return digest.digest()
+
+
 def _files(table: DeltaTable) -> dict[str, str]:
     """Return the path of each file of a local table, by its name."""
-    return {Path(uri).name: uri for uri in map(unquote, table.file_uris())}
+    return {Path(unquote(uri)).name: uri for uri in table.file_uris()}
 
 
 def _last_ingestion(con: duckdb.DuckDBPyConnection) -> int:

@@ -88,6 +88,28 @@ def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
     assert files == [catalog.NAME]
 
 
+def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
+    with_lists(lake, list(range(1, 5000)))
+    path = Path(catalog.publish(lake))
+    before = path.read_bytes()
+    publish = (
+        "import resource, sys; from recsys import catalog; from recsys.lake import Lake;"
+        "from recsys.settings import ObjectStorage;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2);"
+        "catalog.publish(Lake(sys.argv[1], ObjectStorage()))"
+    )
+    for least in (1, 4096, len(before) // 2):
+        done = subprocess.run(
+            [sys.executable, "-c", publish, lake.root, str(len(before) - least)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "LakeError" in done.stderr, least
+        assert path.read_bytes() == before
+    assert [file.name for file in Path(lake.root).glob(".catalog*")] == []
+
+
 def test_asking_before_the_first_publish_says_what_to_do(lake: Lake) -> None:
     with pytest.raises(LakeError, match="run `recsys nightly` first"):
         catalog.query(lake, "select 1")

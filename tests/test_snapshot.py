@@ -264,6 +264,29 @@ def test_the_connection_is_left_as_it_was(grown: Lake, settings: Settings) -> No
             night(grown, day, [(3, 4, 10 * day)])
 
 
+@pytest.mark.parametrize("grows", [False, True])
+def test_no_damaged_byte_is_ever_believed(grown: Lake, settings: Settings, *, grows: bool) -> None:
+    packed(grown, settings)
+    kept = Path(grown.uri("packed", "interactions.arrows"))
+    sound = kept.read_bytes()
+    if grows:
+        night(grown, 1, [(3, 4, 30)])
+    right = afresh(grown, settings)
+    for at in np.random.default_rng(0).integers(0, len(sound), 25).tolist():
+        damaged = bytearray(sound)
+        damaged[at] ^= 1 << at % 8
+        kept.write_bytes(damaged)
+        assert_same(packed(grown, settings), right)
+
+
+def test_folders_named_like_columns_say_nothing(tmp_path: Path, settings: Settings) -> None:
+    lake = Lake(str(tmp_path / "user_id=7" / "item_id=8" / "lake"), ObjectStorage())
+    lake.create(pa.int64(), pa.int64())
+    for day in range(2):
+        night(lake, day, [(user, user + day, 10 * day) for user in range(20)])
+        assert_same(packed(lake, settings), afresh(lake, settings))
+
+
 def test_awkward_paths_and_ids(tmp_path: Path, settings: Settings) -> None:
     lake = Lake(str(tmp_path / "séjour 🙂; it's #1"), ObjectStorage())
     lake.create(pa.string(), pa.string())

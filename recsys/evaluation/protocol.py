@@ -110,7 +110,8 @@ def ranks(
 
 def _rank(scored: Tensor, target: Tensor) -> NDArray[np.int64]:
     own = scored.gather(1, target.unsqueeze(1))  # (R, 1)
-    # Comparing into floats and adding those is ten times faster on the CPU than adding booleans.
+    # Comparing into floats and adding those is ten times faster on the CPU than adding booleans,
+    # and exact below 2^24 items.
     compared = torch.empty_like(scored)
     better = torch.gt(scored, own, out=compared).sum(1)
     if bool((tied := torch.eq(scored, own, out=compared).sum(1) > 1).any()):

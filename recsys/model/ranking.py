@@ -74,11 +74,10 @@ def _best(
         tied = (last == best[:, k]) & (last > -torch.inf)
         best, at = best[:, :k], at[:, :k]
         if bool(tied.any()):  # topk took any of them; such rows are sorted in full
-            whole = torch.cat(
-                [scored[tied] for _, scored in _scores(predicted, weight, seen, barred)], 1
-            )
-            ordered, columns = whole.sort(dim=1, descending=True, stable=True)
-            best[tied], at[tied] = ordered[:, :k], columns[:, :k] + 1
+            for row in tied.nonzero().squeeze(1).tolist():
+                every = [scored[row] for _, scored in _scores(predicted, weight, seen, barred)]
+                ordered, columns = torch.cat(every).sort(descending=True, stable=True)
+                best[row], at[row] = ordered[:k], columns[:k] + 1
     at, order = at.sort(dim=1)
     best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
     return best, at.gather(1, order)

@@ -22,7 +22,7 @@ from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
 from recsys.model.loss import cross_entropy, sampled_cross_entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from recsys.model.config import ModelConfig
 
@@ -96,17 +96,16 @@ class Recommender(nn.Module):
 
     def loss(
         self,
-        items: Tensor,
-        targets: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
         generator: torch.Generator,
         negatives: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Return the mean cross-entropy over targets (Eq. 24-25).
+        """Return the mean cross-entropy over the targets of all parts (Eq. 24-25).
 
         Args:
-            items: (B, L) int64 inputs, left-aligned.
-            targets: (B, L) int64, the next item at every position (causal), or (B,), the item
-                after the last (prefix); 0 where there is none.
+            parts: of each, (B, L) int64 inputs, left-aligned, and (B, L) int64 targets, the next
+                item at every position (causal), or (B,), the item after the last (prefix); 0 where
+                there is none.
             generator: of all noise and dropout, on the items' device.
             negatives: (S,) int64 items that stand for the catalogue, and the log of how often each
                 was expected to be drawn; the whole catalogue is scored when None.
@@ -114,39 +113,47 @@ class Recommender(nn.Module):
         For ``causal``, position i carries the noised embedding of item i + 1, which lies in the
         history of every later position, so nothing leaks. Each position has a step of its own.
         """
+        given = [each for part in parts for each in part]
+        # One lookup for all: its gradient is as large as the catalogue.
+        embedded = self.items(torch.cat([each.flatten() for each in given]))
+        embedded = embedded.split([each.numel() for each in given])
+        steps = self.step()
+        hidden, targets = [], []
+        for at, (items, wanted) in enumerate(parts):
+            history, x_0 = (
+                flat.view(*ids.shape, -1)
+                for flat, ids in zip(embedded[2 * at : 2 * at + 2], (items, wanted), strict=True)
+            )
+            predicted = self._denoise(items, history, x_0, steps, generator)
+            held = wanted > 0
+            hidden.append(predicted[held])
+            targets.append(wanted[held])
+        every = torch.cat(hidden), self.items.weight, torch.cat(targets)
+        if negatives is not None:
+            return sampled_cross_entropy(*every, *negatives)
+        return cross_entropy(*every)
+
+    def _denoise(
+        self, items: Tensor, history: Tensor, x_0: Tensor, steps: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Noise the targets' embeddings x_0 and return what is predicted of them, in its shape."""
         config = self.config
-        device = items.device
-        # One lookup for both: its gradient is as large as the catalogue.
-        embedded, x_0 = self.items(torch.cat([items.flatten(), targets.flatten()])).split(
-            [items.numel(), targets.numel()]
-        )
-        embedded, x_0 = embedded.view(*items.shape, -1), x_0.view(*targets.shape, -1)
-        history = self._history(embedded, _offsets_from_right(items), generator)  # (B, L, D)
+        history = self._history(history, _offsets_from_right(items), generator)  # (B, L, D)
         step = torch.randint(
-            1, config.timesteps + 1, targets.shape, generator=generator, device=device
+            1, config.timesteps + 1, x_0.shape[:-1], generator=generator, device=items.device
         )
-        noise = OFFSETS[config.offset](
-            (*targets.shape, config.width), generator, config.offset_scale
-        )
-        x_s = self.diffusion.q_sample(x_0, step, noise)
-        signal = x_s + F.embedding(step, self.step())  # (B, L, D), or (B, D) for prefix
+        noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
+        signal = self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, steps)
         if not self.causal:
-            signal = signal.unsqueeze(1)
+            signal = signal.unsqueeze(1)  # (B, 1, D)
         weight = config.delta + config.delta * torch.randn(
-            history.shape, generator=generator, device=device
+            history.shape, generator=generator, device=items.device
         )
         visible = self._visible(items)
         z = self.approximator(history, weight * signal, history, visible)
-        if self.causal:
-            held = targets > 0
-            hidden = self.transformer(z, self._bias(visible), generator)[held]
-            targets = targets[held]
-        else:
-            newest = (items > 0).sum(1) - 1
-            hidden = self.transformer(z, self._bias(visible), generator, only=newest).squeeze(1)
-        if negatives is not None:
-            return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives)
-        return cross_entropy(hidden, self.items.weight, targets)
+        only = None if self.causal else (items > 0).sum(1) - 1
+        predicted: Tensor = self.transformer(z, self._bias(visible), generator, only=only)
+        return predicted if self.causal else predicted.squeeze(1)
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).

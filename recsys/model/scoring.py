@@ -84,8 +84,8 @@ class Scorer:
                 predicted[torch.from_numpy(rows).to(device)] = x_0[: len(rows)]
         if not bool(torch.isfinite(predicted).all()):
             raise GateError(
-                f"the model predicts numbers that are not finite, for {len(histories)} users "
-                "of this batch or some of them; train it again"
+                f"the model predicts numbers that are not finite, for some of {len(histories)} "
+                "users; train it again"
             )
         return predicted
 
@@ -151,7 +151,7 @@ def top_k(
         k: items wanted.
         steps: reverse steps; the model's own when None.
         seed: of the reverse process.
-        block: users yielded at a time; memory grows with it by K only.
+        block: users yielded at a time; what is held of them is x_0, their items and their lists.
         exclude_seen: whether items of a user's history are left out.
         eligible: (V + 1,) which items may be listed; all when None.
         runtime: device, threads and precision.

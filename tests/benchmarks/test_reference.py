@@ -69,7 +69,7 @@ def test_the_training_loss_is_the_loss_of_ours(activation: str) -> None:
     torch.manual_seed(0)
     ours_given = rows.gather(torch.arange(len(rows)).numpy())
     with torch.no_grad():
-        ours = torch.stack([model.loss(*ours_given, generator) for _ in range(20)])
+        ours = torch.stack([model.loss([ours_given], generator) for _ in range(20)])
         theirs = torch.stack([reference.loss(items, targets) for _ in range(20)])
     assert float(ours.mean()) == pytest.approx(float(theirs.mean()), rel=0.01)
 

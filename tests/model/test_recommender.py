@@ -71,10 +71,10 @@ def test_padding_does_not_change_the_loss(
     for block in model.transformer.blocks:
         block.share = 0.0
     targets = torch.tensor([[1, 4, 7]]) if objective == "causal" else torch.tensor([7])
-    bare = model.loss(torch.tensor([[3, 1, 4]]), targets, generator())
+    bare = model.loss([(torch.tensor([[3, 1, 4]]), targets)], generator())
     if objective == "causal":
         targets = torch.tensor([[1, 4, 7, 0, 0]])
-    padded = model.loss(torch.tensor([[3, 1, 4, 0, 0]]), targets, generator())
+    padded = model.loss([(torch.tensor([[3, 1, 4, 0, 0]]), targets)], generator())
     assert padded.item() == pytest.approx(bare.item(), rel=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
     model = Recommender(small(preset).model, 20, generator())
     items = torch.randint(1, 21, (16, 6), generator=generator())
     targets = torch.randint(1, 21, (16, 6) if model.causal else (16,), generator=generator(1))
-    model.loss(items, targets, generator()).backward()
+    model.loss([(items, targets)], generator()).backward()
     untouched = [
         name
         for name, parameter in model.named_parameters()
@@ -168,9 +168,9 @@ def test_padding_is_never_scored_and_never_learns() -> None:
     assert model.logits(torch.randn(2, 16))[:, 0].tolist() == [-torch.inf, -torch.inf]
     items = torch.tensor([[1, 2, 0]])
     with torch.no_grad():
-        before = model.loss(items, torch.tensor([[2, 3, 0]]), generator())
+        before = model.loss([(items, torch.tensor([[2, 3, 0]]))], generator())
         model.items.weight[0] = 100.0
-        after = model.loss(items, torch.tensor([[2, 3, 0]]), generator())
+        after = model.loss([(items, torch.tensor([[2, 3, 0]]))], generator())
     assert after.item() == pytest.approx(before.item(), rel=1e-5)
 
 

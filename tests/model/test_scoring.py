@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recsys.errors import ConfigurationError, GateError
-from recsys.model import ranking
+from recsys.model import ranking, scoring
 from recsys.model.config import ModelConfig
 from recsys.model.presets import PRESETS
 from recsys.model.ranking import best_items
@@ -59,6 +59,20 @@ def test_a_list_does_not_depend_on_the_block(preset: str, precision: str) -> Non
         scored = np.concatenate([each.scores for each in found[block]])
         assert np.array_equal(items, whole.items)
         assert np.array_equal(scored, whole.scores)
+
+
+def test_users_are_encoded_and_ranked_by_many_and_listed_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = untrained()
+    histories = random_histories(300, 40)
+    items, scored = lists(model, histories, block=300)
+    whole = scores(model, histories, runtime=CPU)
+    monkeypatch.setattr(scoring, "_ENCODED", 64)
+    again, scored_again = lists(model, histories, block=30)
+    assert np.array_equal(items, again)
+    assert np.array_equal(scored, scored_again)
+    assert torch.allclose(scores(model, histories, runtime=CPU), whole, atol=1e-5)
 
 
 def test_the_seed_decides_the_lists() -> None:

@@ -25,7 +25,8 @@ def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int
     histories = numbered(LENGTHS)
     rows = training_rows(histories, objective, max_length)
     found: Counter[int] = Counter()
-    for items, targets in batches(rows, 16, 64, np.random.default_rng(0)):
+    made = batches(rows, 16, 64, np.random.default_rng(0))
+    for items, targets in (part for step in made for part in step):
         assert items.shape[1] <= max_length
         assert (items[:, 0] > 0).all()
         if objective == "causal":
@@ -64,23 +65,32 @@ def test_windows_are_cut_from_the_right_end() -> None:
 def test_batches_keep_to_their_limits(objective: str) -> None:
     generator = np.random.default_rng(1)
     rows = training_rows(numbered(generator.integers(2, 60, 300).tolist()), objective, 50)
-    chosen = plan(rows, 100, 400, generator)
-    assert sorted(np.concatenate(chosen).tolist()) == list(range(len(rows)))
-    padded = real = 0
-    for each in chosen:
-        lengths = rows.lengths[each]
-        assert len(each) * lengths.max() <= 400
-        assert (len(each) if objective == "prefix" else lengths.sum()) <= 100
-        padded += len(each) * lengths.max()
-        real += lengths.sum()
-    assert padded < 1.1 * real
+    steps = plan(rows, 400, 1600, generator)
+    parts = [part for step in steps for part in step]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(rows)))
+    padded = sum(len(part) * rows.lengths[part].max() for part in parts)
+    assert padded < 1.1 * rows.lengths.sum()
+    for step in steps:
+        assert sum(len(part) * rows.lengths[part].max() for part in step) <= 1600
+        targets = [len(p) if objective == "prefix" else rows.lengths[p].sum() for p in step]
+        assert sum(targets) <= 400
+
+
+def test_a_step_sees_rows_of_different_lengths() -> None:
+    rows = training_rows(numbered([3, 5, 9, 17, 33] * 200), "causal", 50)
+    steps = plan(rows, 800, 10_000, np.random.default_rng(0))
+    seen = [len({int(n) for part in step for n in rows.lengths[part]}) for step in steps]
+    assert np.mean(seen) > 2
 
 
 def test_the_order_follows_the_generator() -> None:
     rows = training_rows(numbered([20] * 30), "causal", 8)
     one, same, other = (plan(rows, 32, 64, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=False))
+    one, same, other = (
+        [part.tolist() for step in each for part in step] for each in (one, same, other)
+    )
+    assert one == same
+    assert one != other
 
 
 def test_histories_without_a_target_bring_no_rows() -> None:
