@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recsys.model.config import Objective
     from recsys.sequences import Histories
 
-_PARTS = 4
+_LOTS = 4
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,13 @@ class Rows:
         """Number of targets in all rows."""
         return len(self) if self.objective == "prefix" else int(self.lengths.sum())
 
+    def longest(self, rows: NDArray[np.int64]) -> int:
+        """Return the inputs of the longest of some rows."""
+        return int((self.ends[rows] - self.starts[rows]).max())
+
     def gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return items (B, L) and targets, (B, L) or for ``prefix`` (B,), int64, 0 is padding."""
-        starts, ends = self.starts[rows], self.ends[rows]
-        width = int((ends - starts).max())
+        starts, ends, width = self.starts[rows], self.ends[rows], self.longest(rows)
         items = torch.from_numpy(left_aligned(self.items, starts, ends, width))
         if self.objective == "prefix":
             return items, torch.from_numpy(self.items[ends].astype(np.int64))
@@ -88,16 +91,17 @@ def batches(
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Yield the parts of each gradient step's batch, in random order, each row once.
 
-    A part holds rows of like length, so that little is padded; a step has parts of different
+    A part holds rows of like length, so that little is padded; a step has rows of different
     lengths, since steps of one length each cost 4 % of NDCG@10 (see LOG.md).
 
     Args:
         rows: of one objective.
-        batch_size: most targets of a step.
-        batch_tokens: most tokens of a step, padding included.
+        batch_size: targets of a step.
+        batch_tokens: most tokens of a step; it has fewer targets where rows are long.
         generator: of the order.
 
-    A row that alone is larger than a part may be is a part of its own.
+    Whole rows can't meet these numbers exactly: a step may exceed them by a row or so for each of
+    the four lots that it is drawn in.
     """
     for chosen in plan(rows, batch_size, batch_tokens, generator):
         yield [rows.gather(part) for part in chosen]
@@ -106,26 +110,35 @@ def batches(
 def plan(
     rows: Rows, batch_size: int, batch_tokens: int, generator: np.random.Generator
 ) -> list[list[NDArray[np.int64]]]:
-    """Return the rows of each part of each step; see ``batches``."""
-    most_targets, most_tokens = max(1, batch_size // _PARTS), max(1, batch_tokens // _PARTS)
+    """Return the rows of each part of each step; see ``batches``.
+
+    Rows in order of length are cut into lots, a quarter of a step each; a step is four lots at
+    random, those of like length joined to a part.
+    """
     shuffled = generator.permutation(len(rows))
     lengths = rows.lengths[shuffled]
     order = np.argsort(-lengths, kind="stable")  # random among rows of one length
     shuffled, lengths = shuffled[order], lengths[order]
-    ahead = np.concatenate([[0], np.cumsum(lengths)])
-    parts = []
-    start = 0
-    while start < len(shuffled):
-        fits = most_tokens // int(lengths[start])
-        if rows.objective == "prefix":
-            fits = min(fits, most_targets)
-        else:
-            limit = ahead[start] + most_targets
-            fits = min(fits, int(np.searchsorted(ahead, limit, side="right")) - 1 - start)
-        parts.append(shuffled[start : start + max(1, fits)])
-        start += max(1, fits)
-    mixed = [parts[at] for at in generator.permutation(len(parts))]
-    return [mixed[at : at + _PARTS] for at in range(0, len(mixed), _PARTS)]
+    targets = np.ones_like(lengths) if rows.objective == "prefix" else lengths
+    share = np.maximum(targets / batch_size, lengths / batch_tokens)  # of a step
+    lot = ((np.cumsum(share) - share) * _LOTS).astype(np.int64)
+    lots = np.split(shuffled, np.flatnonzero(np.diff(lot)) + 1)
+    mixed = [lots[at] for at in generator.permutation(len(lots))]
+    return [_joined(mixed[at : at + _LOTS], rows) for at in range(0, len(mixed), _LOTS)]
+
+
+def _joined(lots: list[NDArray[np.int64]], rows: Rows) -> list[NDArray[np.int64]]:
+    """Join lots where the shorter rows are padded by a quarter at most."""
+    parts: list[list[NDArray[np.int64]]] = []
+    width = 0
+    for length, lot in sorted(
+        ((rows.longest(lot), lot) for lot in lots), key=lambda each: -each[0]
+    ):
+        if not parts or length < 0.8 * width:
+            parts.append([])
+            width = length
+        parts[-1].append(lot)
+    return [np.concatenate(part) for part in parts]
 
 
 def _each(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:

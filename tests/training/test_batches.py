@@ -69,11 +69,12 @@ def test_batches_keep_to_their_limits(objective: str) -> None:
     parts = [part for step in steps for part in step]
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(rows)))
     padded = sum(len(part) * rows.lengths[part].max() for part in parts)
-    assert padded < 1.1 * rows.lengths.sum()
+    assert padded < 1.2 * rows.lengths.sum()
+    slack = 4 * 50  # a row of each lot
     for step in steps:
-        assert sum(len(part) * rows.lengths[part].max() for part in step) <= 1600
+        assert sum(rows.lengths[part].sum() for part in step) <= 1600 + slack
         targets = [len(p) if objective == "prefix" else rows.lengths[p].sum() for p in step]
-        assert sum(targets) <= 400
+        assert sum(targets) <= 400 + (4 if objective == "prefix" else slack)
 
 
 def test_a_step_sees_rows_of_different_lengths() -> None:
