@@ -97,7 +97,7 @@ def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
     """Read a model back.
 
     Raises:
-        LakeError: its files are missing or damaged.
+        LakeError: its files are missing or damaged, or the lake's ids have become others.
     """
     model_id = row["model_id"]
     with tempfile.TemporaryDirectory() as temporary:
@@ -113,6 +113,12 @@ def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
             raise LakeError(
                 f"model {model_id}: {_ITEMS} can't be read ({error}); train again"
             ) from error
+    kind = lake.schema(columns.ITEMS).field(columns.ITEM_ID).type
+    if items.type != kind:
+        raise LakeError(
+            f"model {model_id} knows items by {items.type} ids, and the lake now holds {kind} ids; "
+            "train again"
+        )
     return Model(recommender, items, dict(row))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recsys import registry
@@ -162,3 +163,22 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
     again = train(lake, settings, training(epochs=20))
     assert (again.model_id, again.is_new) == (first.model_id, True), "its files were made anew"
     assert weights.exists()
+
+
+def test_a_champion_of_other_ids_is_named_and_can_be_replaced(
+    lake: Lake, settings: Settings
+) -> None:
+    known_world(lake)
+    first = train(lake, settings, training(epochs=20))
+    lake.delete("interactions", "user_id is not null")
+    lake.retype(pa.int64(), pa.int64())
+    world = successor_world()
+    ends = zip(world.histories.starts, world.histories.ends, strict=True)
+    lakes.fill(
+        lake, {user: world.histories.items[a:b].tolist() for user, (a, b) in enumerate(ends)}
+    )
+    with pytest.raises(LakeError, match=f"{first.model_id} knows items by string ids"):
+        recommend(lake, settings, Recommending(k=3), run_date=DAY, run_id="r")
+    other = train(lake, settings, training(epochs=20))
+    assert (other.status, other.is_new) == ("champion", True)
+    assert recommend(lake, settings, Recommending(k=3), run_date=DAY, run_id="r").users
