@@ -81,7 +81,7 @@ class TrainingConfig:
     Attributes:
         epochs: most passes over the training targets.
         batch_size: targets of one gradient step: rows for ``prefix``, positions for ``causal``.
-        batch_tokens: most tokens of one step, padding included; it bounds memory.
+        batch_tokens: about the most tokens of one step; it bounds memory.
         learning_rate: of Adam.
         weight_decay: L2 penalty inside Adam's gradient.
         decay: ``constant``; ``step`` (times ``decay_factor`` every ``decay_every`` epochs); or
