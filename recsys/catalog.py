@@ -121,16 +121,20 @@ def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> N
 def _replace(lake: Lake) -> str:
     """Build beside the catalog of before, so that one rename puts it in place, and no copy."""
     target = Path(lake.uri(NAME))
-    for left in target.parent.glob(f".{NAME}-*"):  # by a run that was killed
-        left.unlink(missing_ok=True)
+    _clear(target.parent)  # of a run that was killed
     building = target.with_name(f".{NAME}-{uuid.uuid4().hex}")
     try:
         _build(lake, building)
         os.replace(building, target)
     finally:
-        for left in target.parent.glob(f"{building.name}*"):
-            left.unlink(missing_ok=True)
+        _clear(target.parent)
     return str(target)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what was being built: the file and what DuckDB puts beside it."""
+    for left in folder.glob(f".{NAME}-*"):
+        left.unlink(missing_ok=True)
 
 
 def _upload(lake: Lake) -> str:
