@@ -125,27 +125,21 @@ class Block(nn.Module):
             bias: added to attention scores; fits (B, H, J, L).
             generator: of dropout; None in inference.
             past: keys and values of positions before x.
-            only: (B,) position of x that is asked for; None for all. J is 1 then.
+            only: (M,) int64, which of the B * J positions go on after attention; what is returned
+                is (M, D) then.
         """
-        normed = self.norm_attention(x)
-        if only is None:
-            query, key, value = self.query_key_value(normed).chunk(3, dim=-1)
-            key, value = _split(key, self.heads), _split(value, self.heads)
-        else:
-            key, value = self.keys_values(normed)
-            x, normed = at_position(x, only), at_position(normed, only)
-            if bias.shape[2] > 1:
-                bias = at_position(bias.expand(len(x), -1, -1, -1).transpose(1, 2), only)
-                bias = bias.transpose(1, 2)  # (B, H, 1, L)
-            layer, width = self.query_key_value, x.shape[-1]
-            query = F.linear(normed, layer.weight[:width], layer.bias[:width])
+        query, key, value = self.query_key_value(self.norm_attention(x)).chunk(3, dim=-1)
+        key, value = _split(key, self.heads), _split(value, self.heads)
         if past is not None:
             key = torch.cat([past[0], key], dim=2)
             value = torch.cat([past[1], value], dim=2)
         query = _split(query, self.heads)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, J, L)
         attention = (scores + bias.to(scores.dtype)).softmax(-1)
-        x = x + dropout(self.out(_join(attention @ value)), self.share, generator)
+        met = _join(attention @ value)
+        if only is not None:
+            x, met = x.flatten(0, 1)[only], met.flatten(0, 1)[only]
+        x = x + dropout(self.out(met), self.share, generator)
         fed: Tensor = self.narrower(self.activation(self.wider(self.norm_feed(x))))
         return x + dropout(fed, self.share, generator)
 
@@ -173,7 +167,7 @@ class Transformer(nn.Module):
             bias: added to attention scores, -inf where a key is hidden; fits (B, H, J, L).
             generator: of dropout; None in inference.
             past: each block's keys and values of positions before x, as ``context`` returned them.
-            only: (B,) position that is asked for, J is 1 then; the last block computes no other.
+            only: (M,) int64, which of the B * J positions are asked for, and returned as (M, D).
         """
         for at, block in enumerate(self.blocks):
             last = at == len(self.blocks) - 1

@@ -22,7 +22,7 @@ from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
 from recsys.model.loss import cross_entropy, sampled_cross_entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from recsys.model.config import ModelConfig
 
@@ -63,6 +63,26 @@ class Draws:
         return cls(*(draw.to(device) for draw in drawn))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Histories of one training step, several to a row of L cells, each in cells of its own.
+
+    Attributes:
+        items: (B, L) int64, 1..V; 0 is an empty cell.
+        targets: (B, L) int64, what is to be predicted there: the next item at every position
+            (causal), or at a history's newest item alone (prefix); 0 is nothing.
+        ahead: (B, L) int64, how many items of the same history follow; 0 in an empty cell.
+    """
+
+    items: Tensor
+    targets: Tensor
+    ahead: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(each.to(device) for each in (self.items, self.targets, self.ahead)))
+
+
 class Recommender(nn.Module):
     """DiffuRecSys over items 1..V; index 0 is padding and never scored.
 
@@ -96,64 +116,53 @@ class Recommender(nn.Module):
 
     def loss(
         self,
-        parts: Sequence[tuple[Tensor, Tensor]],
+        batch: Batch,
         generator: torch.Generator,
         negatives: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Return the mean cross-entropy over the targets of all parts (Eq. 24-25).
+        """Return the mean cross-entropy over a batch's targets (Eq. 24-25).
 
         Args:
-            parts: of each, (B, L) int64 inputs, left-aligned, and (B, L) int64 targets, the next
-                item at every position (causal), or (B,), the item after the last (prefix); 0 where
-                there is none.
-            generator: of all noise and dropout, on the items' device.
+            batch: on the model's device.
+            generator: of all noise and dropout, on that device.
             negatives: (S,) int64 items that stand for the catalogue, and the log of how often each
                 was expected to be drawn; the whole catalogue is scored when None.
 
         For ``causal``, position i carries the noised embedding of item i + 1, which lies in the
-        history of every later position, so nothing leaks. Each position has a step of its own.
+        history of every later position, so nothing leaks. Each position has a step of its own. For
+        ``prefix``, every position carries the one target of its history.
         """
-        given = [each for part in parts for each in part]
+        config, items = self.config, batch.items
+        held = (batch.targets > 0).flatten().nonzero().squeeze(1)  # (M,)
+        targets = batch.targets.flatten()[held]
+        ends = batch.ahead + torch.arange(items.shape[1], device=items.device)
         # One lookup for all: its gradient is as large as the catalogue.
-        embedded = self.items(torch.cat([each.flatten() for each in given]))
-        embedded = embedded.split([each.numel() for each in given])
-        steps = self.step()
-        hidden, targets = [], []
-        for at, (items, wanted) in enumerate(parts):
-            history, x_0 = (
-                flat.view(*ids.shape, -1)
-                for flat, ids in zip(embedded[2 * at : 2 * at + 2], (items, wanted), strict=True)
-            )
-            predicted = self._denoise(items, history, x_0, steps, generator)
-            held = wanted > 0
-            hidden.append(predicted[held])
-            targets.append(wanted[held])
-        every = torch.cat(hidden), self.items.weight, torch.cat(targets)
-        if negatives is not None:
-            return sampled_cross_entropy(*every, *negatives)
-        return cross_entropy(*every)
-
-    def _denoise(
-        self, items: Tensor, history: Tensor, x_0: Tensor, steps: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Noise the targets' embeddings x_0 and return what is predicted of them, in its shape."""
-        config = self.config
-        history = self._history(history, _offsets_from_right(items), generator)  # (B, L, D)
+        noised = batch.targets.flatten() if self.causal else targets
+        history, x_0 = self.items(torch.cat([items.flatten(), noised])).split(
+            [items.numel(), noised.numel()]
+        )
+        history = self._history(history.view(*items.shape, -1), batch.ahead, generator)  # (B, L, D)
         step = torch.randint(
-            1, config.timesteps + 1, x_0.shape[:-1], generator=generator, device=items.device
+            1, config.timesteps + 1, noised.shape, generator=generator, device=items.device
         )
         noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
-        signal = self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, steps)
-        if not self.causal:
-            signal = signal.unsqueeze(1)  # (B, 1, D)
+        signal = self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, self.step())
+        if self.causal:
+            signal = signal.view(history.shape)
+        else:
+            place = (batch.targets > 0).flatten().cumsum(0).view(items.shape) - 1
+            signal = F.embedding(place.gather(1, ends).clamp(min=0), signal)
         weight = config.delta + config.delta * torch.randn(
             history.shape, generator=generator, device=items.device
         )
-        visible = self._visible(items)
+        visible = (ends.unsqueeze(2) == ends.unsqueeze(1)).unsqueeze(1)  # (B, 1, L, L)
+        if self.causal:
+            visible = visible.tril()
         z = self.approximator(history, weight * signal, history, visible)
-        only = None if self.causal else (items > 0).sum(1) - 1
-        predicted: Tensor = self.transformer(z, self._bias(visible), generator, only=only)
-        return predicted if self.causal else predicted.squeeze(1)
+        hidden = self.transformer(z, self._bias(visible), generator, only=held)
+        if negatives is not None:
+            return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives)
+        return cross_entropy(hidden, self.items.weight, targets)
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
@@ -181,13 +190,14 @@ class Recommender(nn.Module):
         weight = draws.weight[offsets]
         visible = self._visible(items)
         bias = self._bias(visible)
-        newest = (items > 0).sum(1) - 1
+        length = items.shape[1]
+        newest = torch.arange(len(items), device=items.device) * length + (items > 0).sum(1) - 1
         steps = self.step()
 
         def approximate(x: Tensor, step: int) -> Tensor:
             signal = weight * (x + steps[step]).unsqueeze(1)  # (B, L, D)
             z = self.approximator(history, signal, history, visible)
-            x_0: Tensor = self.transformer(z, bias, only=newest).squeeze(1)
+            x_0: Tensor = self.transformer(z, bias, only=newest)
             return x_0.float()
 
         return approximate

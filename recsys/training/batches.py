@@ -1,4 +1,4 @@
-"""Training rows out of packed histories, gathered in batches of like length."""
+"""Training rows out of packed histories, in batches without padding."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recsys.model.scoring import left_aligned
+from recsys.model.recommender import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from recsys.model.config import Objective
     from recsys.sequences import Histories
 
-_LOTS = 4
+_NARROWEST = 48  # cells of a line, so that short histories leave few of them empty
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,6 @@ class Rows:
         """Number of targets in all rows."""
         return len(self) if self.objective == "prefix" else int(self.lengths.sum())
 
-    def longest(self, rows: NDArray[np.int64]) -> int:
-        """Return the inputs of the longest of some rows."""
-        return int((self.ends[rows] - self.starts[rows]).max())
-
-    def gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return items (B, L) and targets, (B, L) or for ``prefix`` (B,), int64, 0 is padding."""
-        starts, ends, width = self.starts[rows], self.ends[rows], self.longest(rows)
-        items = torch.from_numpy(left_aligned(self.items, starts, ends, width))
-        if self.objective == "prefix":
-            return items, torch.from_numpy(self.items[ends].astype(np.int64))
-        return items, torch.from_numpy(left_aligned(self.items, starts + 1, ends + 1, width))
-
 
 def training_rows(histories: Histories, objective: Objective, max_length: int) -> Rows:
     """Return rows that hold every target of every history exactly once.
@@ -88,57 +75,70 @@ def training_rows(histories: Histories, objective: Objective, max_length: int) -
 
 def batches(
     rows: Rows, batch_size: int, batch_tokens: int, generator: np.random.Generator
-) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield the parts of each gradient step's batch, in random order, each row once.
+) -> Iterator[Batch]:
+    """Yield each gradient step's batch: rows in random order, each once.
 
-    A part holds rows of like length, so that little is padded; a step has rows of different
-    lengths, since steps of one length each cost 4 % of NDCG@10 (see LOG.md).
+    Rows of all lengths are packed together, several to a line of cells, so that hardly any cell is
+    empty. Batches of one length each would need no packing, and cost 4 % of NDCG@10 (see LOG.md).
 
     Args:
         rows: of one objective.
-        batch_size: targets of a step.
-        batch_tokens: most tokens of a step; it has fewer targets where rows are long.
+        batch_size: targets of a step; its last row may exceed it.
+        batch_tokens: most tokens of a step, likewise; it has fewer targets where rows are long.
         generator: of the order.
-
-    Whole rows can't meet these numbers exactly: a step may exceed them by a row or so for each of
-    the four lots that it is drawn in.
     """
+    width = max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
     for chosen in plan(rows, batch_size, batch_tokens, generator):
-        yield [rows.gather(part) for part in chosen]
+        yield packed(rows, chosen, width)
 
 
 def plan(
     rows: Rows, batch_size: int, batch_tokens: int, generator: np.random.Generator
-) -> list[list[NDArray[np.int64]]]:
-    """Return the rows of each part of each step; see ``batches``.
-
-    Rows in order of length are cut into lots, a quarter of a step each; a step is four lots at
-    random, those of like length joined to a part.
-    """
+) -> list[NDArray[np.int64]]:
+    """Return the rows of each step; see ``batches``."""
     shuffled = generator.permutation(len(rows))
     lengths = rows.lengths[shuffled]
-    order = np.argsort(-lengths, kind="stable")  # random among rows of one length
-    shuffled, lengths = shuffled[order], lengths[order]
     targets = np.ones_like(lengths) if rows.objective == "prefix" else lengths
     share = np.maximum(targets / batch_size, lengths / batch_tokens)  # of a step
-    lot = ((np.cumsum(share) - share) * _LOTS).astype(np.int64)
-    lots = np.split(shuffled, np.flatnonzero(np.diff(lot)) + 1)
-    mixed = [lots[at] for at in generator.permutation(len(lots))]
-    return [_joined(mixed[at : at + _LOTS], rows) for at in range(0, len(mixed), _LOTS)]
+    step = (np.cumsum(share) - share).astype(np.int64)
+    return np.split(shuffled, np.flatnonzero(np.diff(step)) + 1)
 
 
-def _joined(lots: list[NDArray[np.int64]], rows: Rows) -> list[NDArray[np.int64]]:
-    """Join lots where the shorter rows are padded by a quarter at most."""
-    parts: list[list[NDArray[np.int64]]] = []
-    width = 0
-    for length, lot in sorted(
-        ((rows.longest(lot), lot) for lot in lots), key=lambda each: -each[0]
-    ):
-        if not parts or length < 0.8 * width:
-            parts.append([])
-            width = length
-        parts[-1].append(lot)
-    return [np.concatenate(part) for part in parts]
+def packed(rows: Rows, chosen: NDArray[np.int64], width: int) -> Batch:
+    """Return some rows as a batch with lines of ``width`` cells."""
+    starts, ends = rows.starts[chosen], rows.ends[chosen]
+    lengths = ends - starts
+    first, lines = _places(lengths, width)
+    items, targets, ahead = (np.zeros(lines * width, dtype=np.int64) for _ in range(3))
+    cells, source = _each(first, lengths), _each(starts, lengths)
+    items[cells] = rows.items[source]
+    ahead[cells] = np.repeat(ends, lengths) - 1 - source
+    if rows.objective == "prefix":
+        targets[first + lengths - 1] = rows.items[ends]
+    else:
+        targets[cells] = rows.items[source + 1]
+    return Batch(*(torch.from_numpy(each).view(lines, width) for each in (items, targets, ahead)))
+
+
+def _places(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], int]:
+    """Return each row's first cell, and how many lines they take: first fit, longest first."""
+    first = np.empty_like(lengths)
+    free = np.empty(0, dtype=np.int64)  # cells of each line
+    order = np.argsort(-lengths, kind="stable")
+    for alike in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        length = int(lengths[alike[0]])
+        room = free // length
+        lacking = len(alike) - int(room.sum())
+        if lacking > 0:
+            added = -(-lacking // (width // length))
+            free = np.concatenate([free, np.full(added, width)])
+            room = free // length
+        taken = np.minimum(room, np.maximum(len(alike) - np.cumsum(room) + room, 0))
+        line = np.repeat(np.arange(len(free)), taken)
+        nth = _each(np.zeros_like(taken), taken)
+        first[alike] = line * width + width - free[line] + nth * length
+        free = free - taken * length
+    return first, len(free)
 
 
 def _each(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -102,17 +102,14 @@ def fit(
         if config.decay == "step" and epoch > 1 and (epoch - 1) % config.decay_every == 0:
             rate *= config.decay_factor
         losses: list[Tensor] = []
-        for parts in batches(rows, config.batch_size, config.batch_tokens, order):
+        for batch in batches(rows, config.batch_size, config.batch_tokens, order):
             gradient_steps += 1
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, gradient_steps / max(1, config.warmup))
             optimizer.zero_grad(set_to_none=True)
             with runtime.engaged():
-                loss = model.loss(
-                    [(items.to(device), targets.to(device)) for items, targets in parts],
-                    generator,
-                    negatives.draw(generator) if negatives else None,
-                )
+                drawn = negatives.draw(generator) if negatives else None
+                loss = model.loss(batch.to(device), generator, drawn)
                 loss.backward()  # type: ignore[no-untyped-call]
             if config.clip_norm:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

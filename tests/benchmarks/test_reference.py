@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from recsys.evaluation.protocol import evaluate, leave_one_out
 from recsys.model.recommender import Draws, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
-from recsys.training.batches import training_rows
+from recsys.training.batches import packed, training_rows
 from tests.benchmarks.reference import Draw, Prefixes, Reference, ReferenceScorer, fit_reference
 from tests.worlds import small, successor_world
 
@@ -67,9 +68,9 @@ def test_the_training_loss_is_the_loss_of_ours(activation: str) -> None:
     items, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    ours_given = rows.gather(torch.arange(len(rows)).numpy())
+    ours_given = packed(rows, np.arange(len(rows)), 12)
     with torch.no_grad():
-        ours = torch.stack([model.loss([ours_given], generator) for _ in range(20)])
+        ours = torch.stack([model.loss(ours_given, generator) for _ in range(20)])
         theirs = torch.stack([reference.loss(items, targets) for _ in range(20)])
     assert float(ours.mean()) == pytest.approx(float(theirs.mean()), rel=0.01)
 

@@ -9,7 +9,8 @@ from recsys.model.approximator import CrossAttention, dropout
 from recsys.model.config import ModelConfig
 from recsys.model.loss import cross_entropy, sampled_cross_entropy
 from recsys.model.presets import PRESETS
-from recsys.model.recommender import Draws, Recommender
+from recsys.model.recommender import Batch, Draws, Recommender
+from recsys.training.batches import packed, training_rows
 from recsys.training.negatives import Negatives
 from tests.worlds import pack, small
 
@@ -25,7 +26,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def recommender(objective: str, approximator: str, positions: str, delta: float = 0.5):
+def recommender(
+    objective: str, approximator: str, positions: str, delta: float = 0.5, dropped: float = 0.1
+) -> Recommender:
     """A small model with weights large enough for every path to matter."""
     config = ModelConfig(
         objective=objective,
@@ -35,6 +38,8 @@ def recommender(objective: str, approximator: str, positions: str, delta: float 
         heads=2,
         max_length=8,
         delta=delta,
+        dropout=dropped,
+        embedding_dropout=dropped,
         init_std=1.0,
     )
     model = Recommender(config, 20, generator())
@@ -42,6 +47,15 @@ def recommender(objective: str, approximator: str, positions: str, delta: float 
         with torch.no_grad():
             model.distance.normal_(generator=generator(1))
     return model
+
+
+def batch(model: Recommender, histories: list[list[int]], width: int) -> Batch:
+    """Histories, each with its target last, as one batch with lines of ``width`` cells."""
+    rows = training_rows(pack(histories), model.config.objective, model.config.max_length)
+    chosen = np.arange(len(rows))
+    if not model.causal:  # of all prefixes, the longest of each history
+        chosen = np.cumsum([len(history) - 1 for history in histories]) - 1
+    return packed(rows, chosen, width)
 
 
 def predict(model: Recommender, items: list[list[int]], steps: int = 3) -> torch.Tensor:
@@ -60,22 +74,19 @@ def test_padding_changes_nothing(objective: str, approximator: str, positions: s
 
 
 @pytest.mark.parametrize(("objective", "approximator", "positions"), VARIANTS)
-def test_padding_does_not_change_the_loss(
+def test_histories_of_one_line_do_not_meet(
     objective: str, approximator: str, positions: str
 ) -> None:
-    # Without noise the loss is a function of the rows alone.
-    model = recommender(objective, approximator, positions, delta=0)
-    config = model.config
-    object.__setattr__(config, "dropout", 0.0)
-    object.__setattr__(config, "embedding_dropout", 0.0)
-    for block in model.transformer.blocks:
-        block.share = 0.0
-    targets = torch.tensor([[1, 4, 7]]) if objective == "causal" else torch.tensor([7])
-    bare = model.loss([(torch.tensor([[3, 1, 4]]), targets)], generator())
-    if objective == "causal":
-        targets = torch.tensor([[1, 4, 7, 0, 0]])
-    padded = model.loss([(torch.tensor([[3, 1, 4, 0, 0]]), targets)], generator())
-    assert padded.item() == pytest.approx(bare.item(), rel=1e-5)
+    # Without noise the loss is a function of the histories alone.
+    model = recommender(objective, approximator, positions, delta=0, dropped=0)
+    one, other = [[3, 1, 4, 7]], [[2, 7, 1, 8, 2, 9]]
+    alone = [model.loss(batch(model, history, 8), generator()).item() for history in (one, other)]
+    lengths = (1, 1) if objective == "prefix" else (3, 5)
+    together = batch(model, one + other, 8)
+    assert together.items.tolist() == [[2, 7, 1, 8, 2, 3, 1, 4]]
+    expected = np.average(alone, weights=lengths)
+    assert model.loss(together, generator()).item() == pytest.approx(expected, rel=1e-5)
+    assert alone[0] != pytest.approx(alone[1], rel=1e-2)
 
 
 @pytest.mark.parametrize("approximator", ["additive", "cross-attention"])
@@ -152,9 +163,8 @@ def test_cross_attention_is_the_linear_form_of_the_paper(causal: bool) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
     model = Recommender(small(preset).model, 20, generator())
-    items = torch.randint(1, 21, (16, 6), generator=generator())
-    targets = torch.randint(1, 21, (16, 6) if model.causal else (16,), generator=generator(1))
-    model.loss([(items, targets)], generator()).backward()
+    histories = torch.randint(1, 21, (16, 7), generator=generator()).tolist()
+    model.loss(batch(model, histories, 24), generator()).backward()
     untouched = [
         name
         for name, parameter in model.named_parameters()
@@ -166,11 +176,11 @@ def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
 def test_padding_is_never_scored_and_never_learns() -> None:
     model = recommender("causal", "additive", "none")
     assert model.logits(torch.randn(2, 16))[:, 0].tolist() == [-torch.inf, -torch.inf]
-    items = torch.tensor([[1, 2, 0]])
+    some = batch(model, [[1, 2, 3]], 4)
     with torch.no_grad():
-        before = model.loss([(items, torch.tensor([[2, 3, 0]]))], generator())
+        before = model.loss(some, generator())
         model.items.weight[0] = 100.0
-        after = model.loss([(items, torch.tensor([[2, 3, 0]]))], generator())
+        after = model.loss(some, generator())
     assert after.item() == pytest.approx(before.item(), rel=1e-5)
 
 

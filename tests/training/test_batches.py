@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.sequences import Histories
-from recsys.training.batches import batches, plan, training_rows
+from recsys.training.batches import batches, packed, plan, training_rows
 from tests.worlds import pack
 
 
@@ -25,19 +25,18 @@ def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int
     histories = numbered(LENGTHS)
     rows = training_rows(histories, objective, max_length)
     found: Counter[int] = Counter()
-    made = batches(rows, 16, 64, np.random.default_rng(0))
-    for items, targets in (part for step in made for part in step):
-        assert items.shape[1] <= max_length
-        assert (items[:, 0] > 0).all()
-        if objective == "causal":
-            held = items > 0
-            assert (targets[held] == items[held] + 1).all()  # the next item of the same user
-            assert (targets[~held] == 0).all()
-            found.update(targets[held].tolist())
-        else:
-            newest = items.max(dim=1).values
-            assert (targets == newest + 1).all()
-            found.update(targets.tolist())
+    for batch in batches(rows, 16, 64, np.random.default_rng(0)):
+        items, targets, ahead = batch.items, batch.targets, batch.ahead
+        held = items > 0
+        newest = held & (ahead == 0)
+        expected = held if objective == "causal" else newest
+        assert ((targets > 0) == expected).all()
+        assert (targets[expected] == items[expected] + 1).all()  # the next item of the same user
+        before = held[:, 1:] & (ahead[:, :-1] > 0)  # a history lies in neighbouring cells, in order
+        assert (items[:, 1:][before] == items[:, :-1][before] + 1).all()
+        assert (ahead[:, 1:][before] == ahead[:, :-1][before] - 1).all()
+        assert int(ahead.max()) < max_length
+        found.update(targets[expected].tolist())
     every = [
         item
         for start, end in zip(histories.starts, histories.ends, strict=True)
@@ -49,47 +48,52 @@ def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int
 
 def test_a_prefix_row_holds_the_items_before_its_target() -> None:
     rows = training_rows(pack([[5, 6, 7, 8]]), "prefix", 2)
-    items, targets = rows.gather(np.arange(3))
-    assert items.tolist() == [[5, 0], [5, 6], [6, 7]]
-    assert targets.tolist() == [6, 7, 8]
+    batch = packed(rows, np.arange(3), 3)
+    assert batch.items.tolist() == [[5, 6, 5], [6, 7, 0]]
+    assert batch.targets.tolist() == [[0, 7, 6], [0, 8, 0]]
+    assert batch.ahead.tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
 def test_windows_are_cut_from_the_right_end() -> None:
     rows = training_rows(pack([[1, 2, 3, 4, 5, 6]]), "causal", 2)
-    items, targets = rows.gather(np.arange(len(rows)))
-    assert items.tolist() == [[4, 5], [2, 3], [1, 0]]
-    assert targets.tolist() == [[5, 6], [3, 4], [2, 0]]
+    batch = packed(rows, np.arange(len(rows)), 2)
+    assert batch.items.tolist() == [[4, 5], [2, 3], [1, 0]]
+    assert batch.targets.tolist() == [[5, 6], [3, 4], [2, 0]]
+    assert batch.ahead.tolist() == [[1, 0], [1, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
 def test_batches_keep_to_their_limits(objective: str) -> None:
     generator = np.random.default_rng(1)
     rows = training_rows(numbered(generator.integers(2, 60, 300).tolist()), objective, 50)
-    steps = plan(rows, 400, 1600, generator)
-    parts = [part for step in steps for part in step]
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(rows)))
-    padded = sum(len(part) * rows.lengths[part].max() for part in parts)
-    assert padded < 1.2 * rows.lengths.sum()
-    slack = 4 * 50  # a row of each lot
-    for step in steps:
-        assert sum(rows.lengths[part].sum() for part in step) <= 1600 + slack
-        targets = [len(p) if objective == "prefix" else rows.lengths[p].sum() for p in step]
-        assert sum(targets) <= 400 + (4 if objective == "prefix" else slack)
+    for batch_size, batch_tokens in ((400, 1600), (400, 10**6), (10**6, 1600)):
+        steps = plan(rows, batch_size, batch_tokens, generator)
+        assert sorted(np.concatenate(steps).tolist()) == list(range(len(rows)))
+        for step in steps:
+            tokens = int(rows.lengths[step].sum())
+            targets = len(step) if objective == "prefix" else tokens
+            assert tokens <= batch_tokens + 50
+            assert targets <= batch_size + 50
+
+
+def test_few_cells_of_a_batch_are_empty() -> None:
+    lengths = 2 + np.random.default_rng(0).geometric(0.15, 2000)
+    rows = training_rows(numbered(lengths.tolist()), "causal", 50)
+    for batch in list(batches(rows, 2048, 10**6, np.random.default_rng(0)))[:-1]:
+        assert (batch.items > 0).float().mean() > 0.95
+        assert batch.items.shape[1] >= rows.lengths.max()
 
 
 def test_a_step_sees_rows_of_different_lengths() -> None:
     rows = training_rows(numbered([3, 5, 9, 17, 33] * 200), "causal", 50)
     steps = plan(rows, 800, 10_000, np.random.default_rng(0))
-    seen = [len({int(n) for part in step for n in rows.lengths[part]}) for step in steps]
-    assert np.mean(seen) > 2
+    assert min(len(np.unique(rows.lengths[step])) for step in steps[:-1]) == 5
 
 
 def test_the_order_follows_the_generator() -> None:
     rows = training_rows(numbered([20] * 30), "causal", 8)
     one, same, other = (plan(rows, 32, 64, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    one, same, other = (
-        [part.tolist() for step in each for part in step] for each in (one, same, other)
-    )
+    one, same, other = (np.concatenate(each).tolist() for each in (one, same, other))
     assert one == same
     assert one != other
 
