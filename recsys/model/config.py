@@ -13,6 +13,7 @@ Positions = Literal["none", "reversed", "relative"]
 Activation = Literal["gelu", "relu"]
 Schedule = Literal["truncated-linear", "linear", "cosine", "sqrt"]
 Offset = Literal["none", "mean", "iid", "shared"]
+RepeatBias = Literal["none", "learned"]
 Decay = Literal["constant", "step", "plateau"]
 
 
@@ -33,6 +34,8 @@ class ModelConfig:
         activation: of the feed-forward layers.
         dropout: share dropped of what attention and feed-forward layers add.
         embedding_dropout: share dropped of the history's embeddings.
+        repeat_bias: ``learned`` adds a learned number to the scores of items that the user has had:
+            how likely anything is to come again; ``none``, as published, adds nothing.
         init_std: standard deviation of the item embeddings at the start.
         schedule: noise schedule.
         timesteps: T, diffusion steps in training.
@@ -52,6 +55,7 @@ class ModelConfig:
     activation: Activation = "gelu"
     dropout: float = 0.1
     embedding_dropout: float = 0.3
+    repeat_bias: RepeatBias = "none"
     init_std: float = 0.02
     schedule: Schedule = "truncated-linear"
     timesteps: int = 32

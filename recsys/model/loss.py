@@ -12,12 +12,23 @@ _CELLS_CUDA = 64_000_000
 _MANY_ITEMS = 32_768
 _SMALLEST = torch.finfo(torch.float32).tiny
 
+Seen = tuple[Tensor, Tensor]
+"""(S,) int64 row and (S,) int64 item of what each row's user had before."""
+
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean loss and both its gradients in one pass; backward only scales them."""
+    """Mean loss and all its gradients in one pass; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, bf16: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Tensor,
+        seen: Seen,
+        bf16: bool,
+    ) -> Tensor:
         dtype = torch.bfloat16 if bf16 else torch.float32
         swept = _by_rows if len(weight) <= _MANY_ITEMS else _by_items
         cells = 4 * _CELLS if swept is _by_items else _CELLS  # 390 against 4,800 ms at 100,000
@@ -26,51 +37,66 @@ class _CrossEntropy(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden)
         grad_weight = torch.zeros_like(weight)
         low = hidden.to(dtype), weight[1:].to(dtype)
-        loss = swept(*low, target - 1, grad_hidden, grad_weight[1:], cells).mean()
+        row, item = seen
+        given = *low, target - 1, bias.to(dtype), (row, item - 1)
+        losses, grad_bias = swept(*given, grad_hidden, grad_weight[1:], cells)
         grad_hidden.sub_(weight[target], alpha=1 / len(hidden))
         grad_weight.index_add_(0, target, hidden, alpha=-1 / len(hidden))
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        return loss
+        grad_bias = (grad_bias - (item == target[row]).sum()) / len(hidden)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        return losses.mean()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0], grad_weight * grads[0], None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight, grad_bias = (each * grads[0] for each in ctx.saved_tensors)
+        return grad_hidden, grad_weight, None, grad_bias, None, None
 
 
 def _by_rows(
     hidden: Tensor,
     weight: Tensor,
     target: Tensor,
+    bias: Tensor,
+    seen: Seen,
     grad_hidden: Tensor,
     grad_weight: Tensor,
     cells: int,
-) -> Tensor:
-    """Return each row's loss (N,); add the gradients of the mean of its log-sum-exp.
+) -> tuple[Tensor, Tensor]:
+    """Return each row's loss (N,) and the likelihood of all that was seen, a scalar.
 
-    Some rows at a time, whole: the softmax is one fused pass over a chunk that stays in cache. A
-    loss beyond 87 is told as 87, where a float32 likelihood ends; its gradients are exact.
+    The gradients of the mean log-sum-exp are added. Some rows at a time, whole: the softmax is one
+    fused pass over a chunk that stays in cache. A loss beyond 87 is told as 87, where a float32
+    likelihood ends; its gradients are exact.
     """
     size = max(1, min(len(hidden), cells // len(weight)))
-    likelihoods = []
-    for rows, labels, into in zip(
-        *(torch.split(each, size) for each in (hidden, target, grad_hidden)), strict=True
-    ):
-        slope = (rows @ weight.T).softmax(1)  # (C, V)
+    likelihoods, repeated = [], hidden.new_zeros((), dtype=torch.float32)
+    chunks = zip(
+        *(torch.split(each, size) for each in (hidden, target, grad_hidden)),
+        _parts(seen[0], size, len(hidden)),
+        strict=True,
+    )
+    for rows, labels, into, (first, part) in chunks:
+        pair = seen[0][part] - first, seen[1][part]
+        scores = rows @ weight.T
+        scores[pair] += bias
+        slope = scores.softmax(1)  # (C, V)
         likelihoods.append(slope.gather(1, labels.unsqueeze(1)).squeeze(1).float())
+        repeated += slope[pair].sum(dtype=torch.float32)
         into.add_(slope @ weight, alpha=1 / len(hidden))
         grad_weight.add_(slope.T @ rows, alpha=1 / len(hidden))
-    return -torch.cat(likelihoods).clamp(min=_SMALLEST).log()
+    return -torch.cat(likelihoods).clamp(min=_SMALLEST).log(), repeated
 
 
 def _by_items(
     hidden: Tensor,
     weight: Tensor,
     target: Tensor,
+    bias: Tensor,
+    seen: Seen,
     grad_hidden: Tensor,
     grad_weight: Tensor,
     cells: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Do as ``_by_rows``, some items at a time: memory does not grow with the catalogue.
 
     The scores of a chunk are computed twice, once for the normaliser, once for the gradients. A
@@ -78,18 +104,56 @@ def _by_items(
     weights go onto the rows, which are few, not onto the scores.
     """
     size = max(1, cells // len(hidden))
-    chunks = torch.split(weight, size)
-    parts = torch.stack([(hidden @ some.T).float().logsumexp(1) for some in chunks])
-    total = parts.logsumexp(0)  # (N,)
-    for part, some, into in zip(parts, chunks, torch.split(grad_weight, size), strict=True):
-        slope = (hidden @ some.T).softmax(1)  # (N, C)
-        share = (part - total).exp().unsqueeze(1)
-        grad_hidden.add_(share * (slope @ some), alpha=1 / len(hidden))
-        into.add_(slope.T @ (share * hidden).to(hidden.dtype), alpha=1 / len(hidden))
-    return total - (hidden.float() * weight[target]).sum(1)
+    item, order = seen[1].sort()
+    row = seen[0][order]
+    chunks = [
+        (some, into, (row[part], item[part] - first))
+        for some, into, (first, part) in zip(
+            torch.split(weight, size),
+            torch.split(grad_weight, size),
+            _parts(item, size, len(weight)),
+            strict=True,
+        )
+    ]
+
+    def scored(some: Tensor, pair: Seen) -> Tensor:
+        scores = hidden @ some.T
+        scores[pair] += bias
+        return scores
+
+    parts = [scored(some, pair).float().logsumexp(1) for some, _, pair in chunks]
+    total = torch.stack(parts).logsumexp(0)  # (N,)
+    repeated = torch.zeros_like(total[0])
+    for part, (some, into, pair) in zip(parts, chunks, strict=True):
+        slope = scored(some, pair).softmax(1)  # (N, C)
+        share = (part - total).exp()
+        repeated += (slope[pair] * share[pair[0]]).sum()
+        grad_hidden.add_(share.unsqueeze(1) * (slope @ some), alpha=1 / len(hidden))
+        weighted = (share.unsqueeze(1) * hidden).to(hidden.dtype)
+        into.add_(slope.T @ weighted, alpha=1 / len(hidden))
+    own = (hidden.float() * weight[target]).sum(1)
+    own.index_add_(0, seen[0], (seen[1] == target[seen[0]]) * bias.float())
+    return total - own, repeated
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+def _parts(place: Tensor, size: int, length: int) -> list[tuple[int, slice]]:
+    """Return, for each ``size`` places of 0..length - 1, the first and what lies there.
+
+    ``place`` (S,) is ascending.
+    """
+    firsts = range(0, length, size)
+    edges = torch.tensor([*firsts, length], device=place.device)
+    bounds = torch.searchsorted(place, edges).tolist()
+    return [(first, slice(*bounds[at : at + 2])) for at, first in enumerate(firsts)]
+
+
+def cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    bias: Tensor | None = None,
+    seen: Seen | None = None,
+) -> Tensor:
     """Return the mean of -log softmax(hidden weight^T)[target] (Eq. 24-25).
 
     Products run in bfloat16 under autocast; sums are float32.
@@ -98,16 +162,26 @@ def cross_entropy(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         hidden: (N, D).
         weight: (V + 1, D) float32, item embeddings; row 0 is padding and not scored.
         target: (N,) int64, 1..V.
+        bias: scalar, added to the scores of ``seen``; 0 when None.
+        seen: (S,) int64 row, ascending, and (S,) int64 item, each pair once; none when None.
     """
     kind = hidden.device.type
     bf16 = torch.is_autocast_enabled(kind)
+    if bias is None or seen is None:
+        bias, seen = hidden.new_zeros(()), (target[:0], target[:0])
     with torch.autocast(kind, enabled=False):
-        loss: Tensor = _CrossEntropy.apply(hidden.float(), weight, target, bf16)  # type: ignore[no-untyped-call]
+        loss: Tensor = _CrossEntropy.apply(hidden.float(), weight, target, bias, seen, bf16)  # type: ignore[no-untyped-call]
         return loss
 
 
 def sampled_cross_entropy(
-    hidden: Tensor, weight: Tensor, target: Tensor, negatives: Tensor, log_expected: Tensor
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    negatives: Tensor,
+    log_expected: Tensor,
+    bias: Tensor | None = None,
+    seen: Seen | None = None,
 ) -> Tensor:
     """Return the mean of -log softmax over a target and sampled negatives.
 
@@ -119,10 +193,23 @@ def sampled_cross_entropy(
         hidden: (N, D).
         weight: (V + 1, D) float32, item embeddings.
         target: (N,) int64, 1..V.
-        negatives: (S,) int64, 1..V, shared by all targets.
-        log_expected: (S,) log of S times each draw's probability.
+        negatives: (S',) int64, 1..V, shared by all targets.
+        log_expected: (S',) log of S' times each draw's probability.
+        bias: as in ``cross_entropy``.
+        seen: likewise.
     """
     own = (hidden * weight[target]).sum(1).float()
-    others = (hidden @ weight[negatives].T).float() - log_expected  # (N, S)
+    others = (hidden @ weight[negatives].T).float() - log_expected  # (N, S')
+    if bias is not None and seen is not None:
+        row, item = seen
+        again = item == target[row]
+        own = own.index_add(0, row[again], bias.expand(int(again.sum())))
+        drawn, order = negatives.sort()
+        edges = torch.searchsorted(drawn, torch.stack([item, item + 1]))
+        hits = edges[1] - edges[0]
+        nth = torch.arange(int(hits.sum()), device=row.device)
+        nth += (edges[0] - hits.cumsum(0) + hits).repeat_interleave(hits)
+        pair = row.repeat_interleave(hits), order[nth]
+        others = others.index_put(pair, bias.expand(len(nth)), accumulate=True)
     others = others.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
     return (torch.logaddexp(own, others.logsumexp(1)) - own).mean()

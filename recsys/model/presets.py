@@ -61,6 +61,7 @@ PRESETS: Mapping[str, Preset] = {
             positions="reversed",
             dropout=0.3,
             embedding_dropout=0.3,
+            repeat_bias="learned",
             steps=1,
         ),
         TrainingConfig(epochs=20, batch_size=2048, patience=3),

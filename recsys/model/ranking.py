@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -21,6 +23,7 @@ def best_items(
     k: int,
     seen: tuple[Tensor, Tensor] | None = None,
     barred: Tensor | None = None,
+    seen_bias: float = -math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Return the k best scores (B, k) and their items (B, k) int64, ties by lower item.
 
@@ -33,8 +36,9 @@ def best_items(
         predicted: (B, D) float32.
         weight: (V + 1, D) float32, item embeddings; row 0 is padding and never listed.
         k: at most V.
-        seen: (S,) row, ascending, and (S,) item of what a row may not list.
+        seen: (S,) row, ascending, and (S,) item, of what a row has had.
         barred: (V + 1,) bool, what no row may list.
+        seen_bias: added to the scores of ``seen``; they are not listed when it is -inf.
     """
     rows = _ROWS if predicted.device.type == "cpu" else _ROWS_CUDA
     scores = predicted.new_empty(len(predicted), k)
@@ -42,27 +46,23 @@ def best_items(
     for start in range(0, len(predicted), rows):
         part = predicted[start : start + rows]
         held = slice(start, start + len(part))
-        hidden = None
+        had = None
         if seen is not None:
             bounds = torch.tensor([start, start + rows], device=seen[0].device)
             first, last = torch.searchsorted(seen[0], bounds).tolist()
-            hidden = seen[0][first:last] - start, seen[1][first:last]
+            had = seen[0][first:last] - start, seen[1][first:last]
         filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)])
-        best, at = _best(filled, weight, k, hidden, barred)
+        best, at = _best(filled, k, partial(_scores, filled, weight, had, barred, seen_bias))
         scores[held], items[held] = best[: len(part)], at[: len(part)]
     return scores, items
 
 
 def _best(
-    predicted: Tensor,
-    weight: Tensor,
-    k: int,
-    seen: tuple[Tensor, Tensor] | None,
-    barred: Tensor | None,
+    predicted: Tensor, k: int, scores: Callable[[], Iterator[tuple[int, Tensor]]]
 ) -> tuple[Tensor, Tensor]:
     best = predicted.new_empty(len(predicted), 0)
     at = torch.empty(len(predicted), 0, dtype=torch.int64, device=predicted.device)
-    for first, scored in _scores(predicted, weight, seen, barred):
+    for first, scored in scores():
         # One more than wanted, so that a tie for the last place shows.
         found, column = scored.topk(min(k + 1, scored.shape[1]), dim=1)
         best, at = torch.cat([best, found], 1), torch.cat([at, column + first], 1)
@@ -75,7 +75,7 @@ def _best(
         best, at = best[:, :k], at[:, :k]
         if bool(tied.any()):  # topk took any of them; such rows are sorted in full
             for row in tied.nonzero().squeeze(1).tolist():
-                every = [scored[row] for _, scored in _scores(predicted, weight, seen, barred)]
+                every = [scored[row] for _, scored in scores()]
                 ordered, columns = torch.cat(every).sort(descending=True, stable=True)
                 best[row], at[row] = ordered[:k], columns[:k] + 1
     at, order = at.sort(dim=1)
@@ -84,7 +84,11 @@ def _best(
 
 
 def _scores(
-    predicted: Tensor, weight: Tensor, seen: tuple[Tensor, Tensor] | None, barred: Tensor | None
+    predicted: Tensor,
+    weight: Tensor,
+    seen: tuple[Tensor, Tensor] | None,
+    barred: Tensor | None,
+    seen_bias: float,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (first item, (R, C) scores) of each chunk of items, -inf where they may not be."""
     size = _ITEMS if predicted.device.type == "cpu" else _ITEMS_CUDA
@@ -97,7 +101,7 @@ def _scores(
             if len(weight) > size + 1:
                 within = (item >= first) & (item < first + size)
                 row, item = row[within], item[within]
-            scored[row, item - first] = -torch.inf
+            scored[row, item - first] += seen_bias  # each once, however often it was had
         if barred is not None:
             scored.masked_fill_(barred[first : first + size], -torch.inf)
         yield first, scored

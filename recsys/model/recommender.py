@@ -19,7 +19,7 @@ from recsys.model.approximator import (
     dropout,
 )
 from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
-from recsys.model.loss import cross_entropy, sampled_cross_entropy
+from recsys.model.loss import Seen, cross_entropy, sampled_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,15 +72,20 @@ class Batch:
         targets: (B, L) int64, what is to be predicted there: the next item at every position
             (causal), or at a history's newest item alone (prefix); 0 is nothing.
         ahead: (B, L) int64, how many items of the same history follow; 0 in an empty cell.
+        seen: (S,) int64 target, ascending, counted through the cells that have one, and (S,) int64
+            item of what the user had before it, once each; None where the model does not ask.
     """
 
     items: Tensor
     targets: Tensor
     ahead: Tensor
+    seen: Seen | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(*(each.to(device) for each in (self.items, self.targets, self.ahead)))
+        items, targets, ahead = (each.to(device) for each in (self.items, self.targets, self.ahead))
+        seen = self.seen and (self.seen[0].to(device), self.seen[1].to(device))
+        return Batch(items, targets, ahead, seen)
 
 
 class Recommender(nn.Module):
@@ -103,6 +108,8 @@ class Recommender(nn.Module):
             self.position = nn.Parameter(torch.empty(config.max_length, config.width))
         elif config.positions == "relative":
             self.distance = nn.Parameter(torch.empty(config.heads, config.max_length))
+        if config.repeat_bias == "learned":
+            self.repeat = nn.Parameter(torch.empty(()))
         self.diffusion = Diffusion(config.schedule, config.timesteps)
         self.step = StepEmbedding(config.timesteps, config.width)
         self.approximator: Additive | CrossAttention = APPROXIMATORS[config.approximator](config)
@@ -113,6 +120,14 @@ class Recommender(nn.Module):
     def causal(self) -> bool:
         """Whether every position predicts its own next item."""
         return self.config.objective == "causal"
+
+    @property
+    def repeat_bias(self) -> Tensor | None:
+        """What the score of an item that the user has had is raised by, a scalar; None is 0.
+
+        A score is a product of D terms; D times a parameter learns at a like speed.
+        """
+        return self.repeat * self.config.width if self.config.repeat_bias == "learned" else None
 
     def loss(
         self,
@@ -160,9 +175,10 @@ class Recommender(nn.Module):
             visible = visible.tril()
         z = self.approximator(history, weight * signal, history, visible)
         hidden = self.transformer(z, self._bias(visible), generator, only=held)
+        repeats = self.repeat_bias, batch.seen
         if negatives is not None:
-            return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives)
-        return cross_entropy(hidden, self.items.weight, targets)
+            return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives, *repeats)
+        return cross_entropy(hidden, self.items.weight, targets, *repeats)
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
@@ -177,7 +193,10 @@ class Recommender(nn.Module):
         return reverse(approximate, x, draws.noise, self.diffusion, steps)
 
     def logits(self, x_0: Tensor) -> Tensor:
-        """Return float32 scores (B, V + 1) of x_0 (B, D) (Eq. 26), -inf for padding."""
+        """Return float32 scores (B, V + 1) of x_0 (B, D) (Eq. 26), -inf for padding.
+
+        A repeat bias is not in them; see ``repeat_bias``.
+        """
         with torch.autocast(x_0.device.type, enabled=False):
             scores = x_0.float() @ self.items.weight.T
         scores[:, 0] = -torch.inf
@@ -272,7 +291,7 @@ class Recommender(nn.Module):
             module = name.partition(".")[0]
             if module in ("items", "position"):
                 parameter.normal_(0, self.config.init_std, generator=generator)
-            elif module == "distance" or name.endswith("bias"):
+            elif module in ("distance", "repeat") or name.endswith("bias"):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -100,6 +101,7 @@ class Scorer:
         """
         cells = _CELLS if self.runtime.torch_device.type == "cpu" else _CELLS_CUDA
         size = max(64, cells // (self.model.n_items + 1))
+        bias = _seen_bias(self.model)
         known = np.flatnonzero(histories.lengths)
         for start in range(0, len(known), _ENCODED):
             users = known[start : start + _ENCODED]
@@ -107,6 +109,8 @@ class Scorer:
             for at in range(0, len(users), size):
                 with torch.no_grad(), self.runtime.engaged():
                     scored = self.model.logits(predicted[at : at + size])
+                    if bias:
+                        scored[_seen(histories[users[at : at + size]], scored.device)] += bias
                 yield users[at : at + size], scored
 
 
@@ -172,6 +176,7 @@ def top_k(
                 f"eligible has shape {eligible.shape}; it must be ({model.n_items + 1},)"
             )
         barred = torch.from_numpy(~eligible).to(scorer.runtime.torch_device)
+    seen_bias = -math.inf if exclude_seen else _seen_bias(model)
     wanted, told = min(k, model.n_items), 0.0
     device = scorer.runtime.torch_device
     # Users are encoded by many, so that nearly all micro-batches are full, and listed by block.
@@ -181,13 +186,12 @@ def top_k(
             predicted = scorer.encode(histories[start : start + encoded])
         users = histories[start : start + block]
         known = np.flatnonzero(users.lengths)
-        seen = None
-        if exclude_seen:
-            row, item = users[known].flat()
-            seen = torch.from_numpy(row).to(device), torch.from_numpy(item).long().to(device)
+        seen = _seen(users[known], device) if seen_bias else None
         rows = torch.from_numpy(start % encoded + known).to(device)
         with torch.no_grad(), scorer.runtime.engaged():
-            best, index = best_items(predicted[rows], model.items.weight, wanted, seen, barred)
+            best, index = best_items(
+                predicted[rows], model.items.weight, wanted, seen, barred, seen_bias
+            )
         index.masked_fill_(best == -torch.inf, 0)
         items = np.zeros((len(users), k), dtype=np.int32)
         kept = np.full((len(users), k), -np.inf, dtype=np.float32)
@@ -197,6 +201,17 @@ def top_k(
         if done == len(histories) or time.monotonic() - told > _TELL_SECONDS:
             told = time.monotonic()
             progress("scoring", done, len(histories))
+
+
+def _seen(histories: Histories, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return (S,) row and (S,) item of every interaction, int64."""
+    row, item = histories.flat()
+    return torch.from_numpy(row).to(device), torch.from_numpy(item).long().to(device)
+
+
+def _seen_bias(model: Recommender) -> float:
+    bias = model.repeat_bias
+    return 0.0 if bias is None else bias.item()
 
 
 def _micro_batches(

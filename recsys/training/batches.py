@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recsys.model.config import Objective
     from recsys.sequences import Histories
 
+_MOST_SEEN = 1000  # items before a target that are told of it: bounds a step's memory
 _NARROWEST = 48  # cells of a line, so that short histories leave few of them empty
 
 
@@ -26,18 +27,20 @@ class Rows:
     """Training rows as spans of packed histories: row r reads items[start:end].
 
     Its target at position i is the item after it, items[start + i + 1]; a ``prefix`` row has one
-    target, the item at ``end``.
+    target, the item at ``end``. Before ``start`` the user's history goes back to ``origin``.
 
     Attributes:
         items: (N,) int32, the packed histories' own array.
         starts: (R,) int64.
         ends: (R,) int64, exclusive; at least one more than the start.
+        origins: (R,) int64, at most the start.
         objective: which positions have a target.
     """
 
     items: NDArray[np.int32]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    origins: NDArray[np.int64]
     objective: Objective
 
     def __len__(self) -> int:
@@ -64,17 +67,24 @@ def training_rows(histories: Histories, objective: Objective, max_length: int) -
     inputs = np.maximum(histories.lengths - 1, 0)
     if objective == "prefix":
         ends = _each(histories.starts + 1, inputs)
-        starts = np.maximum(np.repeat(histories.starts, inputs), ends - max_length)
-        return Rows(histories.items, starts, ends, objective)
+        origins = np.repeat(histories.starts, inputs)
+        starts = np.maximum(origins, ends - max_length)
+        return Rows(histories.items, starts, ends, origins, objective)
     windows = -(-inputs // max_length)
+    origins = np.repeat(histories.starts, windows)
     back = _each(np.zeros_like(windows), windows)  # 0 is a history's newest window
     ends = np.repeat(histories.starts + inputs, windows) - back * max_length
-    starts = np.maximum(np.repeat(histories.starts, windows), ends - max_length)
-    return Rows(histories.items, starts, ends, objective)
+    starts = np.maximum(origins, ends - max_length)
+    return Rows(histories.items, starts, ends, origins, objective)
 
 
 def batches(
-    rows: Rows, batch_size: int, batch_tokens: int, generator: np.random.Generator
+    rows: Rows,
+    batch_size: int,
+    batch_tokens: int,
+    generator: np.random.Generator,
+    *,
+    with_seen: bool = False,
 ) -> Iterator[Batch]:
     """Yield each gradient step's batch: rows in random order, each once.
 
@@ -86,10 +96,11 @@ def batches(
         batch_size: targets of a step; its last row may exceed it.
         batch_tokens: most tokens of a step, likewise; it has fewer targets where rows are long.
         generator: of the order.
+        with_seen: whether batches tell what users had before each target.
     """
     width = max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
     for chosen in plan(rows, batch_size, batch_tokens, generator):
-        yield packed(rows, chosen, width)
+        yield packed(rows, chosen, width, with_seen=with_seen)
 
 
 def plan(
@@ -104,7 +115,7 @@ def plan(
     return np.split(shuffled, np.flatnonzero(np.diff(step)) + 1)
 
 
-def packed(rows: Rows, chosen: NDArray[np.int64], width: int) -> Batch:
+def packed(rows: Rows, chosen: NDArray[np.int64], width: int, *, with_seen: bool = False) -> Batch:
     """Return some rows as a batch with lines of ``width`` cells."""
     starts, ends = rows.starts[chosen], rows.ends[chosen]
     lengths = ends - starts
@@ -114,10 +125,39 @@ def packed(rows: Rows, chosen: NDArray[np.int64], width: int) -> Batch:
     items[cells] = rows.items[source]
     ahead[cells] = np.repeat(ends, lengths) - 1 - source
     if rows.objective == "prefix":
-        targets[first + lengths - 1] = rows.items[ends]
+        held, after, row = first + lengths - 1, ends, np.arange(len(chosen))
     else:
-        targets[cells] = rows.items[source + 1]
-    return Batch(*(torch.from_numpy(each).view(lines, width) for each in (items, targets, ahead)))
+        held, after, row = cells, source + 1, np.repeat(np.arange(len(chosen)), lengths)
+    targets[held] = rows.items[after]
+    seen = None
+    if with_seen:
+        order = np.argsort(held)
+        found = _seen(rows, chosen, row[order], after[order])
+        seen = torch.from_numpy(found[0]), torch.from_numpy(found[1]).long()
+    shaped = [torch.from_numpy(each).view(lines, width) for each in (items, targets, ahead)]
+    return Batch(shaped[0], shaped[1], shaped[2], seen)
+
+
+def _seen(
+    rows: Rows, chosen: NDArray[np.int64], row: NDArray[np.int64], after: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return (S,) target and (S,) item, each different item before each target once.
+
+    Args:
+        rows: of which ``chosen`` are looked at.
+        chosen: (C,) rows.
+        row: (M,) each target's place in ``chosen``.
+        after: (M,) each target's place in the packed items.
+    """
+    origins, lengths = rows.origins[chosen], rows.ends[chosen] - rows.origins[chosen]
+    items = rows.items[_each(origins, lengths)]
+    owner = np.repeat(np.arange(len(chosen)), lengths)
+    _, firsts = np.unique(owner * (int(items.max()) + 1) + items, return_index=True)
+    firsts.sort()
+    begins = np.cumsum(lengths) - lengths
+    low, high = (np.searchsorted(firsts, begins[row] + back) for back in (0, after - origins[row]))
+    low = np.maximum(low, high - _MOST_SEEN)
+    return np.repeat(np.arange(len(row)), high - low), items[firsts[_each(low, high - low)]]
 
 
 def _places(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], int]:

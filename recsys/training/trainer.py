@@ -92,6 +92,7 @@ def fit(
     negatives = None
     if config.negatives:
         negatives = Negatives.of(train, n_items, config.negatives, device)
+    with_seen = model.repeat_bias is not None
     per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
 
     log: list[dict[str, Any]] = []
@@ -102,7 +103,9 @@ def fit(
         if config.decay == "step" and epoch > 1 and (epoch - 1) % config.decay_every == 0:
             rate *= config.decay_factor
         losses: list[Tensor] = []
-        for batch in batches(rows, config.batch_size, config.batch_tokens, order):
+        for batch in batches(
+            rows, config.batch_size, config.batch_tokens, order, with_seen=with_seen
+        ):
             gradient_steps += 1
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, gradient_steps / max(1, config.warmup))

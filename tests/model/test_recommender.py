@@ -55,7 +55,7 @@ def batch(model: Recommender, histories: list[list[int]], width: int) -> Batch:
     chosen = np.arange(len(rows))
     if not model.causal:  # of all prefixes, the longest of each history
         chosen = np.cumsum([len(history) - 1 for history in histories]) - 1
-    return packed(rows, chosen, width)
+    return packed(rows, chosen, width, with_seen=model.repeat_bias is not None)
 
 
 def predict(model: Recommender, items: list[list[int]], steps: int = 3) -> torch.Tensor:
@@ -198,17 +198,47 @@ def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> 
         assert torch.allclose(one, 3 * other, atol=1e-6)
 
 
+def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Five items a row, each pair once; every other row has had its own target."""
+    row = torch.arange(len(target)).repeat_interleave(5)
+    item = torch.randint(1, n_items + 1, (len(row),), generator=generator(5))
+    item[::10] = target[::2]
+    pairs = torch.stack([row, item], 1).unique(dim=0)
+    return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
+
+
+@pytest.mark.parametrize("n_items", [9000, 40_000])
+def test_what_was_seen_gets_its_bias(n_items: int) -> None:
+    hidden = torch.randn(700, 8, generator=generator()).requires_grad_()
+    weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
+    target = torch.randint(1, n_items + 1, (700,), generator=generator(2))
+    bias = torch.tensor(2.5, requires_grad=True)
+    row, item = some_seen(target, n_items)
+    scores = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
+    expected = torch.nn.functional.cross_entropy(scores, target - 1)
+    wanted = torch.autograd.grad(expected, (hidden, weight, bias))
+    found = cross_entropy(hidden, weight, target, bias, (row, item))
+    got = torch.autograd.grad(3 * found, (hidden, weight, bias))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.allclose(one, 3 * other, atol=1e-5)
+
+
 def test_sampled_cross_entropy_estimates_the_full_one() -> None:
     n_items = 500
     hidden = torch.randn(40, 8, generator=generator()).requires_grad_()
     weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
     target = torch.randint(1, n_items + 1, (40,), generator=generator(2))
-    full = torch.nn.functional.cross_entropy(hidden @ weight[1:].T, target - 1)
-    wanted = torch.autograd.grad(full, (hidden, weight))
+    bias = torch.tensor(2.5, requires_grad=True)
+    row, item = some_seen(target, n_items)
+    scores = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
+    full = torch.nn.functional.cross_entropy(scores, target - 1)
+    wanted = torch.autograd.grad(full, (hidden, weight, bias))
     skewed = pack([np.minimum(np.arange(1, 5000) % 977, n_items - 1) + 1])
     negatives = Negatives.of(skewed, n_items, 100_000, torch.device("cpu"))
-    sampled = sampled_cross_entropy(hidden, weight, target, *negatives.draw(generator(3)))
-    got = torch.autograd.grad(sampled, (hidden, weight))
+    drawn = negatives.draw(generator(3))
+    sampled = sampled_cross_entropy(hidden, weight, target, *drawn, bias, (row, item))
+    got = torch.autograd.grad(sampled, (hidden, weight, bias))
     assert sampled.item() == pytest.approx(full.item(), rel=0.01)
     for one, other in zip(got, wanted, strict=True):
         assert torch.linalg.vector_norm(one - other) < 0.05 * torch.linalg.vector_norm(other)

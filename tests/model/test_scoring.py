@@ -150,6 +150,23 @@ def test_only_the_newest_items_are_read_but_all_seen_ones_are_masked() -> None:
     assert sorted(items[0].tolist()) == list(range(21, 41))
 
 
+def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
+    plain, biased = (untrained(repeat_bias=each) for each in ("none", "learned"))
+    with torch.no_grad():
+        biased.repeat.fill_(0.5)
+    biased.load_state_dict(plain.state_dict(), strict=False)
+    histories = pack([[1, 2, 1], [], [3]])
+    before, after = (scores(model, histories, runtime=CPU) for model in (plain, biased))
+    raised = torch.zeros_like(before)
+    raised[0, [1, 2]] = raised[2, 3] = 0.5 * biased.config.width
+    assert torch.equal(torch.nan_to_num(after - before), raised)
+    items, scored = lists(biased, histories, k=3, exclude_seen=False)
+    assert np.allclose(scored[0], after[0].topk(3).values)
+    assert set(items[0, :2].tolist()) == {1, 2}
+    # Where what was seen is left out, the bias changes nothing.
+    assert (lists(biased, histories, k=3)[0] == lists(plain, histories, k=3)[0]).all()
+
+
 def test_ties_go_to_the_lower_item() -> None:
     weight = torch.zeros(101, 2)
     weight[60:, 1] = 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.sequences import Histories
+from recsys.training import batches as batching
 from recsys.training.batches import batches, packed, plan, training_rows
 from tests.worlds import pack
 
@@ -52,6 +53,35 @@ def test_a_prefix_row_holds_the_items_before_its_target() -> None:
     assert batch.items.tolist() == [[5, 6, 5], [6, 7, 0]]
     assert batch.targets.tolist() == [[0, 7, 6], [0, 8, 0]]
     assert batch.ahead.tolist() == [[1, 0, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("objective", ["causal", "prefix"])
+def test_a_target_knows_what_its_user_had_before(objective: str) -> None:
+    generator = np.random.default_rng(2)
+    histories = [generator.integers(1, 9, length) for length in (5, 1, 12, 2, 7, 12)]
+    rows = training_rows(pack(histories), objective, 4)
+    expected: Counter[tuple[int, ...]] = Counter()
+    for history in histories:
+        for at in range(1, len(history)):
+            expected[int(history[at]), *sorted(set(history[:at].tolist()))] += 1
+    found: Counter[tuple[int, ...]] = Counter()
+    for batch in batches(rows, 6, 64, generator, with_seen=True):
+        assert batch.seen is not None
+        row, item = batch.seen
+        assert (row.diff() >= 0).all()
+        targets = batch.targets[batch.targets > 0].tolist()
+        for nth, target in enumerate(targets):
+            found[target, *sorted(item[row == nth].tolist())] += 1
+    assert found == expected
+    assert packed(rows, np.arange(3), 4).seen is None
+
+
+def test_a_very_long_history_tells_its_newest_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_MOST_SEEN", 3)
+    rows = training_rows(pack([[9, 8, 7, 8, 6, 5]]), "prefix", 2)
+    seen = packed(rows, np.array([4]), 2, with_seen=True).seen
+    assert seen is not None
+    assert seen[1].tolist() == [8, 7, 6]
 
 
 def test_windows_are_cut_from_the_right_end() -> None:

@@ -51,6 +51,22 @@ def test_sampled_negatives_find_the_rule_too() -> None:
     assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
 
 
+@pytest.mark.parametrize("objective", ["causal", "prefix"])
+def test_whether_anything_comes_again_is_learnt(objective: str) -> None:
+    generator = np.random.default_rng(0)
+    never = [generator.permutation(100)[:20] + 1 for _ in range(200)]
+    often = [np.concatenate([each[:10], generator.permutation(each[:10])]) for each in never]
+    chosen = small("best", objective=objective, max_length=20)
+    biases = []
+    for histories in (never, often):
+        fitted = fit(pack(histories), 100, chosen, seed=0, runtime=CPU, validate=None, epochs=8)
+        assert fitted.model.repeat_bias is not None
+        biases.append(fitted.model.repeat_bias.item())
+    # Uniform otherwise: half of the targets fall on the few items that were had.
+    assert biases[0] < -2
+    assert biases[1] > 0.5
+
+
 @pytest.mark.parametrize("preset", ["best", "diffurecsys"])
 def test_one_seed_gives_one_model_and_one_list(preset: str) -> None:
     torch.manual_seed(5)
