@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from recsys.errors import ConfigurationError
 
 Objective = Literal["causal", "prefix"]
-Approximator = Literal["additive", "cross-attention"]
+Approximator = Literal["none", "additive", "cross-attention"]
 Positions = Literal["none", "reversed", "relative"]
 Activation = Literal["gelu", "relu"]
 Schedule = Literal["truncated-linear", "linear", "cosine", "sqrt"]
@@ -24,7 +24,8 @@ class ModelConfig:
     Attributes:
         objective: ``prefix`` (one row per prefix, every position sees every other) or ``causal``
             (one pass over a history, every position predicts its next item).
-        approximator: how the noised target meets the history: Eq. 15 or Eq. 16.
+        approximator: how the noised target meets the history: ``additive`` (Eq. 15),
+            ``cross-attention`` (Eq. 16) or ``none``: not at all, the network without diffusion.
         width: D, size of an embedding.
         heads: attention heads; divides the width.
         blocks: Transformer blocks, chained.
@@ -95,6 +96,8 @@ class TrainingConfig:
         decay_factor: see ``decay``.
         warmup: gradient steps over which the learning rate rises to its value.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
+        average: decay, at each gradient step, of a moving average of the weights, which is what is
+            validated and kept; 0 is the weights themselves.
         validate_every: epochs from one validation to the next.
         patience: validations in a row without a new best before training stops.
         negatives: sampled items that a step's softmax runs over, with logQ correction; 0 is the
@@ -111,6 +114,7 @@ class TrainingConfig:
     decay_factor: float = 0.1
     warmup: int = 0
     clip_norm: float = 0.0
+    average: float = 0.0
     validate_every: int = 1
     patience: int = 5
     negatives: int = 0
@@ -126,6 +130,7 @@ class TrainingConfig:
         _require(self, "learning_rate", 0 < self.learning_rate < 100, "above 0 and below 100")
         _require(self, "weight_decay", 0 <= self.weight_decay < 100, "0 or more and below 100")
         _require(self, "clip_norm", 0 <= self.clip_norm < 1e9, "0 or more")
+        _require(self, "average", 0 <= self.average < 1, "0 or more and below 1")
         _require(self, "decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1")
 
 

@@ -51,21 +51,25 @@ _DIFFURECSYS_V1 = Preset(
     ),
 )
 
-PRESETS: Mapping[str, Preset] = {
-    "best": Preset(
-        ModelConfig(
-            objective="causal",
-            approximator="additive",
-            blocks=2,
-            max_length=100,
-            positions="reversed",
-            dropout=0.3,
-            embedding_dropout=0.3,
-            repeat_bias="learned",
-            steps=1,
-        ),
-        TrainingConfig(epochs=20, batch_size=2048, patience=3),
+_BEST = Preset(
+    ModelConfig(
+        objective="causal",
+        approximator="additive",
+        blocks=2,
+        max_length=100,
+        positions="reversed",
+        dropout=0.3,
+        embedding_dropout=0.3,
+        repeat_bias="learned",
+        steps=1,
     ),
+    TrainingConfig(epochs=20, batch_size=2048, patience=3),
+)
+
+PRESETS: Mapping[str, Preset] = {
+    "best": _BEST,
+    # The network of `best` without diffusion: SASRec (Kang & McAuley 2018), full cross-entropy.
+    "sasrec": replace(_BEST, model=replace(_BEST.model, approximator="none", repeat_bias="none")),
     "diffurec": _DIFFUREC,
     "diffurecsys-v1": _DIFFURECSYS_V1,
     "diffurecsys": replace(_DIFFURECSYS_V1, model=replace(_DIFFURECSYS_V1.model, offset="mean")),

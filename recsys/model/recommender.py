@@ -111,8 +111,11 @@ class Recommender(nn.Module):
         if config.repeat_bias == "learned":
             self.repeat = nn.Parameter(torch.empty(()))
         self.diffusion = Diffusion(config.schedule, config.timesteps)
-        self.step = StepEmbedding(config.timesteps, config.width)
-        self.approximator: Additive | CrossAttention = APPROXIMATORS[config.approximator](config)
+        if self.denoises:
+            self.step = StepEmbedding(config.timesteps, config.width)
+            self.approximator: Additive | CrossAttention = APPROXIMATORS[config.approximator](
+                config
+            )
         self.transformer = Transformer(config)
         self._initialise(generator or torch.Generator().manual_seed(0))
 
@@ -120,6 +123,14 @@ class Recommender(nn.Module):
     def causal(self) -> bool:
         """Whether every position predicts its own next item."""
         return self.config.objective == "causal"
+
+    @property
+    def denoises(self) -> bool:
+        """Whether there is a noised target at all; else this is a plain sequential Transformer.
+
+        With one pass and full cross-entropy that is SASRec (Kang & McAuley 2018).
+        """
+        return self.config.approximator != "none"
 
     @property
     def repeat_bias(self) -> Tensor | None:
@@ -151,34 +162,39 @@ class Recommender(nn.Module):
         held = (batch.targets > 0).flatten().nonzero().squeeze(1)  # (M,)
         targets = batch.targets.flatten()[held]
         ends = batch.ahead + torch.arange(items.shape[1], device=items.device)
-        # One lookup for all: its gradient is as large as the catalogue.
-        noised = batch.targets.flatten() if self.causal else targets
-        history, x_0 = self.items(torch.cat([items.flatten(), noised])).split(
-            [items.numel(), noised.numel()]
-        )
-        history = self._history(history.view(*items.shape, -1), batch.ahead, generator)  # (B, L, D)
-        step = torch.randint(
-            1, config.timesteps + 1, noised.shape, generator=generator, device=items.device
-        )
-        noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
-        signal = self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, self.step())
-        if self.causal:
-            signal = signal.view(history.shape)
-        else:
-            place = (batch.targets > 0).flatten().cumsum(0).view(items.shape) - 1
-            signal = F.embedding(place.gather(1, ends).clamp(min=0), signal)
-        weight = config.delta + config.delta * torch.randn(
-            history.shape, generator=generator, device=items.device
-        )
         visible = (ends.unsqueeze(2) == ends.unsqueeze(1)).unsqueeze(1)  # (B, 1, L, L)
         if self.causal:
             visible = visible.tril()
-        z = self.approximator(history, weight * signal, history, visible)
+        noised = batch.targets.flatten() if self.causal else targets
+        # One lookup for all: its gradient is as large as the catalogue.
+        looked_up = torch.cat([items.flatten(), noised]) if self.denoises else items.flatten()
+        history, x_0 = self.items(looked_up).tensor_split([items.numel()])
+        z = history = self._history(history.view(*items.shape, -1), batch.ahead, generator)
+        if self.denoises:
+            signal = self._noised(x_0, generator)
+            if self.causal:
+                signal = signal.view(history.shape)
+            else:
+                place = (batch.targets > 0).flatten().cumsum(0).view(items.shape) - 1
+                signal = F.embedding(place.gather(1, ends).clamp(min=0), signal)
+            weight = config.delta + config.delta * torch.randn(
+                history.shape, generator=generator, device=items.device
+            )
+            z = self.approximator(history, weight * signal, history, visible)
         hidden = self.transformer(z, self._bias(visible), generator, only=held)
         repeats = self.repeat_bias, batch.seen
         if negatives is not None:
             return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives, *repeats)
         return cross_entropy(hidden, self.items.weight, targets, *repeats)
+
+    def _noised(self, x_0: Tensor, generator: torch.Generator) -> Tensor:
+        """Return x_s + d_s (N, D) of targets x_0 (N, D), each at a random step of its own."""
+        config = self.config
+        step = torch.randint(
+            1, config.timesteps + 1, x_0.shape[:1], generator=generator, device=x_0.device
+        )
+        noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
+        return self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, self.step())
 
     def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
@@ -188,6 +204,8 @@ class Recommender(nn.Module):
             steps: reverse steps, 1..T.
             draws: the noise, made for as many steps.
         """
+        if not self.denoises:
+            return self._alone(items)
         approximate = self._causal(items, draws) if self.causal else self._prefix(items, draws)
         x = draws.start.expand(len(items), -1)
         return reverse(approximate, x, draws.noise, self.diffusion, steps)
@@ -202,6 +220,13 @@ class Recommender(nn.Module):
         scores[:, 0] = -torch.inf
         return scores
 
+    def _alone(self, items: Tensor) -> Tensor:
+        history = self._history(self.items(items), _offsets_from_right(items), None)
+        x_0: Tensor = self.transformer(
+            history, self._bias(self._visible(items)), only=_newest(items)
+        )
+        return x_0.float()
+
     def _prefix(self, items: Tensor, draws: Draws) -> Callable[[Tensor, int], Tensor]:
         """Every position carries the target that is being denoised: all run at every step."""
         offsets = _offsets_from_right(items)
@@ -209,8 +234,7 @@ class Recommender(nn.Module):
         weight = draws.weight[offsets]
         visible = self._visible(items)
         bias = self._bias(visible)
-        length = items.shape[1]
-        newest = torch.arange(len(items), device=items.device) * length + (items > 0).sum(1) - 1
+        newest = _newest(items)
         steps = self.step()
 
         def approximate(x: Tensor, step: int) -> Tensor:
@@ -305,6 +329,12 @@ def _offsets_from_right(items: Tensor) -> Tensor:
     lengths = (items > 0).sum(1, keepdim=True)
     at = torch.arange(items.shape[1], device=items.device)
     return (lengths - 1 - at).clamp(min=0)
+
+
+def _newest(items: Tensor) -> Tensor:
+    """Return (B,) int64: each row's newest item, counted through all B * L cells."""
+    first = torch.arange(len(items), device=items.device) * items.shape[1]
+    return first + (items > 0).sum(1) - 1
 
 
 def _as_bias(visible: Tensor) -> Tensor:

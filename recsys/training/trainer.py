@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recsys.errors import ConfigurationError, GateError
 from recsys.model.recommender import Recommender
@@ -89,6 +90,11 @@ def fit(
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
+    averaged, judged = None, model
+    if config.average:
+        averaging = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(model, multi_avg_fn=averaging)
+        judged = cast("Recommender", averaged.module)
     negatives = None
     if config.negatives:
         negatives = Negatives.of(train, n_items, config.negatives, device)
@@ -96,7 +102,7 @@ def fit(
     per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
 
     log: list[dict[str, Any]] = []
-    best, best_epoch, best_weights = -float("inf"), 0, _weights(model)
+    best, best_epoch, best_weights = -float("inf"), 0, _weights(judged)
     stale, rate, gradient_steps, told = 0, config.learning_rate, 0, 0.0
     for epoch in range(1, epochs + 1):
         epoch_began = time.perf_counter()
@@ -117,6 +123,8 @@ def fit(
             if config.clip_norm:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
+            if averaged:
+                averaged.update_parameters(model)
             losses.append(loss.detach())
             if time.perf_counter() - told > _TELL_SECONDS:
                 told = time.perf_counter()
@@ -141,9 +149,9 @@ def fit(
         if validate is None:
             best_epoch = epoch
         elif epoch % config.validate_every == 0 or epoch == epochs:
-            figure = entry["validation"] = validate(model)
+            figure = entry["validation"] = validate(judged)
             if figure > best:
-                best, best_epoch, best_weights, stale = figure, epoch, _weights(model), 0
+                best, best_epoch, best_weights, stale = figure, epoch, _weights(judged), 0
             else:
                 stale += 1
             if stale >= config.patience:
@@ -152,9 +160,9 @@ def fit(
                 rate *= config.decay_factor
                 model.load_state_dict(best_weights)
     if validate is not None:
-        model.load_state_dict(best_weights)
+        judged.load_state_dict(best_weights)
     progress("training", epochs * per_epoch, epochs * per_epoch, _note(log))
-    return Fitted(model, best_epoch, log, time.perf_counter() - began)
+    return Fitted(judged, best_epoch, log, time.perf_counter() - began)
 
 
 def _weights(model: Recommender) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 
 from recsys.errors import ConfigurationError, GateError
 from recsys.evaluation.protocol import evaluate, leave_one_out, validator
-from recsys.model.presets import PRESETS
+from recsys.model.presets import PRESETS, Preset
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
@@ -17,9 +17,9 @@ CPU = Runtime(device="cpu")
 EPOCHS = {"causal": 40, "prefix": 8}
 
 
-def train(preset: str = "best", **given: object) -> Fitted:
+def train(preset: str | Preset = "best", **given: object) -> Fitted:
     world = successor_world(users=60)
-    chosen = small(preset, max_length=12)
+    chosen = small(preset, max_length=12) if isinstance(preset, str) else preset
     fixed = {"seed": 0, "runtime": CPU, "validate": None, "epochs": 2}
     return fit(world.histories, world.n_items, chosen, **{**fixed, **given})
 
@@ -103,6 +103,27 @@ def test_early_stopping_keeps_the_best_weights() -> None:
     assert fitted.best_epoch == 2
     assert torch.equal(fitted.model.items.weight, kept[1])
     assert not torch.equal(kept[1], kept[4])
+
+
+def test_the_average_of_the_weights_is_what_is_judged_and_kept() -> None:
+    def judged(average: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+        seen: list[torch.Tensor] = []
+
+        def validate(model: Recommender) -> float:
+            seen.append(model.items.weight.detach().clone())
+            return float(len(seen))
+
+        whole = small("best", max_length=12, batch_size=10**6, average=average)  # a step an epoch
+        fitted = train(validate=validate, epochs=4, preset=whole)
+        return seen, fitted.model.items.weight.detach()
+
+    (plain, _), (averaged, kept) = judged(0.0), judged(0.75)
+    expected = plain[0]
+    for step, (weights, found) in enumerate(zip(plain, averaged, strict=True)):
+        expected = weights if step == 0 else 0.75 * expected + 0.25 * weights
+        assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.equal(kept, averaged[-1])
+    assert not torch.allclose(kept, plain[-1], atol=1e-4)
 
 
 def test_validation_comes_every_so_often_and_at_the_end() -> None:
