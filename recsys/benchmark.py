@@ -1,121 +1,342 @@
-"""Train and evaluate one preset on a Parquet file: no lake, no Prefect."""
+"""Train and judge systems on Parquet files: no lake, no Prefect."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import multiprocessing
+import os
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from recsys import columns
+from recsys import __version__, columns
 from recsys.errors import ConfigurationError, GateError, SourceError
-from recsys.evaluation.baselines import Popularity
-from recsys.evaluation.protocol import evaluate, leave_one_out, validator
-from recsys.model.presets import resolve
-from recsys.model.scoring import Scorer
+from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
+from recsys.evaluation.protocol import (
+    Scorer,
+    assess,
+    evaluate,
+    leave_one_out,
+    temporal,
+    validator,
+)
+from recsys.evaluation.tables import rendered
+from recsys.model.presets import PRESETS, resolve
+from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
-from recsys.sequences import Histories, pack
+from recsys.sequences import pack
 from recsys.training.trainer import fit
-from sql import literal
+from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from recsys.evaluation.protocol import Split
     from recsys.model.runtime import Runtime
+
+Splitting = Literal["leave-one-out", "temporal"]
+BASELINES = ("popularity", "transitions", "item-knn")
+_VALIDATED, _TESTED = 0.8, 0.9  # shares of the interactions before the moments of `temporal`
+_FORMAT = 1  # of a run's JSON: raised when older ones must not be taken for results
+
+
+@dataclass(frozen=True)
+class System:
+    """What is judged: a baseline, or a preset with some fields changed.
+
+    Attributes:
+        name: of one of ``BASELINES`` or of a preset.
+        overrides: preset field -> value.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, text: str, overrides: Mapping[str, Any] | None = None) -> System:
+        """Read ``NAME`` or ``NAME:field=value,field=value``; ``overrides`` go before its own.
+
+        Raises:
+            ConfigurationError: no such system or field, or a value that the field does not take.
+        """
+        name, _, changes = text.partition(":")
+        own = dict(overrides or {}) if name not in BASELINES else {}
+        for change in filter(None, changes.split(",")):
+            field, equals, value = change.partition("=")
+            if not equals:
+                raise ConfigurationError(f"{text!r} should read NAME:field=value,field=value")
+            own[field.strip()] = value
+        system = cls(name, own)
+        if name in BASELINES and own:
+            raise ConfigurationError(f"{name} has nothing that can be set")
+        if name not in BASELINES and name not in PRESETS:
+            raise ConfigurationError(
+                f"no system {name!r}; there are {', '.join([*PRESETS, *BASELINES])}"
+            )
+        if name in PRESETS:
+            resolve(name, own)
+        return system
+
+    def __str__(self) -> str:
+        changed = ",".join(f"{field}={value}" for field, value in self.overrides.items())
+        return f"{self.name}:{changed}" if changed else self.name
 
 
 def benchmark(
     file: Path,
+    system: System,
     *,
-    preset: str,
     seed: int,
-    epochs: int | None,
-    overrides: Mapping[str, Any],
     runtime: Runtime,
+    epochs: int | None = None,
+    splitting: Splitting = "leave-one-out",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Train and evaluate leave-one-out over the file's whole catalogue.
+    """Train one system, chosen on validation, and judge it over the file's whole catalogue.
 
     Args:
         file: Parquet of user_id, item_id, timestamp; ties in time keep the file's order.
-        preset: a named model and its training.
+        system: what is trained.
         seed: of training and of the reverse process.
-        epochs: most epochs; the preset's when None.
-        overrides: preset field -> value.
         runtime: device, threads and precision.
+        epochs: most epochs; the preset's when None.
+        splitting: ``leave-one-out``: each user's last item is the test, the one before validates;
+            ``temporal``: the first item after the moment at which 90 % of all interactions have
+            been, and of 80 % for validation; it needs timestamps that are real.
         progress: told as the work goes on.
 
     Returns:
-        ``preset``, ``seed``, ``epochs`` (run, and the best one), ``validation`` and ``test``, each
-        with ``users``, ``masked`` and ``unmasked`` of ``hr@5`` to ``ndcg@20``; ``popularity`` with
-        the same two; ``seconds`` of ``load``, ``train`` and ``evaluate``; ``config``, ``runtime``,
-        ``data`` and ``log``.
+        ``system``, ``seed``, ``splitting``; ``epochs`` (run, and the best one) and ``log`` of
+        training; ``validation`` and ``test``, each as `assess` returns it; ``seconds`` of
+        ``load``, ``train`` and ``evaluate``; ``settings``, ``runtime``, ``data`` and
+        ``code_version``.
 
     Raises:
-        ConfigurationError: preset, field or value is not known.
+        ConfigurationError: a setting is out of range.
         SourceError: the file can't be read or lacks a column.
         GateError: too few interactions to train or to judge.
     """
-    resolved = resolve(preset, overrides)
     if epochs is not None and epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
     clock = [time.perf_counter()]
     progress("loading", 0, 1)
-    histories, n_items = _load(file)
-    split = leave_one_out(histories)
-    if not len(split.validation):
-        raise GateError(f"{file}: no user has three interactions, so nothing can be validated")
+    split, data = _load(file, splitting)
+    n_items = data["items"]
+    if not len(split.validation) or not len(split.test):
+        needed = "three interactions" if splitting == "leave-one-out" else "one at the right time"
+        raise GateError(f"{file}: no user has {needed}, so nothing can be judged")
     progress("loading", 1, 1)
     clock.append(time.perf_counter())
 
-    fitted = fit(
-        split.train,
-        n_items,
-        resolved,
-        seed=seed,
-        runtime=runtime,
-        validate=validator(split.validation, seed=seed, runtime=runtime),
-        epochs=epochs,
-        progress=progress,
-    )
+    fitted = None
+    scorer: Scorer
+    settings: Mapping[str, Any]
+    if system.name in BASELINES:
+        scorer, settings = _baseline(system.name, split, n_items)
+    else:
+        preset = resolve(system.name, system.overrides)
+        settings = asdict(preset)
+        fitted = fit(
+            split.train,
+            n_items,
+            preset,
+            seed=seed,
+            runtime=runtime,
+            validate=validator(split.validation, seed=seed, runtime=runtime),
+            epochs=epochs,
+            progress=progress,
+        )
+        scorer = ModelScorer(fitted.model, seed=seed, runtime=runtime)
     clock.append(time.perf_counter())
-
-    scorer = Scorer(fitted.model, seed=seed, runtime=runtime)
-    popularity = Popularity.of(split.train, n_items)
     judged = {
-        "validation": evaluate(scorer, split.validation, progress),
-        "test": evaluate(scorer, split.test, progress),
+        name: assess(scorer, withheld, split.train, n_items, progress)
+        for name, withheld in (("validation", split.validation), ("test", split.test))
     }
     clock.append(time.perf_counter())
     return {
-        "preset": preset,
+        "system": str(system),
         "seed": seed,
-        "epochs": {"run": len(fitted.log), "best": fitted.best_epoch},
+        "splitting": splitting,
+        "epochs": {"run": len(fitted.log), "best": fitted.best_epoch} if fitted else None,
         **judged,
-        "popularity": {
-            "validation": evaluate(popularity, split.validation),
-            "test": evaluate(popularity, split.test),
-        },
         "seconds": {
             name: clock[at + 1] - clock[at] for at, name in enumerate(("load", "train", "evaluate"))
         },
-        "data": {
-            "file": file.name,
-            "users": len(histories),
-            "items": n_items,
-            "interactions": int(histories.lengths.sum()),
-        },
-        "config": asdict(resolved),
+        "data": data,
+        "settings": settings,
         "runtime": runtime.describe(),
-        "log": fitted.log,
+        "code_version": __version__,
+        "log": fitted.log if fitted else [],
     }
 
 
-def _load(file: Path) -> tuple[Histories, int]:
+def matrix(
+    files: Sequence[Path],
+    systems: Sequence[System],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    runtime: Runtime,
+    epochs: int | None = None,
+    splitting: Splitting = "leave-one-out",
+    jobs: int = 1,
+    progress: Progress = silent,
+) -> str:
+    """Run every file x system x seed that ``folder`` does not hold yet; return the tables.
+
+    Each run's JSON is written as it ends, so that a matrix that was cut goes on where it was; a
+    run is another one when its file, settings or the code's version are others. Then
+    ``results.parquet`` (one row a run, split, protocol and metric) and ``tables.md`` are written.
+    Baselines have no seed, and run once.
+
+    Args:
+        files: see `benchmark`.
+        systems: likewise.
+        seeds: of the presets.
+        folder: where results go.
+        runtime: device, threads and precision of each run; with ``jobs``, cores are shared out.
+        epochs: most epochs; the preset's when None.
+        splitting: see `benchmark`.
+        jobs: runs at a time, each in a process of its own and with a model of its own in memory.
+        progress: told as runs end.
+
+    Raises:
+        ConfigurationError, SourceError, GateError: see `benchmark`; results so far are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {file: _digest(file) for file in files}
+    wanted = {}
+    for file, system, seed in product(files, systems, seeds):
+        at = (
+            folder
+            / f"{_recipe(digests[file], system, _seed(system, seed), epochs, splitting)}.json"
+        )
+        wanted[at] = file, system, _seed(system, seed)
+    absent = {at: run for at, run in wanted.items() if not at.exists()}
+    run = partial(_one, runtime=runtime, epochs=epochs, splitting=splitting)
+    done = len(wanted) - len(absent)
+    progress("runs", done, len(wanted))
+    if jobs == 1 or len(absent) < 2:
+        for at, named in absent.items():
+            run(at, *named, progress=progress)
+            done += 1
+            progress("runs", done, len(wanted), f"{named[1]}, seed {named[2]}")
+    else:
+        threads = runtime.threads or max(1, (os.cpu_count() or 1) // jobs)
+        run = partial(run, runtime=replace(runtime, threads=threads))
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            running = {pool.submit(run, at, *named): named for at, named in absent.items()}
+            for each in as_completed(running):
+                each.result()
+                done += 1
+                named = running[each]
+                progress("runs", done, len(wanted), f"{named[1]}, seed {named[2]}")
+    results = [json.loads(at.read_text(encoding="utf-8")) for at in wanted]
+    pq.write_table(_rows(results), folder / "results.parquet")
+    text = rendered(results)
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _one(
+    at: Path,
+    file: Path,
+    system: System,
+    seed: int,
+    *,
+    runtime: Runtime,
+    epochs: int | None,
+    splitting: Splitting,
+    progress: Progress = silent,
+) -> None:
+    found = benchmark(
+        file,
+        system,
+        seed=seed,
+        runtime=runtime,
+        epochs=epochs,
+        splitting=splitting,
+        progress=progress,
+    )
+    arriving = at.with_suffix(f".{os.getpid()}")
+    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
+    arriving.write_text(text + "\n", encoding="utf-8")
+    os.replace(arriving, at)
+
+
+def _baseline(
+    name: str, split: Split, n_items: int
+) -> tuple[Popularity | Transitions | ItemKNN, dict[str, float]]:
+    if name == "popularity":
+        return Popularity.of(split.train, n_items), {}
+    if name == "transitions":
+        return Transitions.of(split.train, n_items), {}
+    return ItemKNN.tuned(
+        split.train,
+        n_items,
+        lambda model: float(evaluate(model, split.validation)["masked"]["ndcg@10"]),
+    )
+
+
+def _seed(system: System, seed: int) -> int:
+    return 0 if system.name in BASELINES else seed
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{file} can't be read: {error.strerror}") from error
+
+
+def _recipe(
+    digest: str, system: System, seed: int, epochs: int | None, splitting: Splitting
+) -> str:
+    """Return a name for a run, another one wherever its outcome may be another."""
+    resolved = None
+    if system.name in PRESETS:
+        resolved = asdict(resolve(system.name, system.overrides))
+    recipe = [_FORMAT, __version__, digest, system.name, resolved, seed, epochs, splitting]
+    told = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return f"{system.name}-{seed}-{told[:12]}"
+
+
+def _rows(results: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return one row a run, split, protocol and metric."""
+    rows = []
+    for result in results:
+        named = {name: result[name] for name in ("system", "seed", "splitting", "code_version")}
+        named |= {"file": result["data"]["file"], "settings": json.dumps(result["settings"])}
+        named |= {"seconds": sum(result["seconds"].values())}
+        named |= {"device": result["runtime"]["device"]}
+        for split in ("validation", "test"):
+            judged = result[split]
+            for protocol in ("masked", "unmasked"):
+                for metric, value in judged[protocol].items():
+                    low, high = judged["intervals"][protocol][metric]
+                    told = {"split": split, "protocol": protocol, "metric": metric}
+                    span = {"value": value, "low": low, "high": high, "users": judged["users"]}
+                    rows.append({**named, **told, **span})
+    return pa.Table.from_pylist(rows)
+
+
+def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
     if not file.is_file():
         raise SourceError(f"no file {file}")
+    if splitting not in get_args(Splitting):
+        raise ConfigurationError(
+            f"no split {splitting!r}; there are {', '.join(get_args(Splitting))}"
+        )
     named = ", ".join(columns.REQUIRED)
     with duckdb.connect() as con:
         try:
@@ -125,10 +346,22 @@ def _load(file: Path) -> tuple[Histories, int]:
                 f"from read_parquet({literal(str(file))}, file_row_number = true)"
             )
             packed = pack(con)
+            if splitting == "temporal":
+                shares = {"validated": _VALIDATED, "tested": _TESTED}
+                counted = con.sql(load("evaluation/before"), params=shares).to_arrow_table()
         except duckdb.Error as error:
             raise SourceError(
                 f"{file} can't be read as Parquet with the columns {named}: {error}"
             ) from error
     if not len(packed.items):
         raise SourceError(f"{file} holds no interactions")
-    return packed.histories, len(packed.items)
+    data = {
+        "file": file.name,
+        "users": len(packed.histories),
+        "items": len(packed.items),
+        "interactions": int(packed.histories.lengths.sum()),
+    }
+    if splitting == "leave-one-out":
+        return leave_one_out(packed.histories), data
+    before = [counted[name].to_numpy() for name in ("before_validation", "before_test")]
+    return temporal(packed.histories, *before), data

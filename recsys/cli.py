@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tomllib
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from traceback import clear_frames
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import duckdb
 import typer
@@ -21,6 +20,9 @@ from pydantic_settings import SettingsError
 from recsys.errors import ConfigurationError, RecsysError
 from recsys.settings import Settings
 from recsys.terminal import Format, bars, print_line, rendered
+
+if TYPE_CHECKING:
+    from recsys.benchmark import Splitting
 
 app = typer.Typer(
     name="recsys",
@@ -191,36 +193,44 @@ def models(
 
 @app.command()
 def benchmark(
-    file: Annotated[Path, typer.Argument(help="Parquet of user_id, item_id, timestamp.")],
-    preset: Annotated[str, typer.Option(help="A named model and its training.")] = "best",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
-    changes: Set = None,
-    json_out: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT", help="Write the figures here.")
+    files: Annotated[list[Path], typer.Argument(help="Parquet of user_id, item_id, timestamp.")],
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:FIELD=VALUE,...]",
+            help="A preset, or popularity, transitions or item-knn; may be repeated. [best]",
+        ),
     ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Seed of every random draw; may be repeated. [0]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
+    split: Annotated[str, typer.Option(help="leave-one-out, or temporal.")] = "leave-one-out",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    changes: Set = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results; runs that it holds are not run again.")
+    ] = Path("build/benchmark"),
 ) -> None:
-    """Train and evaluate one preset on a file, leave-one-out; no lake, no Prefect."""
-    from recsys.benchmark import benchmark as measure
+    """Train and judge every preset on every file with every seed; no lake, no Prefect."""
+    from recsys.benchmark import System, matrix
 
-    if json_out is not None and not json_out.parent.is_dir():
-        raise ConfigurationError(f"--json {json_out}: there is no folder {json_out.parent}")
+    overrides = _pairs(changes)
     with bars() as progress:
-        figures = measure(
-            file,
-            preset=preset,
-            seed=seed,
-            epochs=epochs,
-            overrides=_pairs(changes),
+        text = matrix(
+            files,
+            [System.read(each, overrides) for each in preset or ["best"]],
+            seed or [0],
+            out,
             runtime=_settings().runtime(),
+            epochs=epochs,
+            splitting=cast("Splitting", split),
+            jobs=jobs,
             progress=progress,
         )
-    text = json.dumps(figures, indent=2, sort_keys=True, default=str)
-    if json_out is not None:
-        json_out.write_text(text + "\n", encoding="utf-8")
-        print_line(f"wrote {json_out}")
-    else:
-        typer.echo(text)
+    typer.echo(text)
+    print_line(f"wrote {out}: a JSON file for each run, results.parquet, tables.md")
 
 
 def main() -> NoReturn:

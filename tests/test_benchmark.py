@@ -3,17 +3,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.benchmark import benchmark
+from recsys.benchmark import System, benchmark, matrix
 from recsys.errors import ConfigurationError, GateError, SourceError
+from recsys.evaluation.tables import rendered
 from recsys.model.runtime import Runtime
 from tests.worlds import successor_world
 
 CPU = Runtime(device="cpu")
-SMALL = {"width": "32", "heads": "2", "batch_size": "256", "learning_rate": "0.003"}
+SMALL = "best:width=32,heads=2,batch_size=256,learning_rate=0.003"
+
+
+def write(file: Path, rows: list[tuple[int, int, int]]) -> None:
+    user, item, at = zip(*rows, strict=True)
+    moments = pa.array(at, pa.timestamp("us"))
+    pq.write_table(pa.table({"user_id": user, "item_id": item, "timestamp": moments}), file)
 
 
 def written(folder: Path, users: int = 150) -> Path:
@@ -33,9 +41,10 @@ def written(folder: Path, users: int = 150) -> Path:
     return path
 
 
-def run(file: Path, **given: object) -> dict[str, object]:
-    fixed = {"preset": "best", "seed": 0, "epochs": 40, "overrides": SMALL, "runtime": CPU}
-    return benchmark(file, **{**fixed, **given})
+def run(file: Path, system: str = SMALL, **given: object) -> dict[str, object]:
+    return benchmark(
+        file, System.read(system), **{"seed": 0, "epochs": 40, "runtime": CPU, **given}
+    )
 
 
 def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
@@ -47,13 +56,12 @@ def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
             assert sorted(found[split][protocol]) == sorted(
                 f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20)
             )
-            assert sorted(found["popularity"][split][protocol]) == sorted(found[split][protocol])
         assert found[split]["users"] == 150
     assert found["test"]["masked"]["ndcg@5"] > 0.9
-    assert found["popularity"]["test"]["masked"]["hr@5"] < 0.5
+    assert run(written(tmp_path), "popularity")["test"]["masked"]["hr@5"] < 0.5
     assert sorted(found["seconds"]) == ["evaluate", "load", "train"]
     assert len(found["log"]) == found["epochs"]["run"]
-    assert found["config"]["model"]["width"] == 32
+    assert found["settings"]["model"]["width"] == 32
     assert found["data"]["items"] == 30
     assert {"loading", "training", "evaluating"} <= set(told)
 
@@ -82,4 +90,109 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="epochs = 0"):
         run(broken, epochs=0)
     with pytest.raises(ConfigurationError, match="diffurecsys"):
-        run(broken, preset="nope")
+        run(broken, "nope")
+
+
+@pytest.mark.parametrize("system", ["transitions", "item-knn"])
+def test_a_baseline_that_looks_at_neighbours_finds_the_rule_too(
+    tmp_path: Path, system: str
+) -> None:
+    found = run(written(tmp_path), system)
+    assert found["test"]["masked"]["ndcg@5"] > 0.6
+    assert found["epochs"] is None
+    assert (found["settings"] == {}) == (system == "transitions")
+
+
+def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
+    file = tmp_path / "shop.parquet"
+    # By moment: 8 of 10 interactions train, one validates, one tests. User 3 comes too late.
+    rows = [(1, 10, 0), (1, 11, 1), (2, 10, 2), (2, 11, 3), (1, 12, 4), (2, 12, 5), (1, 13, 6)]
+    rows += [(2, 13, 7), (1, 14, 8), (2, 14, 9), (3, 15, 9)]
+    write(file, rows)
+    found = run(file, "transitions", splitting="temporal")
+    assert found["validation"]["users"] == found["test"]["users"] == 1
+    # That 14 follows 13 is only known later, and four items are more popular than it.
+    assert found["test"]["unmasked"]["ndcg@5"] == pytest.approx(1 / np.log2(6))
+    with pytest.raises(ConfigurationError, match="leave-one-out, temporal"):
+        run(file, splitting="random")
+
+
+def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, out = written(tmp_path, users=60), tmp_path / "out"
+    systems = [System.read(each) for each in (SMALL, "popularity")]
+    told: list[tuple[int, int]] = []
+
+    def go(seeds: list[int]) -> str:
+        told.clear()
+        return matrix(
+            [file],
+            systems,
+            seeds,
+            out,
+            runtime=CPU,
+            epochs=1,
+            progress=lambda stage, done, total, *_: (
+                told.append((done, total)) if stage == "runs" else None
+            ),
+        )
+
+    go([0])
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    first = {each.name: each.read_bytes() for each in out.glob("*.json")}
+    assert sorted(name.rsplit("-", 1)[0] for name in first) == ["best-0", "popularity-0"]
+    text = go([0, 1])  # popularity knows no seed
+    assert told == [(2, 3), (3, 3)]
+    assert {name: (out / name).read_bytes() for name in first} == first
+    assert text == (out / "tables.md").read_text(encoding="utf-8")
+    assert f"| {SMALL} | 2 |" in text
+    assert "| popularity | 1 |" in text
+    rows = pq.read_table(out / "results.parquet")
+    assert rows.num_rows == 3 * 2 * 2 * 6
+    one = json.loads(first[next(name for name in first if name.startswith("popularity"))])
+    (value,) = (
+        row["value"]
+        for row in rows.to_pylist()
+        if (row["system"], row["split"], row["protocol"], row["metric"])
+        == ("popularity", "test", "masked", "ndcg@10")
+    )
+    assert value == one["test"]["masked"]["ndcg@10"]
+    monkeypatch.setattr("recsys.benchmark.__version__", "9")  # other code, other results
+    go([0])
+    assert told[0] == (0, 2)
+
+
+def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
+    file = written(tmp_path, users=60)
+    found = [
+        matrix(
+            [file],
+            [System.read(SMALL)],
+            [0, 1],
+            tmp_path / str(jobs),
+            runtime=Runtime(device="cpu", threads=1),
+            epochs=1,
+            jobs=jobs,
+        ).rpartition("What the lists")[0]  # minutes may differ
+        for jobs in (1, 2)
+    ]
+    assert found[0] == found[1]
+
+
+def test_published_figures_stand_beside_ours() -> None:
+    figures = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"), 0.08)
+    judged = {"masked": figures, "unmasked": figures, "lists": {"coverage@10": 0.5}}
+    run = {
+        "system": "diffurec",
+        "splitting": "leave-one-out",
+        "data": {"file": "b.parquet", "users": 22363, "items": 12101, "interactions": 198502},
+        "validation": judged,
+        "test": judged,
+        "seconds": {"train": 60.0},
+    }
+    text = rendered([run, run])
+    assert "(Amazon Beauty)" in text
+    assert "BSARec, 0.1008 / 0.0611" in text
+    assert (
+        "| diffurec | hr@10 | 0.0791 | 0.0800 ± 0.0000 | 0.0800 ± 0.0000 | +0.0009 | +0.0009 |"
+        in text
+    )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
     from torch import Tensor
 
     from recsys.sequences import Histories
@@ -40,7 +41,117 @@ class Popularity:
     def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield rows of users and their scores (R, V + 1)."""
         scores = torch.from_numpy(self.counts)
-        size = max(1, _CELLS // len(self.counts))
-        for start in range(0, len(histories), size):
-            rows = np.arange(start, min(start + size, len(histories)))
+        for rows in _blocks(np.arange(len(histories)), len(self.counts)):
             yield rows, scores.repeat(len(rows), 1)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What most often came next after a user's newest item; popularity where nothing did.
+
+    Attributes:
+        counts: (V + 1, V + 1), how often column followed row in ``train``.
+        popularity: the order of items that followed equally often.
+    """
+
+    counts: csr_array
+    popularity: Popularity
+
+    @classmethod
+    def of(cls, train: Histories, n_items: int) -> Transitions:
+        """Count each pair of neighbours."""
+        users, items = train.flat()
+        paired = users[1:] == users[:-1]
+        counts = _sparse(items[:-1][paired], items[1:][paired], (n_items + 1, n_items + 1))
+        return cls(counts, Popularity.of(train, n_items))
+
+    def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield rows of users and their scores (R, V + 1)."""
+        popular = self.popularity.counts / (self.popularity.counts.max() + 1)  # below one count
+        for rows in _blocks(np.flatnonzero(histories.lengths), len(popular)):
+            newest = histories.items[histories.ends[rows] - 1]
+            yield rows, torch.from_numpy(self.counts[newest].toarray() + popular)
+
+
+@dataclass(frozen=True)
+class ItemKNN:
+    """Item-based nearest neighbours (Deshpande & Karypis 2004), newer items counting for more.
+
+    A user's score of an item is the sum, over the history, of its cosine similarity to each item,
+    where both items are described by the users who had them.
+
+    Attributes:
+        similar: (V + 1, V + 1), each row an item's most similar items.
+        decay: weight of an item of the history against that of the one after it.
+    """
+
+    similar: csr_array
+    decay: float
+
+    @classmethod
+    def of(cls, train: Histories, n_items: int, neighbours: int, decay: float) -> ItemKNN:
+        """Keep each item's ``neighbours`` most similar items."""
+        from scipy.sparse import csr_array, vstack  # here: serving runs without it
+
+        users, items = train.flat()
+        had = _sparse(users, items, (len(train), n_items + 1))
+        had.data[:] = 1
+        norms = np.sqrt(np.maximum(had.sum(0), 1)).astype(np.float32)
+        had = csr_array(had / norms)
+        by_item, parts = had.T.tocsr(), []
+        for rows in _blocks(np.arange(n_items + 1), n_items + 1):
+            alike = (by_item[rows] @ had).toarray()
+            alike[np.arange(len(rows)), rows] = 0
+            if neighbours < alike.shape[1]:
+                least = np.partition(alike, -neighbours, axis=1)[:, -neighbours, None]
+                alike[alike < least] = 0
+            parts.append(csr_array(alike))
+        return cls(vstack(parts, format="csr"), decay)
+
+    @classmethod
+    def tuned(
+        cls, train: Histories, n_items: int, judge: Callable[[ItemKNN], float]
+    ) -> tuple[ItemKNN, dict[str, float]]:
+        """Return the best by ``judge`` of 20 settings, and which it is."""
+        found = []
+        for neighbours in (20, 50, 100, 500):
+            model = cls.of(train, n_items, neighbours, 1.0)
+            for decay in (1.0, 0.9, 0.7, 0.5, 0.3):
+                model = replace(model, decay=decay)
+                named = {"neighbours": neighbours, "decay": decay}
+                found.append((judge(model), model, named))
+        _, model, named = max(found, key=lambda each: each[0])
+        return model, named
+
+    def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield rows of users and their scores (R, V + 1)."""
+        size = self.similar.shape[0]
+        for rows in _blocks(np.flatnonzero(histories.lengths), size):
+            user, item = histories[rows].flat()
+            ends = np.cumsum(histories.lengths[rows])
+            ahead = ends[user] - 1 - np.arange(len(item))
+            weight = np.float32(self.decay) ** ahead.astype(np.float32)
+            history = _sparse(user, item, (len(rows), size), weight)
+            scores = torch.from_numpy((history @ self.similar).toarray())
+            scores[:, 0] = -torch.inf
+            yield rows, scores
+
+
+def _sparse(
+    row: NDArray[np.int64],
+    column: NDArray[np.int32],
+    shape: tuple[int, int],
+    value: NDArray[np.float32] | None = None,
+) -> csr_array:
+    """Return a float32 matrix of 1 or of values; what falls together is added up."""
+    from scipy.sparse import coo_array
+
+    value = np.ones(len(row), dtype=np.float32) if value is None else value
+    return coo_array((value, (row, column)), shape=shape).tocsr()
+
+
+def _blocks(rows: NDArray[np.int64], columns: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows, so many at a time that a dense block of them stays small."""
+    size = max(1, _CELLS // columns)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -1,4 +1,4 @@
-"""Ranking metrics, one pure function each, of the 1-based rank of each user's withheld item."""
+"""Metrics, one pure function each: of the 1-based rank of a user's withheld item, or of lists."""
 
 from __future__ import annotations
 
@@ -46,3 +46,51 @@ def figures(ranks: NDArray[np.int64]) -> dict[str, float]:
         for name, metric in METRICS.items()
         for k in CUTOFFS
     }
+
+
+def intervals(
+    ranks: NDArray[np.int64], *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> dict[str, list[float]]:
+    """Return the bootstrap interval (Efron 1979, percentiles) of each of ``figures``.
+
+    A user's metric takes one of K + 1 values, so that drawing users with replacement is drawing
+    how often each value comes: exact, and its cost does not grow with the users.
+    """
+    if not len(ranks):
+        return {name: [0.0, 0.0] for name in figures(ranks)}
+    generator = np.random.default_rng(seed)
+    tails = (1 - level) / 2, (1 + level) / 2
+    found = {}
+    for name, metric in METRICS.items():
+        for k in CUTOFFS:
+            values, counts = np.unique(metric(ranks, k), return_counts=True)
+            drawn = generator.multinomial(len(ranks), counts / len(ranks), size=draws)
+            found[f"{name}@{k}"] = np.quantile(drawn @ values / len(ranks), tails).tolist()
+    return found
+
+
+def coverage(lists: NDArray[np.int32], n_items: int) -> float:
+    """Return the share of the catalogue that is in any list (U, K); 0 is an empty place."""
+    return float(len(np.unique(lists[lists > 0])) / n_items)
+
+
+def novelty(lists: NDArray[np.int32], counts: NDArray[np.int64]) -> float:
+    """Return the mean of -log2(n_i / N) over all places of the lists (U, K).
+
+    The self-information of an item's share of the interactions (Zhou et al. 2010), in bits; an
+    item without any is counted as having one. ``counts`` is (V + 1,).
+    """
+    listed = counts[lists[lists > 0]]
+    return float(np.log2(counts.sum() / np.maximum(listed, 1)).mean()) if len(listed) else 0.0
+
+
+def average_popularity(lists: NDArray[np.int32], counts: NDArray[np.int64]) -> float:
+    """Return the mean over users of the mean interactions of their list's items (Yin et al. 2012).
+
+    ``counts`` is (V + 1,); users without a list are left out.
+    """
+    held = lists > 0
+    sizes = held.sum(1)
+    served = sizes > 0
+    means = np.where(held, counts[lists], 0).sum(1)[served] / sizes[served]
+    return float(means.mean()) if len(means) else 0.0

@@ -1,16 +1,24 @@
-"""Leave-one-out with full ranking: the last item is the test, the one before the validation."""
+"""Who is judged by which item, and where it stands in the full ranking."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from recsys.evaluation.metrics import UNRANKED, figures
+from recsys.evaluation.metrics import (
+    UNRANKED,
+    average_popularity,
+    coverage,
+    figures,
+    intervals,
+    novelty,
+)
 from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
 from recsys.sequences import Histories
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from recsys.model.runtime import Runtime
 
 _TELL_SECONDS = 0.3
+_LISTED = 10
 
 Scorer = Callable[[Histories], Iterator[tuple["NDArray[np.int64]", "Tensor"]]]
 """Yields (R,) rows of users and their (R, V + 1) scores; column 0 and unrankable items -inf.
@@ -49,13 +58,12 @@ class Withheld:
 
 @dataclass(frozen=True)
 class Split:
-    """Leave-one-out: views of one packed array, nothing is copied.
+    """What is learnt from and what is judged by: views of one packed array, nothing is copied.
 
     Attributes:
         train: every user, without validation and test items.
-        validation: users with three items or more; the target is the last but one.
-        test: users with two items or more; the target is the last, the history includes the
-            validation item.
+        validation: users with an item withheld for validation.
+        test: users with an item withheld for the test; the history includes validation items.
     """
 
     train: Histories
@@ -64,7 +72,7 @@ class Split:
 
 
 def leave_one_out(histories: Histories) -> Split:
-    """Split off each user's last item (test) and the one before it (validation).
+    """Split off each user's last item (test) and the one before it (validation; 3 items or more).
 
     A user with two items has a test item only; a user with one is trained on only, as far as one
     item teaches anything.
@@ -79,20 +87,62 @@ def leave_one_out(histories: Histories) -> Split:
     )
 
 
+def temporal(
+    histories: Histories,
+    before_validation: NDArray[np.int64],
+    before_test: NDArray[np.int64],
+) -> Split:
+    """Split all users at two moments: train before the first, validate between them, test after.
+
+    Each user's target is the first item after the moment; who has none, or nothing before it, is
+    not judged. Unlike leave-one-out, nothing is learnt from what others do later (Ji et al. 2023).
+
+    Args:
+        histories: in time order.
+        before_validation: (U,) how many of a user's items lie before the first moment.
+        before_test: (U,) before the second one.
+    """
+    lengths = histories.lengths
+
+    def withheld(before: NDArray[np.int64], until: NDArray[np.int64]) -> Withheld:
+        judged = (before > 0) & (until > before)
+        ends = histories.starts + before + 1
+        return _withhold(Histories(histories.items, histories.starts, ends)[judged])
+
+    return Split(
+        train=Histories(histories.items, histories.starts, histories.starts + before_validation),
+        validation=withheld(before_validation, before_test),
+        test=withheld(before_test, lengths),
+    )
+
+
 def _withhold(histories: Histories) -> Withheld:
     return Withheld(histories.without_last(1), histories.items[histories.ends - 1])
 
 
+PROTOCOLS = ("masked", "unmasked")
+
+
 def ranks(
-    scorer: Scorer, withheld: Withheld, progress: Progress = silent
+    scorer: Scorer,
+    withheld: Withheld,
+    progress: Progress = silent,
+    *,
+    lists: NDArray[np.int32] | None = None,
 ) -> dict[str, NDArray[np.int64]]:
     """Return each user's (U,) rank of the target over the whole catalogue, by protocol.
 
     ``unmasked`` ranks all items; ``masked`` gives items of the history -inf, as production does.
     Ties go to the lower item index, as in ``top_k``. A target that is unknown, or that -inf rules
     out, is ``UNRANKED``.
+
+    Args:
+        scorer: what ranks.
+        withheld: users and their targets.
+        progress: told as the work goes on.
+        lists: (U, K) zeros that the users' masked top K are written to, in any order.
     """
-    found = {name: np.full(len(withheld), UNRANKED) for name in ("masked", "unmasked")}
+    found = {name: np.full(len(withheld), UNRANKED) for name in PROTOCOLS}
     done, told = 0, 0.0
     for rows, scored in scorer(withheld.history):
         target = torch.from_numpy(withheld.target[rows]).long().to(scored.device)
@@ -100,6 +150,10 @@ def ranks(
         seen_row, seen_item = withheld.history[rows].flat()
         scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
         found["masked"][rows] = _rank(scored, target)
+        if lists is not None:
+            best, items = scored.topk(min(lists.shape[1], scored.shape[1]), dim=1, sorted=False)
+            items = items.masked_fill(best == -torch.inf, 0)
+            lists[rows, : items.shape[1]] = items.to(torch.int32).cpu().numpy()
         done += len(rows)
         if time.monotonic() - told > _TELL_SECONDS:
             told = time.monotonic()
@@ -127,6 +181,68 @@ def evaluate(scorer: Scorer, withheld: Withheld, progress: Progress = silent) ->
     """Return ``{"users": U, "masked": {"hr@5": ..., ...}, "unmasked": {...}}``, per-user means."""
     found = ranks(scorer, withheld, progress)
     return {"users": len(withheld), **{name: figures(each) for name, each in found.items()}}
+
+
+def assess(
+    scorer: Scorer,
+    withheld: Withheld,
+    train: Histories,
+    n_items: int,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Return what ``evaluate`` does, and how sure it is, for whom it holds, and what lists show.
+
+    Args:
+        scorer: what is judged.
+        withheld: users and their targets.
+        train: what was learnt from: an item's popularity is its interactions there.
+        n_items: V.
+        progress: told as the work goes on.
+
+    Returns:
+        ``users``, ``masked`` and ``unmasked`` as ``evaluate``; ``intervals``, the 95 % bootstrap
+        interval of each figure, by protocol; ``slices``, a list of ``name``, ``users``, ``masked``
+        and ``unmasked``: users by history length (quintiles) and by whether the target is among
+        the most popular fifth of the items; ``lists``, of the masked top 10: ``coverage@10``,
+        ``novelty@10`` (bits) and ``popularity@10`` (mean interactions).
+    """
+    lists = np.zeros((len(withheld), _LISTED), dtype=np.int32)
+    found = ranks(scorer, withheld, progress, lists=lists)
+    counts = np.bincount(train.flat()[1], minlength=n_items + 1)
+    return {
+        "users": len(withheld),
+        **{name: figures(each) for name, each in found.items()},
+        "intervals": {name: intervals(each) for name, each in found.items()},
+        "slices": [
+            {
+                "name": name,
+                "users": int(users.sum()),
+                **{protocol: figures(each[users]) for protocol, each in found.items()},
+            }
+            for name, users in _slices(withheld, counts)
+        ],
+        "lists": {
+            f"coverage@{_LISTED}": coverage(lists, n_items),
+            f"novelty@{_LISTED}": novelty(lists, counts),
+            f"popularity@{_LISTED}": average_popularity(lists, counts),
+        },
+    }
+
+
+def _slices(
+    withheld: Withheld, counts: NDArray[np.int64]
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    lengths = withheld.history.lengths
+    # Whole lengths: a quintile of equal lengths falls together with its neighbour.
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 6), method="higher"))
+    edges[-1] += 1
+    for low, high in pairwise(edges.tolist()):
+        yield f"history {low}-{high - 1}", (lengths >= low) & (lengths < high)
+    order = np.argsort(-counts[1:], kind="stable") + 1
+    popular = np.zeros(len(counts), dtype=bool)
+    popular[order[: max(1, len(order) // 5)]] = True
+    yield "popular fifth of items", popular[withheld.target]
+    yield "other items", ~popular[withheld.target]
 
 
 def validator(

@@ -6,9 +6,26 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.evaluation.baselines import Popularity
-from recsys.evaluation.metrics import UNRANKED, figures, hit_rate, ndcg
-from recsys.evaluation.protocol import Withheld, evaluate, leave_one_out, ranks, validator
+from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
+from recsys.evaluation.metrics import (
+    UNRANKED,
+    average_popularity,
+    coverage,
+    figures,
+    hit_rate,
+    intervals,
+    ndcg,
+    novelty,
+)
+from recsys.evaluation.protocol import (
+    Withheld,
+    assess,
+    evaluate,
+    leave_one_out,
+    ranks,
+    temporal,
+    validator,
+)
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
@@ -126,3 +143,84 @@ def test_validation_of_many_users_takes_a_sample_drawn_once() -> None:
     assert all_of_them(model) == pytest.approx(whole)
     assert some(model) == some(model)
     assert (some(model) * 30) % 1 == pytest.approx(0, abs=1e-6)
+
+
+def test_a_temporal_split_by_hand() -> None:
+    histories = pack([[1, 2, 3, 4], [5, 6], [7, 8], [9]])
+    split = temporal(histories, np.array([1, 0, 2, 1]), np.array([3, 1, 2, 1]))
+    assert as_lists(split.train) == [[1], [], [7, 8], [9]]
+    assert as_lists(split.validation.history) == [[1]]
+    assert split.validation.target.tolist() == [2]
+    assert as_lists(split.test.history) == [[1, 2, 3], [5]]
+    assert split.test.target.tolist() == [4, 6]
+
+
+def test_bootstrap_intervals_are_those_of_resampled_users() -> None:
+    generator = np.random.default_rng(0)
+    found = generator.integers(1, 40, 400)
+    low, high = intervals(found, draws=4000)["ndcg@10"]
+    drawn = ndcg(found, 10)[generator.integers(0, 400, (4000, 400))].mean(1)
+    assert [low, high] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.004)
+    assert low < figures(found)["ndcg@10"] < high
+    assert intervals(np.array([], dtype=np.int64))["hr@5"] == [0, 0]
+
+
+def test_what_lists_show_by_hand() -> None:
+    counts = np.array([0, 4, 2, 2, 0])
+    lists = np.array([[1, 2], [1, 0], [0, 0]], dtype=np.int32)
+    assert coverage(lists, 4) == 0.5
+    assert novelty(lists, counts) == pytest.approx((1 + 2 + 1) / 3)
+    assert average_popularity(lists, counts) == pytest.approx((3 + 4) / 2)
+    assert novelty(np.array([[4]], dtype=np.int32), counts) == 3  # never seen: as if once
+    nothing = np.zeros((2, 2), dtype=np.int32)
+    assert (coverage(nothing, 4), novelty(nothing, counts)) == (0, 0)
+    assert average_popularity(nothing, counts) == 0
+
+
+def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
+    world = successor_world(users=100)
+    split = leave_one_out(world.histories)
+    popularity = Popularity.of(split.train, world.n_items)
+    found = assess(popularity, split.test, split.train, world.n_items)
+    assert found["masked"] == evaluate(popularity, split.test)["masked"]
+    by_length = [each for each in found["slices"] if each["name"].startswith("history")]
+    by_item = [each for each in found["slices"] if "items" in each["name"]]
+    for parts in (by_length, by_item):
+        assert sum(each["users"] for each in parts) == 100
+        whole = sum(each["users"] * each["masked"]["hr@10"] for each in parts) / 100
+        assert whole == pytest.approx(found["masked"]["hr@10"])
+    assert 3 <= len(by_length) <= 5
+    # Popularity's masked lists are the ten most popular items that a user has not had.
+    order = np.argsort(-popularity.counts, kind="stable")
+    listed = {
+        item
+        for history in as_lists(split.test.history)
+        for item in [each for each in order.tolist() if each not in history][:10]
+    }
+    assert found["lists"]["coverage@10"] == pytest.approx(len(listed) / world.n_items)
+
+
+def test_neighbours_by_hand() -> None:
+    train = pack([[1, 2], [1, 2, 3], [3, 4]])
+    model = ItemKNN.of(train, 5, neighbours=10, decay=0.5)
+    similar = model.similar.toarray()
+    assert similar[1, 2] == pytest.approx(1)
+    assert similar[1, 3] == pytest.approx(0.5)
+    assert similar[3, 4] == pytest.approx(1 / np.sqrt(2))
+    assert np.allclose(similar, similar.T)
+    assert (similar[[0, 5]] == 0).all()
+    ((rows, scores),) = model(pack([[1, 3], [], [4]]))
+    assert rows.tolist() == [0, 2]
+    assert scores[0, 4].item() == pytest.approx(1 / np.sqrt(2))
+    assert scores[0, 2].item() == pytest.approx(0.5 * 1 + 0.5)
+    one = ItemKNN.of(train, 5, neighbours=1, decay=1.0).similar.toarray()
+    assert one[1].tolist() == pytest.approx([0, 0, 1, 0, 0, 0])
+
+
+def test_transitions_fall_back_on_popularity() -> None:
+    model = Transitions.of(pack([[1, 2], [1, 3], [1, 3], [4, 2], [2]]), 5)
+    ((rows, scores),) = model(pack([[1], [5], []]))
+    assert rows.tolist() == [0, 1]
+    assert scores[0].argsort(descending=True).tolist()[:3] == [3, 2, 1]
+    assert scores[1].argsort(descending=True, stable=True).tolist()[:3] == [1, 2, 3]
+    assert scores[0, 0] == -torch.inf

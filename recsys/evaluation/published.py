@@ -1,0 +1,58 @@
+"""Figures that others have published, to stand beside ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file as others have used it, known by its counts, and what they reached on it.
+
+    Attributes:
+        name: of the data.
+        unmasked: preset -> metric -> figure, seen items not left out.
+        best_known: metric -> figure, seen items left out: the strongest id-only system we know.
+        best_known_name: which that is.
+    """
+
+    name: str
+    unmasked: Mapping[str, Mapping[str, float]]
+    best_known: Mapping[str, float]
+    best_known_name: str
+
+
+def _named(*figures: float) -> dict[str, float]:
+    return dict(zip(_METRICS, figures, strict=True))
+
+
+# Tables 3 of arXiv 2410.19429 (diffurecsys) and 2 of arXiv 2304.00686 (diffurec).
+PUBLISHED: Mapping[tuple[int, int, int], Published] = {
+    (22_363, 12_101, 198_502): Published(
+        "Amazon Beauty",
+        {
+            "diffurec": _named(0.0558, 0.0791, 0.1111, 0.0400, 0.0475, 0.0556),
+            "diffurecsys-v1": _named(0.0669, 0.0974, 0.1399, 0.0458, 0.0556, 0.0663),
+            "diffurecsys": _named(0.0667, 0.0980, 0.1400, 0.0458, 0.0559, 0.0665),
+        },
+        {"hr@10": 0.1008, "ndcg@10": 0.0611},
+        "BSARec",
+    ),
+    (6_040, 3_706, 1_000_209): Published(
+        "MovieLens-1M",
+        {
+            "diffurec": _named(0.1797, 0.2626, 0.3679, 0.1212, 0.1479, 0.1744),
+            "diffurecsys-v1": _named(0.1940, 0.2829, 0.3947, 0.1319, 0.1607, 0.1888),
+            "diffurecsys": _named(0.1957, 0.2843, 0.3958, 0.1319, 0.1605, 0.1886),
+        },
+        {"hr@10": 0.3164, "ndcg@10": 0.1813},
+        "FuXi-alpha",
+    ),
+}
+"""By users, items and interactions."""

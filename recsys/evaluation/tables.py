@@ -1,0 +1,118 @@
+"""Benchmark runs as Markdown: every system of a file side by side, and beside what is published."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from recsys.evaluation.published import PUBLISHED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from recsys.evaluation.published import Published
+
+Runs = list["Mapping[str, Any]"]
+
+
+def rendered(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the tables of all runs, a part for each file and way of splitting.
+
+    Figures are means over seeds, with their standard deviation where there are several.
+    """
+    parts: dict[tuple[str, str], dict[str, Runs]] = {}
+    for result in results:
+        named = result["data"]["file"], result["splitting"]
+        parts.setdefault(named, {}).setdefault(result["system"], []).append(result)
+    return "\n".join(
+        _part(file, splitting, systems) for (file, splitting), systems in parts.items()
+    )
+
+
+def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
+    data = next(iter(systems.values()))[0]["data"]
+    counts = data["users"], data["items"], data["interactions"]
+    published = PUBLISHED.get(counts)
+    known = f" ({published.name})" if published else ""
+    text = [
+        f"## {file}{known}, {splitting}",
+        "",
+        "{:,} users, {:,} items, {:,} interactions. Full ranking.".format(*counts),
+        "",
+    ]
+    for protocol, said in (("masked", "left out"), ("unmasked", "ranked with the others")):
+        text += [f"Seen items {said}:", ""]
+        text += _table(
+            ["system", "seeds", *(f"{split} {name}" for split in _SPLITS for name in _NAMES)],
+            [
+                [
+                    system,
+                    str(len(runs)),
+                    *(
+                        _said(runs, split, protocol, metric)
+                        for split in _SPLITS
+                        for metric in _MAIN
+                    ),
+                ]
+                for system, runs in systems.items()
+            ],
+        )
+        if published and protocol == "masked":
+            best = " / ".join(f"{published.best_known[metric]:.4f}" for metric in _MAIN)
+            text += [f"The strongest published: {published.best_known_name}, {best}.", ""]
+    text += ["What the lists of the test show:", ""]
+    shown = list(next(iter(systems.values()))[0]["test"]["lists"])
+    text += _table(
+        ["system", *shown, "minutes"],
+        [
+            [
+                system,
+                *(f"{_mean(run['test']['lists'][each] for run in runs):.4g}" for each in shown),
+            ]
+            + [f"{_mean(sum(run['seconds'].values()) for run in runs) / 60:.1f}"]
+            for system, runs in systems.items()
+        ],
+    )
+    if published and splitting == "leave-one-out":
+        text += _against(published, systems)
+    return "\n".join(text)
+
+
+def _against(published: Published, systems: Mapping[str, Runs]) -> list[str]:
+    rows = []
+    for system, runs in systems.items():
+        for metric, figure in published.unmasked.get(system, {}).items():
+            differences = (
+                f"{_mean(_figures(runs, split, 'unmasked', metric)) - figure:+.4f}"
+                for split in _SPLITS
+            )
+            said = (_said(runs, split, "unmasked", metric) for split in _SPLITS)
+            rows.append([system, metric, f"{figure:.4f}", *said, *differences])
+    if not rows:
+        return []
+    heads = ["system", "metric", "published", "our validation", "our test"]
+    heads += ["validation - published", "test - published"]
+    return ["Published figures, seen items not left out:", "", *_table(heads, rows)]
+
+
+_SPLITS = ("validation", "test")
+_MAIN, _NAMES = ("hr@10", "ndcg@10"), ("HR@10", "NDCG@10")
+
+
+def _figures(runs: Runs, split: str, protocol: str, metric: str) -> list[float]:
+    return [run[split][protocol][metric] for run in runs]
+
+
+def _said(runs: Runs, split: str, protocol: str, metric: str) -> str:
+    figures = _figures(runs, split, protocol, metric)
+    spread = f" ± {statistics.stdev(figures):.4f}" if len(figures) > 1 else ""
+    return f"{_mean(figures):.4f}{spread}"
+
+
+def _mean(figures: Iterable[float]) -> float:
+    return statistics.fmean(figures)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]

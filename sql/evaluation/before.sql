@@ -1,0 +1,15 @@
+-- One row per user of `interactions`, in order: how many interactions lie before the moment that
+-- has the share $validated of all behind it, and before that of $tested.
+with moments as (
+    select
+        quantile_disc("timestamp", $validated) as validation,
+        quantile_disc("timestamp", $tested) as test
+    from interactions
+)
+
+select
+    count(*) filter (where "timestamp" < validation) as before_validation,
+    count(*) filter (where "timestamp" < test) as before_test
+from interactions, moments
+group by user_id
+order by user_id
