@@ -159,7 +159,7 @@ def benchmark(
     clock.append(time.perf_counter())
     judged = {
         name: assess(scorer, withheld, split.train, n_items, progress)
-        for name, withheld in (("validation", split.validation), ("test", split.test))
+        for name, withheld in split.withheld.items()
     }
     clock.append(time.perf_counter())
     return {

@@ -29,6 +29,7 @@ Status = Literal["candidate", "champion", "retired", "rejected"]
 # Not under `models/`: a Delta table lives there, whose vacuum deletes files it doesn't know.
 _FOLDER = "weights"
 _ITEMS = "items.parquet"
+_TEXT = "model.md"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,14 @@ def champion(lake: Lake) -> dict[str, Any] | None:
 
 
 def save(
-    lake: Lake, model_id: str, recommender: Recommender, items: pa.Array, card: Mapping[str, Any]
+    lake: Lake,
+    model_id: str,
+    recommender: Recommender,
+    items: pa.Array,
+    card: Mapping[str, Any],
+    text: str,
 ) -> None:
-    """Write a model's files: weights as safetensors, JSON beside them, the item ids as Parquet.
+    """Write a model's files: weights, its card as JSON and as ``text``, the item ids as Parquet.
 
     A model exists only once its row is registered, so that a kill in here leaves nothing behind
     that anyone reads.
@@ -80,6 +86,7 @@ def save(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint.save(folder, recommender, dict(card))
+        (folder / _TEXT).write_text(text, encoding="utf-8")
         pq.write_table(pa.table({columns.ITEM_ID: items}), folder / _ITEMS)
         if not lake.is_local:
             objects.upload_folder(folder, lake.uri(_FOLDER, model_id), lake.storage)

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from recsys import __version__, columns, registry, snapshot
+from recsys.card import model_card
 from recsys.errors import GateError, LakeError
 from recsys.evaluation.baselines import Popularity
-from recsys.evaluation.protocol import Withheld, evaluate, leave_one_out, validator
+from recsys.evaluation.protocol import Withheld, assess, evaluate, leave_one_out, validator
 from recsys.lake import connect
 from recsys.model.presets import resolve
 from recsys.model.scoring import Scorer
@@ -26,7 +27,6 @@ from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
     from recsys.config import Training
-    from recsys.evaluation.protocol import Scorer as Ranks
     from recsys.evaluation.protocol import Split
     from recsys.lake import Lake
     from recsys.registry import Model, Status
@@ -124,8 +124,15 @@ def train(
     )
     scorer = Scorer(fitted.model, seed=settings.recommending.seed, runtime=runtime)
     popularity = Popularity.of(split.train, len(packed.items))
-    metrics = _both(scorer, split)
-    baselines = {"popularity": _both(popularity, split)}
+    metrics = {
+        name: assess(scorer, withheld, split.train, len(packed.items))
+        for name, withheld in split.withheld.items()
+    }
+    baselines: dict[str, Any] = {
+        "popularity": {
+            name: evaluate(popularity, withheld) for name, withheld in split.withheld.items()
+        }
+    }
     serving = registry.champion(lake)
     if serving and (model := _load(lake, serving, settings)):
         baselines["champion"] = {
@@ -158,7 +165,8 @@ def train(
     }
     card = {**recipe, "metrics": metrics, "baselines": baselines, "log": fitted.log}
     card["runtime"] = runtime.describe()
-    registry.save(lake, model_id, fitted.model, packed.items, card)
+    text = model_card(row, card["runtime"])
+    registry.save(lake, model_id, fitted.model, packed.items, card, text)
     registry.register(lake, row)
     return _result(row, is_new=True, seconds=row["seconds"])
 
@@ -172,13 +180,6 @@ def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:
         return None
 
 
-def _both(scorer: Ranks, split: Split) -> dict[str, Any]:
-    return {
-        "validation": evaluate(scorer, split.validation),
-        "test": evaluate(scorer, split.test),
-    }
-
-
 def _champion(model: Model, packed: Packed, split: Split, settings: Settings) -> dict[str, Any]:
     """Evaluate the champion on the same users; an item that it doesn't know is a miss."""
     place = pc.index_in(packed.items, model.items).fill_null(-1).to_numpy()
@@ -186,7 +187,7 @@ def _champion(model: Model, packed: Packed, split: Split, settings: Settings) ->
     scorer = Scorer(model.recommender, seed=settings.recommending.seed, runtime=settings.runtime())
     renamed = {
         name: Withheld(withheld.history.renamed(index), index[withheld.target])
-        for name, withheld in (("validation", split.validation), ("test", split.test))
+        for name, withheld in split.withheld.items()
     }
     return {name: evaluate(scorer, withheld) for name, withheld in renamed.items()}
 

@@ -30,7 +30,7 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
     preset = resolve("best", {"width": 16, "blocks": 1, "max_length": 8})
     torch.manual_seed(0)
     model = Recommender(preset.model, len(items)).eval()
-    registry.save(lake, model_id, model, pa.array(items), {})
+    registry.save(lake, model_id, model, pa.array(items), {}, "")
     row = {"model_id": model_id, "status": "champion", "why": "a test", "trained_at": lakes.START}
     registry.register(lake, row)
 
@@ -173,7 +173,7 @@ def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Setting
     model = registry.load(lake, registry.champion(lake) or {})
     with torch.no_grad():
         next(iter(model.recommender.parameters())).fill_(float("nan"))
-    registry.save(lake, "m-broken", model.recommender, model.items, {})
+    registry.save(lake, "m-broken", model.recommender, model.items, {}, "")
     row = {"model_id": "m-broken", "status": "champion", "why": "", "trained_at": lakes.START}
     registry.register(lake, row)
     with pytest.raises(LakeError, match="holds numbers that are not finite; train again"):

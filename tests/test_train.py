@@ -58,6 +58,25 @@ def test_the_rule_of_a_known_world_is_learnt_and_served(lake: Lake, settings: Se
     assert np.mean([first[user] == item for user, item in true.items()]) >= 0.95
 
 
+def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
+    known_world(lake)
+    result = train(lake, settings, training(epochs=2))
+    (row,) = registry.rows(lake)
+    folder = Path(lake.uri("weights", result.model_id))
+    card = (folder / "model.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {result.model_id}\n")
+    assert f"**{result.status}** when it was trained: {result.why}." in card
+    figures = json.loads(row["metrics"])["test"]
+    assert f"| this model | test | 150 | masked | {figures['masked']['hr@5']:.4f} |" in card
+    assert "| popularity | validation | 150 | unmasked |" in card
+    low, high = figures["intervals"]["masked"]["ndcg@20"]
+    assert f"| {low:.4f} to {high:.4f} |" in card
+    assert sum(part["users"] for part in figures["slices"] if "history" in part["name"]) == 150
+    assert '"width": 32' in card
+    told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert told["metadata"]["metrics"]["test"] == figures
+
+
 def test_the_same_run_in_another_lake_gives_identical_rows(
     lake: Lake, settings: Settings, tmp_path: Any
 ) -> None:

@@ -70,6 +70,11 @@ class Split:
     validation: Withheld
     test: Withheld
 
+    @property
+    def withheld(self) -> dict[str, Withheld]:
+        """What is judged by, by name."""
+        return {"validation": self.validation, "test": self.test}
+
 
 def leave_one_out(histories: Histories) -> Split:
     """Split off each user's last item (test) and the one before it (validation; 3 items or more).

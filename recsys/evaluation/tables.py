@@ -42,7 +42,7 @@ def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
     ]
     for protocol, said in (("masked", "left out"), ("unmasked", "ranked with the others")):
         text += [f"Seen items {said}:", ""]
-        text += _table(
+        text += table(
             ["system", "seeds", *(f"{split} {name}" for split in _SPLITS for name in _NAMES)],
             [
                 [
@@ -62,7 +62,7 @@ def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
             text += [f"The strongest published: {published.best_known_name}, {best}.", ""]
     text += ["What the lists of the test show:", ""]
     shown = list(next(iter(systems.values()))[0]["test"]["lists"])
-    text += _table(
+    text += table(
         ["system", *shown, "minutes"],
         [
             [
@@ -92,7 +92,7 @@ def _against(published: Published, systems: Mapping[str, Runs]) -> list[str]:
         return []
     heads = ["system", "metric", "published", "our validation", "our test"]
     heads += ["validation - published", "test - published"]
-    return ["Published figures, seen items not left out:", "", *_table(heads, rows)]
+    return ["Published figures, seen items not left out:", "", *table(heads, rows)]
 
 
 _SPLITS = ("validation", "test")
@@ -113,6 +113,7 @@ def _mean(figures: Iterable[float]) -> float:
     return statistics.fmean(figures)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table's lines, and an empty one."""
     lines = [heads, ["---"] * len(heads), *rows]
     return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]

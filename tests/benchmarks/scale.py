@@ -93,7 +93,7 @@ def train(args: argparse.Namespace) -> Figures:
     def run() -> None:
         some, how = packed.histories, {"seed": args.seed, "runtime": settings.runtime()}
         fitted = fit(some, args.items, resolve("best", {}), validate=None, epochs=1, **how)
-        registry.save(lake, "m-scale", fitted.model, packed.items, {})
+        registry.save(lake, "m-scale", fitted.model, packed.items, {}, "")
         row = {"model_id": "m-scale", "status": "champion", "why": "a benchmark's"}
         registry.register(lake, {**row, "trained_at": datetime.now(UTC)})
 

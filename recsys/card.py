@@ -1,0 +1,76 @@
+"""A model's card: what it is, what it learnt from and how it did, as Markdown for people."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from recsys.evaluation.metrics import CUTOFFS, METRICS
+from recsys.evaluation.protocol import PROTOCOLS
+from recsys.evaluation.tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FIGURES = [f"{metric}@{k}" for metric in METRICS for k in CUTOFFS]
+
+
+def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
+    """Return the Markdown of a row of `models`, all its figures included."""
+    metrics, baselines = json.loads(row["metrics"]), json.loads(row["baselines"])
+    settings = json.loads(row["config"])
+    lines = [
+        f"# {row['model_id']}",
+        "",
+        f"Preset `{row['preset']}`, seed {row['seed']}, trained {row['trained_at']:%Y-%m-%d %H:%M} "
+        f"UTC on version {row['interactions_version']} of `interactions`: {row['users']:,} users, "
+        f"{row['items']:,} items, {row['interactions']:,} interactions. {settings['epochs_run']} "
+        f"epochs, {row['seconds']:.0f} s, on {', '.join(f'{k} {v}' for k, v in runtime.items())}.",
+        "",
+        f"**{row['status']}** when it was trained: {row['why']}.",
+        "",
+        "Each user's last item is the test, the one before it the validation, by which the weights "
+        "were chosen. Full ranking; `masked` leaves out items that the user has had, as lists do.",
+        "",
+        "## Figures",
+        "",
+    ]
+    systems = {"this model": metrics, **baselines}
+    lines += table(
+        ["", "split", "users", "protocol", *_FIGURES],
+        [
+            [name, split, f"{judged[split]['users']:,}", protocol]
+            + [f"{judged[split][protocol][figure]:.4f}" for figure in _FIGURES]
+            for split in ("test", "validation")
+            for protocol in PROTOCOLS
+            for name, judged in systems.items()
+        ],
+    )
+    test = metrics["test"]
+    lines += ["95 % bootstrap intervals over users, test:", ""]
+    lines += table(
+        ["protocol", *_FIGURES],
+        [
+            [protocol]
+            + ["{:.4f} to {:.4f}".format(*test["intervals"][protocol][f]) for f in _FIGURES]
+            for protocol in PROTOCOLS
+        ],
+    )
+    lines += [
+        "## For whom",
+        "",
+        "Test users by the length of their history, and by their item:",
+        "",
+    ]
+    lines += table(
+        ["users", "", "masked HR@10", "masked NDCG@10"],
+        [
+            [part["name"], f"{part['users']:,}"]
+            + [f"{part['masked'][figure]:.4f}" for figure in ("hr@10", "ndcg@10")]
+            for part in test["slices"]
+        ],
+    )
+    lines += ["## What the lists show", ""]
+    lines += table(list(test["lists"]), [[f"{figure:,.4g}" for figure in test["lists"].values()]])
+    lines += ["## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
+    return "\n".join(lines)
