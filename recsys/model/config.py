@@ -13,6 +13,7 @@ Positions = Literal["none", "reversed", "relative"]
 Activation = Literal["gelu", "relu"]
 Schedule = Literal["truncated-linear", "linear", "cosine", "sqrt"]
 Offset = Literal["none", "mean", "iid", "shared"]
+Similarity = Literal["dot", "cosine"]
 RepeatBias = Literal["none", "learned"]
 Decay = Literal["constant", "step", "plateau"]
 
@@ -35,6 +36,9 @@ class ModelConfig:
         activation: of the feed-forward layers.
         dropout: share dropped of what attention and feed-forward layers add.
         embedding_dropout: share dropped of the history's embeddings.
+        similarity: of a predicted target and an item: ``dot``, their product (Eq. 26), or
+            ``cosine``, the product of their directions over ``temperature``.
+        temperature: see ``similarity``.
         repeat_bias: ``learned`` adds a learned number to the scores of items that the user has had:
             how likely anything is to come again; ``none``, as published, adds nothing.
         init_std: standard deviation of the item embeddings at the start.
@@ -56,6 +60,8 @@ class ModelConfig:
     activation: Activation = "gelu"
     dropout: float = 0.1
     embedding_dropout: float = 0.3
+    similarity: Similarity = "dot"
+    temperature: float = 0.07
     repeat_bias: RepeatBias = "none"
     init_std: float = 0.02
     schedule: Schedule = "truncated-linear"
@@ -75,6 +81,7 @@ class ModelConfig:
         _require(self, "heads", self.width % self.heads == 0, f"a divisor of width {self.width}")
         _require(self, "width", self.width % 2 == 0, "an even number")
         _require(self, "init_std", 0 < self.init_std < 100, "above 0 and below 100")
+        _require(self, "temperature", 0.001 <= self.temperature <= 100, "0.001 to 100")
         _require(self, "delta", 0 <= self.delta < 100, "0 or more and below 100")
         _require(self, "offset_scale", 0 <= self.offset_scale < 100, "0 or more and below 100")
 

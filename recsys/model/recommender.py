@@ -182,10 +182,11 @@ class Recommender(nn.Module):
             )
             z = self.approximator(history, weight * signal, history, visible)
         hidden = self.transformer(z, self._bias(visible), generator, only=held)
+        compared = self.queries(hidden), self.catalogue(), targets
         repeats = self.repeat_bias, batch.seen
         if negatives is not None:
-            return sampled_cross_entropy(hidden, self.items.weight, targets, *negatives, *repeats)
-        return cross_entropy(hidden, self.items.weight, targets, *repeats)
+            return sampled_cross_entropy(*compared, *negatives, *repeats)
+        return cross_entropy(*compared, *repeats)
 
     def _noised(self, x_0: Tensor, generator: torch.Generator) -> Tensor:
         """Return x_s + d_s (N, D) of targets x_0 (N, D), each at a random step of its own."""
@@ -210,15 +211,17 @@ class Recommender(nn.Module):
         x = draws.start.expand(len(items), -1)
         return reverse(approximate, x, draws.noise, self.diffusion, steps)
 
-    def logits(self, x_0: Tensor) -> Tensor:
-        """Return float32 scores (B, V + 1) of x_0 (B, D) (Eq. 26), -inf for padding.
+    def queries(self, x_0: Tensor) -> Tensor:
+        """Return predicted targets (B, D) as they are multiplied with ``catalogue``, float32."""
+        if self.config.similarity == "dot":
+            return x_0.float()
+        return F.normalize(x_0.float(), dim=1) / self.config.temperature
 
-        A repeat bias is not in them; see ``repeat_bias``.
-        """
-        with torch.autocast(x_0.device.type, enabled=False):
-            scores = x_0.float() @ self.items.weight.T
-        scores[:, 0] = -torch.inf
-        return scores
+    def catalogue(self) -> Tensor:
+        """Return the items' vectors (V + 1, D), float32, which queries are multiplied with."""
+        if self.config.similarity == "dot":
+            return self.items.weight
+        return F.normalize(self.items.weight, dim=1)
 
     def _alone(self, items: Tensor) -> Tensor:
         history = self._history(self.items(items), _offsets_from_right(items), None)

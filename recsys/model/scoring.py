@@ -64,7 +64,9 @@ class Scorer:
     runtime: Runtime = field(default_factory=Runtime)
 
     def encode(self, histories: Histories) -> Tensor:
-        """Return the predicted targets x_0 (B, D), float32; zeros for users without a history.
+        """Return each user's query (B, D), float32; zeros for users without a history.
+
+        It is the predicted target as it is compared with `Recommender.catalogue`.
 
         Raises:
             GateError: the model has or gives a number that is not finite.
@@ -77,18 +79,18 @@ class Scorer:
         if not bool(torch.isfinite(model.items.weight).all()):
             raise GateError("the model has item embeddings that are not finite; train it again")
         draws = Draws.of(config, steps, self.seed, device)
-        predicted = torch.zeros(len(histories), config.width, device=device)
+        queries = torch.zeros(len(histories), config.width, device=device)
         tokens = _TOKENS if device.type == "cpu" else _TOKENS_CUDA
         with torch.no_grad(), self.runtime.engaged():
             for rows, items in _micro_batches(histories, config.max_length, tokens):
                 x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)
-                predicted[torch.from_numpy(rows).to(device)] = x_0[: len(rows)]
-        if not bool(torch.isfinite(predicted).all()):
+                queries[torch.from_numpy(rows).to(device)] = model.queries(x_0[: len(rows)])
+        if not bool(torch.isfinite(queries).all()):
             raise GateError(
                 f"the model predicts numbers that are not finite, for some of {len(histories)} "
                 "users; train it again"
             )
-        return predicted
+        return queries
 
     def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield (R,) rows of users and their (R, V + 1) scores.
@@ -102,13 +104,16 @@ class Scorer:
         cells = _CELLS if self.runtime.torch_device.type == "cpu" else _CELLS_CUDA
         size = max(64, cells // (self.model.n_items + 1))
         bias = _seen_bias(self.model)
+        catalogue = self.model.catalogue().detach().to(self.runtime.torch_device)
         known = np.flatnonzero(histories.lengths)
         for start in range(0, len(known), _ENCODED):
             users = known[start : start + _ENCODED]
-            predicted = self.encode(histories[users])
+            queries = self.encode(histories[users])
             for at in range(0, len(users), size):
-                with torch.no_grad(), self.runtime.engaged():
-                    scored = self.model.logits(predicted[at : at + size])
+                with self.runtime.engaged():
+                    with torch.autocast(catalogue.device.type, enabled=False):
+                        scored = queries[at : at + size] @ catalogue.T
+                    scored[:, 0] = -torch.inf
                     if bias:
                         scored[_seen(histories[users[at : at + size]], scored.device)] += bias
                 yield users[at : at + size], scored
@@ -179,19 +184,18 @@ def top_k(
     seen_bias = -math.inf if exclude_seen else _seen_bias(model)
     wanted, told = min(k, model.n_items), 0.0
     device = scorer.runtime.torch_device
+    catalogue = model.catalogue().detach().to(device)
     # Users are encoded by many, so that nearly all micro-batches are full, and listed by block.
     encoded = -(-_ENCODED // block) * block
     for start in range(0, len(histories), block):
         if start % encoded == 0:
-            predicted = scorer.encode(histories[start : start + encoded])
+            queries = scorer.encode(histories[start : start + encoded])
         users = histories[start : start + block]
         known = np.flatnonzero(users.lengths)
         seen = _seen(users[known], device) if seen_bias else None
         rows = torch.from_numpy(start % encoded + known).to(device)
-        with torch.no_grad(), scorer.runtime.engaged():
-            best, index = best_items(
-                predicted[rows], model.items.weight, wanted, seen, barred, seen_bias
-            )
+        with scorer.runtime.engaged():
+            best, index = best_items(queries[rows], catalogue, wanted, seen, barred, seen_bias)
         index.masked_fill_(best == -torch.inf, 0)
         items = np.zeros((len(users), k), dtype=np.int32)
         kept = np.full((len(users), k), -np.inf, dtype=np.float32)

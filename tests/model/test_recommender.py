@@ -10,6 +10,7 @@ from recsys.model.config import ModelConfig
 from recsys.model.loss import cross_entropy, sampled_cross_entropy
 from recsys.model.presets import PRESETS
 from recsys.model.recommender import Batch, Draws, Recommender
+from recsys.model.scoring import scores
 from recsys.training.batches import packed, training_rows
 from recsys.training.negatives import Negatives
 from tests.worlds import pack, small
@@ -175,7 +176,7 @@ def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
 
 def test_padding_is_never_scored_and_never_learns() -> None:
     model = recommender("causal", "additive", "none")
-    assert model.logits(torch.randn(2, 16))[:, 0].tolist() == [-torch.inf, -torch.inf]
+    assert scores(model, pack([[1], [2, 3]]))[:, 0].tolist() == [-torch.inf, -torch.inf]
     some = batch(model, [[1, 2, 3]], 4)
     with torch.no_grad():
         before = model.loss(some, generator())
@@ -214,8 +215,8 @@ def test_what_was_seen_gets_its_bias(n_items: int) -> None:
     target = torch.randint(1, n_items + 1, (700,), generator=generator(2))
     bias = torch.tensor(2.5, requires_grad=True)
     row, item = some_seen(target, n_items)
-    scores = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
-    expected = torch.nn.functional.cross_entropy(scores, target - 1)
+    biased = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
+    expected = torch.nn.functional.cross_entropy(biased, target - 1)
     wanted = torch.autograd.grad(expected, (hidden, weight, bias))
     found = cross_entropy(hidden, weight, target, bias, (row, item))
     got = torch.autograd.grad(3 * found, (hidden, weight, bias))
@@ -231,8 +232,8 @@ def test_sampled_cross_entropy_estimates_the_full_one() -> None:
     target = torch.randint(1, n_items + 1, (40,), generator=generator(2))
     bias = torch.tensor(2.5, requires_grad=True)
     row, item = some_seen(target, n_items)
-    scores = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
-    full = torch.nn.functional.cross_entropy(scores, target - 1)
+    biased = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
+    full = torch.nn.functional.cross_entropy(biased, target - 1)
     wanted = torch.autograd.grad(full, (hidden, weight, bias))
     skewed = pack([np.minimum(np.arange(1, 5000) % 977, n_items - 1) + 1])
     negatives = Negatives.of(skewed, n_items, 100_000, torch.device("cpu"))

@@ -9,7 +9,7 @@ from recsys.model import ranking, scoring
 from recsys.model.config import ModelConfig
 from recsys.model.presets import PRESETS
 from recsys.model.ranking import best_items
-from recsys.model.recommender import Recommender
+from recsys.model.recommender import Draws, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import scores, top_k
 from recsys.sequences import Histories
@@ -33,7 +33,7 @@ def random_histories(users: int, n_items: int, longest: int = 20) -> Histories:
 def lists(
     model: Recommender, histories: Histories, k: int = 10, **given: object
 ) -> tuple[np.ndarray, np.ndarray]:
-    blocks = list(top_k(model, histories, k, runtime=CPU, **given))
+    blocks = list(top_k(model, histories, k, **{"runtime": CPU, **given}))
     assert [each.start for each in blocks] == np.cumsum(
         [0, *(len(each.items) for each in blocks[:-1])]
     ).tolist()
@@ -148,6 +148,21 @@ def test_only_the_newest_items_are_read_but_all_seen_ones_are_masked() -> None:
     assert torch.equal(first, cut)
     items, _ = lists(model, pack([long]), k=20)
     assert sorted(items[0].tolist()) == list(range(21, 41))
+
+
+def test_cosine_scores_forget_lengths() -> None:
+    model = untrained(similarity="cosine", temperature=0.1, repeat_bias="none")
+    histories = pack([[1, 2], [3]])
+    exact = Runtime(device="cpu", precision="fp32")
+    finite = scores(model, histories, runtime=exact)[:, 1:]
+    assert (finite.abs() <= 10 + 1e-4).all()
+    draws = Draws.of(model.config, 1, 0, torch.device("cpu"))
+    with torch.no_grad():
+        x_0 = model.predict(torch.tensor([[3]]), 1, draws)
+        expected = torch.nn.functional.cosine_similarity(x_0, model.items.weight[1:]) / 0.1
+    assert torch.allclose(finite[1], expected, atol=1e-4)
+    _, scored = lists(model, histories, k=40, exclude_seen=False, runtime=exact)
+    assert np.allclose(scored[1], expected.sort(descending=True).values, atol=1e-4)
 
 
 def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
