@@ -144,7 +144,6 @@ def benchmark(
         scorer, settings = _baseline(system.name, split, n_items)
     else:
         preset = resolve(system.name, system.overrides)
-        settings = asdict(preset)
         fitted = fit(
             split.train,
             n_items,
@@ -156,6 +155,7 @@ def benchmark(
             progress=progress,
         )
         scorer = ModelScorer(fitted.model, seed=seed, runtime=runtime)
+        settings = {"model": asdict(fitted.model.config), "training": asdict(preset.training)}
     clock.append(time.perf_counter())
     judged = {
         name: assess(scorer, withheld, split.train, n_items, progress)

@@ -158,7 +158,9 @@ def train(
         "popularity_test_hr_10": baselines["popularity"]["test"]["masked"]["hr@10"],
         "metrics": as_json(metrics),
         "baselines": as_json(baselines),
-        "config": as_json({**recipe, "epochs_run": len(fitted.log)}),
+        "config": as_json(
+            {**recipe, "model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
+        ),
         "code_version": __version__,
         "seconds": time.perf_counter() - started,
         "trained_at": datetime.now(UTC),

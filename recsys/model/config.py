@@ -103,8 +103,8 @@ class TrainingConfig:
         decay_factor: see ``decay``.
         warmup: gradient steps over which the learning rate rises to its value.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
-        average: decay, at each gradient step, of a moving average of the weights, which is what is
-            validated and kept; 0 is the weights themselves.
+        average: gradient steps, an epoch's at most, that a moving average of the weights looks back
+            over; it is what is validated and kept. 0 is the weights themselves.
         validate_every: epochs from one validation to the next.
         patience: validations in a row without a new best before training stops.
         negatives: sampled items that a step's softmax runs over, with logQ correction; 0 is the
@@ -121,7 +121,7 @@ class TrainingConfig:
     decay_factor: float = 0.1
     warmup: int = 0
     clip_norm: float = 0.0
-    average: float = 0.0
+    average: int = 0
     validate_every: int = 1
     patience: int = 5
     negatives: int = 0
@@ -132,12 +132,11 @@ class TrainingConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("validate_every", "patience"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
-        for name in ("warmup", "negatives"):
+        for name in ("warmup", "negatives", "average"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "learning_rate", 0 < self.learning_rate < 100, "above 0 and below 100")
         _require(self, "weight_decay", 0 <= self.weight_decay < 100, "0 or more and below 100")
         _require(self, "clip_norm", 0 <= self.clip_norm < 1e9, "0 or more")
-        _require(self, "average", 0 <= self.average < 1, "0 or more and below 1")
         _require(self, "decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preset:
-    """A model and how it is trained."""
+    """A model and how it is trained.
+
+    Attributes:
+        model: the network and its diffusion.
+        training: how it is fitted.
+        from_data: fields of ``model`` that ``adapted`` sets when the data is known.
+    """
 
     model: ModelConfig
     training: TrainingConfig
+    from_data: tuple[str, ...] = ()
 
 
 # Hyperparameters as published: arXiv 2304.00686 (diffurec) and arXiv 2410.19429 (diffurecsys).
@@ -58,12 +66,12 @@ _BEST = Preset(
         blocks=2,
         max_length=100,
         positions="reversed",
-        dropout=0.3,
-        embedding_dropout=0.3,
+        similarity="cosine",
         repeat_bias="learned",
         steps=1,
     ),
-    TrainingConfig(epochs=20, batch_size=2048, patience=3),
+    TrainingConfig(epochs=20, batch_size=2048, average=100, patience=3),
+    from_data=("dropout", "embedding_dropout"),
 )
 
 PRESETS: Mapping[str, Preset] = {
@@ -98,5 +106,19 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Preset:
         steps = min(preset.model.steps, changed["model"]["timesteps"])
         changed["model"]["steps"] = steps
     return Preset(
-        replace(preset.model, **changed["model"]), replace(preset.training, **changed["training"])
+        replace(preset.model, **changed["model"]),
+        replace(preset.training, **changed["training"]),
+        tuple(field for field in preset.from_data if field not in changed["model"]),
     )
+
+
+def adapted(preset: Preset, targets_per_item: float) -> Preset:
+    """Return a preset with the fields ``from_data`` set.
+
+    Dropout falls from .5 to .2 as an item's training targets rise from 10 to 250: what is rarely
+    seen is soon learnt by heart. See LOG.md for what this was read off.
+    """
+    scarcity = 1 - math.log(max(targets_per_item, 1) / 10) / math.log(250 / 10)
+    share = round(0.2 + 0.3 * min(max(scarcity, 0), 1), 3)
+    changed: dict[str, Any] = dict.fromkeys(preset.from_data, share)
+    return Preset(replace(preset.model, **changed), preset.training)

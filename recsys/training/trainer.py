@@ -11,6 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recsys.errors import ConfigurationError, GateError
+from recsys.model.presets import adapted
 from recsys.model.recommender import Recommender
 from recsys.progress import Progress, silent
 from recsys.training.batches import batches, plan, training_rows
@@ -83,6 +84,7 @@ def fit(
     if not len(rows):
         raise GateError("there is nothing to train on: no user has two items or more")
 
+    preset = adapted(preset, rows.targets / n_items)
     device = runtime.torch_device
     order = np.random.default_rng(seed)
     model = Recommender(preset.model, n_items, torch.Generator().manual_seed(seed)).to(device)
@@ -90,16 +92,17 @@ def fit(
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
+    per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
     averaged, judged = None, model
     if config.average:
-        averaging = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+        kept = 1 - 1 / min(config.average, per_epoch)
+        averaging = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
         averaged = AveragedModel(model, multi_avg_fn=averaging)
         judged = cast("Recommender", averaged.module)
     negatives = None
     if config.negatives:
         negatives = Negatives.of(train, n_items, config.negatives, device)
     with_seen = model.repeat_bias is not None
-    per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
 
     log: list[dict[str, Any]] = []
     best, best_epoch, best_weights = -float("inf"), 0, _weights(judged)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from recsys.errors import ConfigurationError
-from recsys.model.presets import PRESETS, resolve
+from recsys.model.presets import PRESETS, adapted, resolve
 
 
 def test_the_systems_of_the_paper_have_their_published_shape() -> None:
@@ -28,6 +28,15 @@ def test_overrides_take_strings_from_a_command_line() -> None:
     assert (preset.model.blocks, preset.model.dropout, preset.model.offset) == (3, 0.25, "iid")
     assert preset.training.epochs == 2
     assert isinstance(preset.model.blocks, int)
+
+
+def test_dropout_is_read_off_the_data_unless_it_is_given() -> None:
+    for targets_per_item, share in ((0.1, 0.5), (10, 0.5), (50, 0.35), (250, 0.2), (1e6, 0.2)):
+        model = adapted(resolve("best", {}), targets_per_item).model
+        assert model.dropout == model.embedding_dropout == share
+    model = adapted(resolve("best", {"dropout": 0.1}), 10).model
+    assert (model.dropout, model.embedding_dropout) == (0.1, 0.5)
+    assert adapted(PRESETS["diffurec"], 10) == PRESETS["diffurec"]
 
 
 def test_fewer_timesteps_bring_no_more_reverse_steps() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from recsys.errors import ConfigurationError, GateError
 from recsys.evaluation.protocol import evaluate, leave_one_out, validator
@@ -56,10 +57,10 @@ def test_whether_anything_comes_again_is_learnt(objective: str) -> None:
     generator = np.random.default_rng(0)
     never = [generator.permutation(100)[:20] + 1 for _ in range(200)]
     often = [np.concatenate([each[:10], generator.permutation(each[:10])]) for each in never]
-    chosen = small("best", objective=objective, max_length=20)
+    chosen = small("best", objective=objective, max_length=20, average=0)
     biases = []
     for histories in (never, often):
-        fitted = fit(pack(histories), 100, chosen, seed=0, runtime=CPU, validate=None, epochs=8)
+        fitted = fit(pack(histories), 100, chosen, seed=0, runtime=CPU, validate=None, epochs=16)
         assert fitted.model.repeat_bias is not None
         biases.append(fitted.model.repeat_bias.item())
     # Uniform otherwise: half of the targets fall on the few items that were had.
@@ -105,25 +106,34 @@ def test_early_stopping_keeps_the_best_weights() -> None:
     assert not torch.equal(kept[1], kept[4])
 
 
-def test_the_average_of_the_weights_is_what_is_judged_and_kept() -> None:
-    def judged(average: float) -> tuple[list[torch.Tensor], torch.Tensor]:
-        seen: list[torch.Tensor] = []
+@pytest.mark.parametrize(("average", "window"), [(0, 1), (3, 3), (1000, 5)])
+def test_the_average_of_the_weights_is_what_is_judged_and_kept(average: int, window: int) -> None:
+    steps: list[torch.Tensor] = []
+    judged: list[torch.Tensor] = []
 
-        def validate(model: Recommender) -> float:
-            seen.append(model.items.weight.detach().clone())
-            return float(len(seen))
+    def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        parameters = optimizer.param_groups[0]["params"]
+        items = next(each for each in parameters if each.shape == (31, 32))
+        steps.append(items.detach().clone())
 
-        whole = small("best", max_length=12, batch_size=10**6, average=average)  # a step an epoch
-        fitted = train(validate=validate, epochs=4, preset=whole)
-        return seen, fitted.model.items.weight.detach()
+    def validate(model: Recommender) -> float:
+        judged.append(model.items.weight.detach().clone())
+        return -float(len(judged))  # the first epoch is the best
 
-    (plain, _), (averaged, kept) = judged(0.0), judged(0.75)
-    expected = plain[0]
-    for step, (weights, found) in enumerate(zip(plain, averaged, strict=True)):
-        expected = weights if step == 0 else 0.75 * expected + 0.25 * weights
-        assert torch.allclose(found, expected, atol=1e-6)
-    assert torch.equal(kept, averaged[-1])
-    assert not torch.allclose(kept, plain[-1], atol=1e-4)
+    chosen = small("best", max_length=12, batch_size=96, average=average)
+    hook = register_optimizer_step_post_hook(stepped)
+    try:
+        fitted = train(preset=chosen, validate=validate, epochs=3)
+    finally:
+        hook.remove()
+    per_epoch = len(steps) // 3
+    assert per_epoch == 5  # the longest look back that there is
+    expected = steps[0]
+    for nth, weights in enumerate(steps):
+        expected = expected + (weights - expected) / (window if nth else 1)
+        if (nth + 1) % per_epoch == 0:
+            assert torch.allclose(judged[nth // per_epoch], expected, atol=1e-6)
+    assert torch.equal(fitted.model.items.weight, judged[0])
 
 
 def test_validation_comes_every_so_often_and_at_the_end() -> None:
