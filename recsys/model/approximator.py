@@ -71,19 +71,33 @@ class CrossAttention(nn.Module):
             visible: broadcastable to (B, 1, J, L), which position sees which.
         """
         query = _split(self.query(target), self.heads).float().softmax(-1)  # (B, H, J, F)
-        key, value = self.key_value(history).chunk(2, dim=-1)
-        # A running maximum would let later keys touch earlier positions; a bound does not.
-        weight = _split(key, self.heads).float().clamp(-30, 30).exp()  # (B, H, L, F)
-        seen = visible.float()
-        total = seen @ weight  # (B, H, J, F)
-        attention = (query / total) @ weight.transpose(-1, -2) * seen  # (B, H, J, L)
-        met: Tensor = self.out(_join(attention @ _split(value, self.heads).float()))
+        key, value = (
+            _split(each, self.heads).float() for each in self.key_value(history).chunk(2, dim=-1)
+        )
+        attention = self.attention(query, key, visible.float())  # (B, H, J, L)
+        met: Tensor = self.out(_join(attention @ value))
         return own + met
+
+    def attention(self, query: Tensor, key: Tensor, seen: Tensor) -> Tensor:
+        """Return A (B, H, J, L) from softmax(Q) (B, H, J, F) and K (B, H, L, F)."""
+        # A running maximum would let later keys touch earlier positions; a bound does not.
+        weight = key.clamp(-30, 30).exp()
+        total = seen @ weight  # (B, H, J, F)
+        return (query / total) @ weight.transpose(-1, -2) * seen
+
+
+class HeadwiseCrossAttention(CrossAttention):
+    """Cross-attention as released: the softmax of K runs over the heads, not over positions."""
+
+    def attention(self, query: Tensor, key: Tensor, seen: Tensor) -> Tensor:
+        """Return A (B, H, J, L); its rows do not add up to one."""
+        return query @ key.softmax(1).transpose(-1, -2) * seen
 
 
 APPROXIMATORS: Mapping[str, type[Additive] | type[CrossAttention]] = {
     "additive": Additive,
     "cross-attention": CrossAttention,
+    "headwise": HeadwiseCrossAttention,
 }
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal, get_args, get_type_hints
 from recsys.errors import ConfigurationError
 
 Objective = Literal["causal", "prefix"]
-Approximator = Literal["none", "additive", "cross-attention"]
+Approximator = Literal["none", "additive", "cross-attention", "headwise"]
+Padding = Literal["hidden", "attended"]
 Positions = Literal["none", "reversed", "relative"]
 Activation = Literal["gelu", "relu"]
 Schedule = Literal["truncated-linear", "linear", "cosine", "sqrt"]
@@ -26,7 +27,10 @@ class ModelConfig:
         objective: ``prefix`` (one row per prefix, every position sees every other) or ``causal``
             (one pass over a history, every position predicts its next item).
         approximator: how the noised target meets the history: ``additive`` (Eq. 15),
-            ``cross-attention`` (Eq. 16) or ``none``: not at all, the network without diffusion.
+            ``cross-attention`` (Eq. 16), ``headwise`` (Eq. 16 as released) or ``none``: not at all,
+            the network without diffusion.
+        padding: ``hidden``, or ``attended``: every row is filled up to ``max_length`` with padding
+            that is attended to and, in training, scored, as the released code does; prefix only.
         width: D, size of an embedding.
         heads: attention heads; divides the width.
         blocks: Transformer blocks, chained.
@@ -52,6 +56,7 @@ class ModelConfig:
 
     objective: Objective = "causal"
     approximator: Approximator = "additive"
+    padding: Padding = "hidden"
     width: int = 128
     heads: int = 4
     blocks: int = 2
@@ -77,6 +82,8 @@ class ModelConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("dropout", "embedding_dropout"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        if self.padding == "attended" and self.objective != "prefix":
+            raise ConfigurationError("padding = attended goes with objective = prefix")
         _require(self, "steps", 1 <= self.steps <= self.timesteps, f"1..{self.timesteps}")
         _require(self, "heads", self.width % self.heads == 0, f"a divisor of width {self.width}")
         _require(self, "width", self.width % 2 == 0, "an even number")

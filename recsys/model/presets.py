@@ -80,6 +80,19 @@ PRESETS: Mapping[str, Preset] = {
     "sasrec": replace(_BEST, model=replace(_BEST.model, approximator="none", repeat_bias="none")),
     "diffurec": _DIFFUREC,
     "diffurecsys-v1": _DIFFURECSYS_V1,
+    # What the authors' newest code computes: of its four blocks, which all read the same input, the
+    # last one; padding attended to and scored; the key softmax over heads; no offset noise.
+    "released": Preset(
+        replace(
+            _DIFFURECSYS_V1.model,
+            approximator="headwise",
+            padding="attended",
+            width=256,
+            blocks=1,
+            activation="gelu",
+        ),
+        replace(_DIFFURECSYS_V1.training, batch_size=512),
+    ),
     "diffurecsys": replace(_DIFFURECSYS_V1, model=replace(_DIFFURECSYS_V1.model, offset="mean")),
 }
 

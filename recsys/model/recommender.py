@@ -125,6 +125,11 @@ class Recommender(nn.Module):
         return self.config.objective == "causal"
 
     @property
+    def attends_padding(self) -> bool:
+        """Whether padding is a part of a history; then batches hold one history a line."""
+        return self.config.padding == "attended"
+
+    @property
     def denoises(self) -> bool:
         """Whether there is a noised target at all; else this is a plain sequential Transformer.
 
@@ -163,7 +168,9 @@ class Recommender(nn.Module):
         targets = batch.targets.flatten()[held]
         ends = batch.ahead + torch.arange(items.shape[1], device=items.device)
         visible = (ends.unsqueeze(2) == ends.unsqueeze(1)).unsqueeze(1)  # (B, 1, L, L)
-        if self.causal:
+        if self.attends_padding:
+            visible = torch.ones_like(visible)
+        elif self.causal:
             visible = visible.tril()
         noised = batch.targets.flatten() if self.causal else targets
         # One lookup for all: its gradient is as large as the catalogue.
@@ -183,6 +190,8 @@ class Recommender(nn.Module):
             z = self.approximator(history, weight * signal, history, visible)
         hidden = self.transformer(z, self._bias(visible), generator, only=held)
         compared = self.queries(hidden), self.catalogue(), targets
+        if self.attends_padding:  # padding is an item like others, before which there is nothing
+            compared = compared[0], F.pad(compared[1], (0, 0, 1, 0)), targets + 1
         repeats = self.repeat_bias, batch.seen
         if negatives is not None:
             return sampled_cross_entropy(*compared, *negatives, *repeats)
@@ -298,6 +307,8 @@ class Recommender(nn.Module):
 
     def _visible(self, items: Tensor) -> Tensor:
         """Return which position sees which, broadcastable to (B, 1, L, L)."""
+        if self.attends_padding:
+            return torch.ones(1, 1, 1, items.shape[1], dtype=torch.bool, device=items.device)
         if not self.causal:
             return (items > 0)[:, None, None, :]
         length = items.shape[1]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from recsys.model.config import ModelConfig
     from recsys.model.recommender import Recommender
     from recsys.sequences import Histories
 
@@ -82,7 +83,7 @@ class Scorer:
         queries = torch.zeros(len(histories), config.width, device=device)
         tokens = _TOKENS if device.type == "cpu" else _TOKENS_CUDA
         with torch.no_grad(), self.runtime.engaged():
-            for rows, items in _micro_batches(histories, config.max_length, tokens):
+            for rows, items in _micro_batches(histories, config, tokens):
                 x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)
                 queries[torch.from_numpy(rows).to(device)] = model.queries(x_0[: len(rows)])
         if not bool(torch.isfinite(queries).all()):
@@ -219,7 +220,7 @@ def _seen_bias(model: Recommender) -> float:
 
 
 def _micro_batches(
-    histories: Histories, max_length: int, tokens: int
+    histories: Histories, config: ModelConfig, tokens: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield (R,) rows and (R', L) items, R' >= R, users of like length together.
 
@@ -227,8 +228,11 @@ def _micro_batches(
     micro-batch, short ones filled up by repeating a row. Both are such that no row falls into the
     remainder of a blocked matrix product, whose last bits differ.
     """
+    max_length = config.max_length
     lengths = np.minimum(histories.lengths, max_length)
     widths = _width(lengths)
+    if config.padding == "attended":
+        widths = np.full_like(lengths, max_length)
     for width in np.unique(widths[lengths > 0]).tolist():
         rows = np.flatnonzero((widths == width) & (lengths > 0))
         size = max(_ROWS, tokens // width // _ROWS * _ROWS)

@@ -85,6 +85,7 @@ def batches(
     generator: np.random.Generator,
     *,
     with_seen: bool = False,
+    padded_to: int | None = None,
 ) -> Iterator[Batch]:
     """Yield each gradient step's batch: rows in random order, each once.
 
@@ -97,10 +98,11 @@ def batches(
         batch_tokens: most tokens of a step, likewise; it has fewer targets where rows are long.
         generator: of the order.
         with_seen: whether batches tell what users had before each target.
+        padded_to: cells of a line that holds one row alone; rows share lines when None.
     """
-    width = max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
+    width = padded_to or max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
     for chosen in plan(rows, batch_size, batch_tokens, generator):
-        yield packed(rows, chosen, width, with_seen=with_seen)
+        yield packed(rows, chosen, width, with_seen=with_seen, alone=padded_to is not None)
 
 
 def plan(
@@ -115,11 +117,20 @@ def plan(
     return np.split(shuffled, np.flatnonzero(np.diff(step)) + 1)
 
 
-def packed(rows: Rows, chosen: NDArray[np.int64], width: int, *, with_seen: bool = False) -> Batch:
-    """Return some rows as a batch with lines of ``width`` cells."""
+def packed(
+    rows: Rows,
+    chosen: NDArray[np.int64],
+    width: int,
+    *,
+    with_seen: bool = False,
+    alone: bool = False,
+) -> Batch:
+    """Return some rows as a batch with lines of ``width`` cells; see ``batches``."""
     starts, ends = rows.starts[chosen], rows.ends[chosen]
     lengths = ends - starts
     first, lines = _places(lengths, width)
+    if alone:
+        first, lines = np.arange(len(chosen)) * width, len(chosen)
     items, targets, ahead = (np.zeros(lines * width, dtype=np.int64) for _ in range(3))
     cells, source = _each(first, lengths), _each(starts, lengths)
     items[cells] = rows.items[source]

@@ -102,7 +102,6 @@ def fit(
     negatives = None
     if config.negatives:
         negatives = Negatives.of(train, n_items, config.negatives, device)
-    with_seen = model.repeat_bias is not None
 
     log: list[dict[str, Any]] = []
     best, best_epoch, best_weights = -float("inf"), 0, _weights(judged)
@@ -113,7 +112,12 @@ def fit(
             rate *= config.decay_factor
         losses: list[Tensor] = []
         for batch in batches(
-            rows, config.batch_size, config.batch_tokens, order, with_seen=with_seen
+            rows,
+            config.batch_size,
+            config.batch_tokens,
+            order,
+            with_seen=model.repeat_bias is not None,
+            padded_to=preset.model.max_length if model.attends_padding else None,
         ):
             gradient_steps += 1
             for group in optimizer.param_groups:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from recsys.model.config import ModelConfig
 from recsys.model.loss import cross_entropy, sampled_cross_entropy
 from recsys.model.presets import PRESETS
 from recsys.model.recommender import Batch, Draws, Recommender
+from recsys.model.runtime import Runtime
 from recsys.model.scoring import scores
 from recsys.training.batches import packed, training_rows
 from recsys.training.negatives import Negatives
@@ -56,7 +59,15 @@ def batch(model: Recommender, histories: list[list[int]], width: int) -> Batch:
     chosen = np.arange(len(rows))
     if not model.causal:  # of all prefixes, the longest of each history
         chosen = np.cumsum([len(history) - 1 for history in histories]) - 1
-    return packed(rows, chosen, width, with_seen=model.repeat_bias is not None)
+    if model.attends_padding:
+        width = model.config.max_length
+    return packed(
+        rows,
+        chosen,
+        width,
+        with_seen=model.repeat_bias is not None,
+        alone=model.attends_padding,
+    )
 
 
 def predict(model: Recommender, items: list[list[int]], steps: int = 3) -> torch.Tensor:
@@ -72,6 +83,26 @@ def test_padding_changes_nothing(objective: str, approximator: str, positions: s
     padded = predict(model, [[3, 1, 4, 0, 0, 0], [5, 9, 2, 6, 5, 3]])
     assert torch.allclose(bare[0], padded[0], atol=1e-5)
     assert not torch.allclose(padded[0], padded[1], atol=1e-2)
+
+
+def test_released_padding_is_attended_to_and_scored() -> None:
+    config = small("released", max_length=8, delta=0, init_std=1.0).model
+    model = Recommender(replace(config, dropout=0, embedding_dropout=0), 20, generator())
+    short, long = (torch.tensor([items]) for items in ([3, 1, 0, 0], [3, 1, 0, 0, 0, 0, 0, 0]))
+    draws = Draws.of(config, 1, 0, torch.device("cpu"))
+    with torch.no_grad():
+        few, many = (model.predict(items, 1, draws) for items in (short, long))
+        assert not torch.allclose(few, many, atol=1e-3)
+        some = batch(model, [[3, 1, 4]], 8)
+        assert some.items.tolist() == long.tolist()
+        before = model.loss(some, generator())
+        scored = many @ model.items.weight.T  # padding is a candidate
+        expected = torch.nn.functional.cross_entropy(scored, torch.tensor([4]))
+        assert before.item() == pytest.approx(expected.item(), rel=1e-4)
+        # Lists are made with full rows and without padding.
+        listed = scores(model, pack([[3, 1]]), runtime=Runtime(device="cpu", precision="fp32"))
+    assert torch.allclose(listed[0, 1:], scored[0, 1:], atol=1e-4)
+    assert listed[0, 0] == -torch.inf
 
 
 @pytest.mark.parametrize(("objective", "approximator", "positions"), VARIANTS)
@@ -261,6 +292,7 @@ def test_a_configuration_says_what_is_wrong() -> None:
         ({"approximator": "mlp"}, "additive, cross-attention"),
         ({"width": "wide"}, "a whole number"),
         ({"blocks": 0}, "1 or more"),
+        ({"padding": "attended"}, "goes with objective = prefix"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
             ModelConfig(**wrong)
