@@ -70,7 +70,7 @@ _BEST = Preset(
         repeat_bias="learned",
         steps=1,
     ),
-    TrainingConfig(epochs=20, batch_size=2048, average=100, patience=3),
+    TrainingConfig(epochs=30, batch_size=2048, average=100, patience=3),
     from_data=("dropout", "embedding_dropout"),
 )
 
