@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from recsys.model.recommender import Recommender
     from recsys.model.runtime import Runtime
 
+PROTOCOLS = ("masked", "unmasked")
+"""Items of the history left out of the ranking, or in it."""
+
 _TELL_SECONDS = 0.3
 _LISTED = 10
 
@@ -123,9 +126,6 @@ def temporal(
 
 def _withhold(histories: Histories) -> Withheld:
     return Withheld(histories.without_last(1), histories.items[histories.ends - 1])
-
-
-PROTOCOLS = ("masked", "unmasked")
 
 
 def ranks(

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Runs = list["Mapping[str, Any]"]
 
+_SPLITS = ("validation", "test")
+_MAIN, _NAMES = ("hr@10", "ndcg@10"), ("HR@10", "NDCG@10")
+
 
 def rendered(results: Sequence[Mapping[str, Any]]) -> str:
     """Return the tables of all runs, a part for each file and way of splitting.
@@ -93,10 +96,6 @@ def _against(published: Published, systems: Mapping[str, Runs]) -> list[str]:
     heads = ["system", "metric", "published", "our validation", "our test"]
     heads += ["validation - published", "test - published"]
     return ["Published figures, seen items not left out:", "", *table(heads, rows)]
-
-
-_SPLITS = ("validation", "test")
-_MAIN, _NAMES = ("hr@10", "ndcg@10"), ("HR@10", "NDCG@10")
 
 
 def _figures(runs: Runs, split: str, protocol: str, metric: str) -> list[float]:

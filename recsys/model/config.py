@@ -82,8 +82,10 @@ class ModelConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("dropout", "embedding_dropout"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        if self.padding == "attended" and self.objective != "prefix":
-            raise ConfigurationError("padding = attended goes with objective = prefix")
+        if self.padding == "attended" and (self.objective, self.repeat_bias) != ("prefix", "none"):
+            raise ConfigurationError(
+                "padding = attended goes with objective = prefix and repeat_bias = none"
+            )
         _require(self, "steps", 1 <= self.steps <= self.timesteps, f"1..{self.timesteps}")
         _require(self, "heads", self.width % self.heads == 0, f"a divisor of width {self.width}")
         _require(self, "width", self.width % 2 == 0, "an even number")

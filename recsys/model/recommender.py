@@ -89,7 +89,7 @@ class Batch:
 
 
 class Recommender(nn.Module):
-    """DiffuRecSys over items 1..V; index 0 is padding and never scored.
+    """DiffuRecSys over items 1..V; index 0 is padding and never listed.
 
     Rows are left-aligned: a history of n items fills positions 0..n-1, padding follows.
     """
@@ -189,13 +189,13 @@ class Recommender(nn.Module):
             )
             z = self.approximator(history, weight * signal, history, visible)
         hidden = self.transformer(z, self._bias(visible), generator, only=held)
-        compared = self.queries(hidden), self.catalogue(), targets
-        if self.attends_padding:  # padding is an item like others, before which there is nothing
-            compared = compared[0], F.pad(compared[1], (0, 0, 1, 0)), targets + 1
+        queries, catalogue = self.queries(hidden), self.catalogue()
         repeats = self.repeat_bias, batch.seen
         if negatives is not None:
-            return sampled_cross_entropy(*compared, *negatives, *repeats)
-        return cross_entropy(*compared, *repeats)
+            return sampled_cross_entropy(queries, catalogue, targets, *negatives, *repeats)
+        if self.attends_padding:  # it is scored like an item: the row before it is what isn't
+            return cross_entropy(queries, F.pad(catalogue, (0, 0, 1, 0)), targets + 1)
+        return cross_entropy(queries, catalogue, targets, *repeats)
 
     def _noised(self, x_0: Tensor, generator: torch.Generator) -> Tensor:
         """Return x_s + d_s (N, D) of targets x_0 (N, D), each at a random step of its own."""

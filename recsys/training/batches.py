@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recsys.model.config import Objective
     from recsys.sequences import Histories
 
-_MOST_SEEN = 1000  # items before a target that are told of it: bounds a step's memory
+_MOST_SEEN = 1000  # interactions before a row that its targets know of: bounds a step's memory
 _NARROWEST = 48  # cells of a line, so that short histories leave few of them empty
 
 
@@ -160,14 +160,14 @@ def _seen(
         row: (M,) each target's place in ``chosen``.
         after: (M,) each target's place in the packed items.
     """
-    origins, lengths = rows.origins[chosen], rows.ends[chosen] - rows.origins[chosen]
+    origins = np.maximum(rows.origins[chosen], rows.starts[chosen] - _MOST_SEEN)
+    lengths = rows.ends[chosen] - origins
     items = rows.items[_each(origins, lengths)]
     owner = np.repeat(np.arange(len(chosen)), lengths)
     _, firsts = np.unique(owner * (int(items.max()) + 1) + items, return_index=True)
     firsts.sort()
     begins = np.cumsum(lengths) - lengths
     low, high = (np.searchsorted(firsts, begins[row] + back) for back in (0, after - origins[row]))
-    low = np.maximum(low, high - _MOST_SEEN)
     return np.repeat(np.arange(len(row)), high - low), items[firsts[_each(low, high - low)]]
 
 

@@ -77,11 +77,11 @@ def test_a_target_knows_what_its_user_had_before(objective: str) -> None:
 
 
 def test_a_very_long_history_tells_its_newest_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_MOST_SEEN", 3)
+    monkeypatch.setattr(batching, "_MOST_SEEN", 1)
     rows = training_rows(pack([[9, 8, 7, 8, 6, 5]]), "prefix", 2)
     seen = packed(rows, np.array([4]), 2, with_seen=True).seen
     assert seen is not None
-    assert seen[1].tolist() == [8, 7, 6]
+    assert seen[1].tolist() == [7, 8, 6]
 
 
 def test_windows_are_cut_from_the_right_end() -> None:
