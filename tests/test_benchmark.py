@@ -180,7 +180,7 @@ def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
 
 def test_published_figures_stand_beside_ours() -> None:
     figures = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"), 0.08)
-    judged = {"masked": figures, "unmasked": figures, "lists": {"coverage@10": 0.5}}
+    judged = {"users": 7, "masked": figures, "unmasked": figures, "lists": {"coverage@10": 0.5}}
     run = {
         "system": "diffurec",
         "splitting": "leave-one-out",
@@ -191,6 +191,7 @@ def test_published_figures_stand_beside_ours() -> None:
     }
     text = rendered([run, run])
     assert "(Amazon Beauty)" in text
+    assert "7 users judged in validation and 7 users judged in test" in text
     assert "BSARec, 0.1008 / 0.0611" in text
     assert (
         "| diffurec | hr@10 | 0.0791 | 0.0800 ± 0.0000 | 0.0800 ± 0.0000 | +0.0009 | +0.0009 |"

@@ -33,14 +33,17 @@ def rendered(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
-    data = next(iter(systems.values()))[0]["data"]
+    first = next(iter(systems.values()))[0]
+    data = first["data"]
     counts = data["users"], data["items"], data["interactions"]
     published = PUBLISHED.get(counts)
     known = f" ({published.name})" if published else ""
     text = [
         f"## {file}{known}, {splitting}",
         "",
-        "{:,} users, {:,} items, {:,} interactions. Full ranking.".format(*counts),
+        "{:,} users, {:,} items, {:,} interactions; ".format(*counts)
+        + " and ".join(f"{first[split]['users']:,} users judged in {split}" for split in _SPLITS)
+        + ". Full ranking.",
         "",
     ]
     for protocol, said in (("masked", "left out"), ("unmasked", "ranked with the others")):
@@ -64,7 +67,7 @@ def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
             best = " / ".join(f"{published.best_known[metric]:.4f}" for metric in _MAIN)
             text += [f"The strongest published: {published.best_known_name}, {best}.", ""]
     text += ["What the lists of the test show:", ""]
-    shown = list(next(iter(systems.values()))[0]["test"]["lists"])
+    shown = list(first["test"]["lists"])
     text += table(
         ["system", *shown, "minutes"],
         [
