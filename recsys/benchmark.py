@@ -21,6 +21,7 @@ from recsys import __version__, columns
 from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import (
+    PROTOCOLS,
     Scorer,
     assess,
     evaluate,
@@ -215,12 +216,10 @@ def matrix(
     folder.mkdir(parents=True, exist_ok=True)
     digests = {file: _digest(file) for file in files}
     wanted = {}
-    for file, system, seed in product(files, systems, seeds):
-        at = (
-            folder
-            / f"{_recipe(digests[file], system, _seed(system, seed), epochs, splitting)}.json"
-        )
-        wanted[at] = file, system, _seed(system, seed)
+    for file, system, given in product(files, systems, seeds):
+        seed = 0 if system.name in BASELINES else given
+        name = _recipe(digests[file], system, seed, epochs, splitting)
+        wanted[folder / f"{name}.json"] = file, system, seed
     absent = {at: run for at, run in wanted.items() if not at.exists()}
     run = partial(_one, runtime=runtime, epochs=epochs, splitting=splitting)
     done = len(wanted) - len(absent)
@@ -287,10 +286,6 @@ def _baseline(
     )
 
 
-def _seed(system: System, seed: int) -> int:
-    return 0 if system.name in BASELINES else seed
-
-
 def _digest(file: Path) -> str:
     try:
         with file.open("rb") as opened:
@@ -321,7 +316,7 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> pa.Table:
         named |= {"device": result["runtime"]["device"]}
         for split in ("validation", "test"):
             judged = result[split]
-            for protocol in ("masked", "unmasked"):
+            for protocol in PROTOCOLS:
                 for metric, value in judged[protocol].items():
                     low, high = judged["intervals"][protocol][metric]
                     told = {"split": split, "protocol": protocol, "metric": metric}
