@@ -19,7 +19,7 @@ from recsys.model.approximator import (
     dropout,
 )
 from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
-from recsys.model.loss import Seen, cross_entropy, sampled_cross_entropy
+from recsys.model.loss import Seen, cross_entropy, directions, sampled_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,13 +224,13 @@ class Recommender(nn.Module):
         """Return predicted targets (B, D) as they are multiplied with ``catalogue``, float32."""
         if self.config.similarity == "dot":
             return x_0.float()
-        return F.normalize(x_0.float(), dim=1) / self.config.temperature
+        return directions(x_0.float()) / self.config.temperature
 
     def catalogue(self) -> Tensor:
         """Return the items' vectors (V + 1, D), float32, which queries are multiplied with."""
         if self.config.similarity == "dot":
             return self.items.weight
-        return F.normalize(self.items.weight, dim=1)
+        return directions(self.items.weight)
 
     def _alone(self, items: Tensor) -> Tensor:
         history = self._history(self.items(items), _offsets_from_right(items), None)

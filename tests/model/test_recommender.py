@@ -9,7 +9,7 @@ import torch
 from recsys.errors import ConfigurationError
 from recsys.model.approximator import CrossAttention, dropout
 from recsys.model.config import ModelConfig
-from recsys.model.loss import cross_entropy, sampled_cross_entropy
+from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 from recsys.model.presets import PRESETS
 from recsys.model.recommender import Batch, Draws, Recommender
 from recsys.model.runtime import Runtime
@@ -218,9 +218,9 @@ def test_padding_is_never_scored_and_never_learns() -> None:
 
 @pytest.mark.parametrize("n_items", [9000, 40_000])
 def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> None:
-    hidden = torch.randn(700, 8, generator=generator()).requires_grad_()
+    hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()
     weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
-    target = torch.randint(1, n_items + 1, (700,), generator=generator(2))
+    target = torch.randint(1, n_items + 1, (2000,), generator=generator(2))
     expected = torch.nn.functional.cross_entropy(hidden @ weight[1:].T, target - 1)
     wanted = torch.autograd.grad(expected, (hidden, weight))
     found = cross_entropy(hidden, weight, target)
@@ -228,6 +228,19 @@ def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> 
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for one, other in zip(got, wanted, strict=True):
         assert torch.allclose(one, 3 * other, atol=1e-6)
+
+
+def test_directions_and_their_gradients_are_the_textbook_ones() -> None:
+    x = torch.randn(7, 5, generator=generator())
+    x[3] = 0
+    x.requires_grad_()
+    slope = torch.randn(7, 5, generator=generator(1))
+    slope[3] = 0
+    expected = torch.nn.functional.normalize(x, dim=1)
+    wanted = torch.autograd.grad(expected, x, slope)[0]
+    found = directions(x)
+    assert torch.allclose(found, expected)
+    assert torch.allclose(torch.autograd.grad(found, x, slope)[0], wanted, atol=1e-6)
 
 
 def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -241,9 +254,9 @@ def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.T
 
 @pytest.mark.parametrize("n_items", [9000, 40_000])
 def test_what_was_seen_gets_its_bias(n_items: int) -> None:
-    hidden = torch.randn(700, 8, generator=generator()).requires_grad_()
+    hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()
     weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
-    target = torch.randint(1, n_items + 1, (700,), generator=generator(2))
+    target = torch.randint(1, n_items + 1, (2000,), generator=generator(2))
     bias = torch.tensor(2.5, requires_grad=True)
     row, item = some_seen(target, n_items)
     biased = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
