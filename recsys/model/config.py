@@ -40,6 +40,7 @@ class ModelConfig:
         activation: of the feed-forward layers.
         dropout: share dropped of what attention and feed-forward layers add.
         embedding_dropout: share dropped of the history's embeddings.
+        item_dropout: share of the history's items that training hides whole; their positions stay.
         similarity: of a predicted target and an item: ``dot``, their product (Eq. 26), or
             ``cosine``, the product of their directions over ``temperature``.
         temperature: see ``similarity``.
@@ -65,6 +66,7 @@ class ModelConfig:
     activation: Activation = "gelu"
     dropout: float = 0.1
     embedding_dropout: float = 0.3
+    item_dropout: float = 0.0
     similarity: Similarity = "dot"
     temperature: float = 0.07
     repeat_bias: RepeatBias = "none"
@@ -80,7 +82,7 @@ class ModelConfig:
         _check_types(self)
         for name in ("width", "heads", "blocks", "max_length", "timesteps"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
-        for name in ("dropout", "embedding_dropout"):
+        for name in ("dropout", "embedding_dropout", "item_dropout"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
         if self.padding == "attended" and (self.objective, self.repeat_bias) != ("prefix", "none"):
             raise ConfigurationError(

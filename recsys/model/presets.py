@@ -63,14 +63,16 @@ _BEST = Preset(
     ModelConfig(
         objective="causal",
         approximator="additive",
+        width=256,
         blocks=2,
         max_length=100,
         positions="reversed",
+        item_dropout=0.15,
         similarity="cosine",
         repeat_bias="learned",
         steps=1,
     ),
-    TrainingConfig(epochs=30, batch_size=2048, average=100, patience=3),
+    TrainingConfig(epochs=30, batch_size=2048, average=100, patience=5),
     from_data=("dropout", "embedding_dropout"),
 )
 

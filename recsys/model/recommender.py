@@ -299,6 +299,9 @@ class Recommender(nn.Module):
         self, embedded: Tensor, offsets: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """Return what the approximator reads (B, L, D) of a history's item embeddings."""
+        if generator is not None and (share := self.config.item_dropout):
+            drawn = torch.rand(offsets.shape, generator=generator, device=offsets.device)
+            embedded = embedded * (drawn >= share).unsqueeze(-1)
         if self.config.positions == "reversed":
             embedded = embedded + F.embedding(offsets, self.position)
         dropped = dropout(embedded, self.config.embedding_dropout, generator)

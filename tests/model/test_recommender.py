@@ -216,6 +216,19 @@ def test_padding_is_never_scored_and_never_learns() -> None:
     assert after.item() == pytest.approx(before.item(), rel=1e-5)
 
 
+def test_item_dropout_hides_whole_items_in_training_alone() -> None:
+    shown = recommender("prefix", "none", "reversed", dropped=0)
+    hidden = Recommender(replace(shown.config, item_dropout=0.9999), 20, generator())
+    hidden.load_state_dict(shown.state_dict())
+    for model, same in ((shown, False), (hidden, True)):
+        losses = [
+            model.loss(batch(model, [history], 8), generator()).item()
+            for history in ([1, 2, 3, 9], [4, 5, 6, 9])
+        ]
+        assert (losses[0] == losses[1]) is same
+    assert torch.equal(predict(hidden, [[1, 2, 3]]), predict(shown, [[1, 2, 3]]))
+
+
 @pytest.mark.parametrize("n_items", [9000, 40_000])
 def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> None:
     hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()
