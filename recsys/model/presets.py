@@ -72,7 +72,7 @@ _BEST = Preset(
         repeat_bias="learned",
         steps=1,
     ),
-    TrainingConfig(epochs=30, batch_size=2048, average=100, patience=5),
+    TrainingConfig(epochs=40, batch_size=2048, average=100, patience=5),
     from_data=("dropout", "embedding_dropout"),
 )
 
