@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -82,8 +81,6 @@ def _server(port: int, say: Callable[[str], None]) -> Iterator[None]:
             )
     api = f"http://127.0.0.1:{port}/api"
     say(f"starting a Prefect server at http://127.0.0.1:{port}")
-    # Until Prefect's runner takes SIGTERM over, it would end us without the `finally` below.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = [sys.executable, "-m", "prefect", "server", "start"]
     server = subprocess.Popen(  # noqa: S603 - our own interpreter, constant arguments
         [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL

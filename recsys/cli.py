@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tomllib
 import uuid
@@ -234,7 +235,9 @@ def benchmark(
 
 
 def main() -> NoReturn:
-    """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage."""
+    """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage, 143 stopped."""
+    # As an exit, so that a run asked to stop is recorded, and no server it started is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for plugin in entry_points(group="recsys.commands"):
         plugin.load()(app)
     try:

@@ -132,6 +132,24 @@ def test_stopping_leaves_no_server_behind(tmp_path: Path, ready: bool) -> None:
     until(lambda: not server(), 30)
 
 
+def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(tmp_path: Path) -> None:
+    source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
+    nights.make_source(source)
+    slow = json.dumps({"epochs": 10_000, "overrides": {"patience": 10_000}})
+    env = nights.environment(source, lake, "", RECSYS_TRAINING=slow, PREFECT_HOME=str(tmp_path))
+    del env["PREFECT_API_URL"]
+    command = [str(Path(sys.executable).parent / "recsys"), "nightly", "--train", "always"]
+    night = subprocess.Popen(command, env=env, cwd=tmp_path)
+    until(lambda: (lake / "interactions").exists() or night.poll() is not None, 120)
+    servers = psutil.Process(night.pid).children(recursive=True)
+    night.send_signal(signal.SIGTERM)
+    assert night.wait(60) == 128 + signal.SIGTERM
+    assert servers
+    assert not psutil.wait_procs(servers, 30)[1]
+    rows = catalog.query(Lake(str(lake), ObjectStorage()), "select status from runs", {})
+    assert rows.to_pylist() == [{"status": "failed"}]
+
+
 def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path: Path) -> None:
     env = {**os.environ, "PREFECT_API_URL": prefect_api, "RECSYS_HOME": str(ROOT)}
     env["PREFECT_HOME"] = str(tmp_path)
