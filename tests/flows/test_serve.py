@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,24 @@ def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
     return subprocess.run(
         command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
+
+
+@contextmanager
+def running(env: dict[str, str], home: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a `recsys` command that writes to a log; it is stopped at the end, come what may."""
+    command = [str(Path(sys.executable).parent / "recsys"), *arguments]
+    with log_of(home).open("w") as out:
+        process = subprocess.Popen(command, env=env, cwd=home, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)  # nothing happens where it has ended
+        process.wait(60)
+        print(log_of(home).read_text())
+
+
+def log_of(home: Path) -> Path:
+    return home / "recsys.log"
 
 
 def until(found: Callable[[], Any], seconds: float) -> Any:
@@ -62,21 +81,9 @@ def served(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    command = [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
-    with (tmp_path / "serve.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--cron", "* * * * *", "--timezone", "Europe/Berlin"],
-            env=own,
-            cwd=tmp_path,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            yield env, lake
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-            print((tmp_path / "serve.log").read_text())
+    when = ("--cron", "* * * * *", "--timezone", "Europe/Berlin")
+    with running(own, tmp_path, "serve", "--port", str(port), *when):
+        yield env, lake
 
 
 @pytest.mark.timeout(400)
@@ -109,17 +116,12 @@ def test_stopping_leaves_no_server_behind(tmp_path: Path, ready: bool) -> None:
     port = free_port()
     env = {**os.environ, "PREFECT_HOME": str(tmp_path), "RECSYS_LAKE": str(tmp_path / "lake")}
     env.pop("PREFECT_API_URL", None)
-    command = [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
-    log = tmp_path / "serve.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-    until(lambda: "starting a Prefect server" in log.read_text(), 60)
-    if ready:
-        until(lambda: "train/on-demand" in log.read_text(), 120)
-    else:
-        time.sleep(1)
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    with running(env, tmp_path, "serve", "--port", str(port)):
+        until(lambda: "starting a Prefect server" in log_of(tmp_path).read_text(), 60)
+        if ready:
+            until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
+        else:
+            time.sleep(1)
 
     def server() -> list[psutil.Process]:
         wanted = {"server", "start", str(port)}
@@ -138,12 +140,10 @@ def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(tmp_path: Path)
     slow = json.dumps({"epochs": 10_000, "overrides": {"patience": 10_000}})
     env = nights.environment(source, lake, "", RECSYS_TRAINING=slow, PREFECT_HOME=str(tmp_path))
     del env["PREFECT_API_URL"]
-    command = [str(Path(sys.executable).parent / "recsys"), "nightly", "--train", "always"]
-    night = subprocess.Popen(command, env=env, cwd=tmp_path)
-    until(lambda: (lake / "interactions").exists() or night.poll() is not None, 120)
-    servers = psutil.Process(night.pid).children(recursive=True)
-    night.send_signal(signal.SIGTERM)
-    assert night.wait(60) == 128 + signal.SIGTERM
+    with running(env, tmp_path, "nightly", "--train", "always") as night:
+        until(lambda: (lake / "interactions").exists() or night.poll() is not None, 120)
+        servers = psutil.Process(night.pid).children(recursive=True)
+    assert night.returncode == 128 + signal.SIGTERM
     assert servers
     assert not psutil.wait_procs(servers, 30)[1]
     rows = catalog.query(Lake(str(lake), ObjectStorage()), "select status from runs", {})
