@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from recsys.config import Training
 from recsys.errors import ConfigurationError
 from recsys.model.presets import PRESETS, adapted, resolve
 
@@ -23,11 +26,28 @@ def test_the_systems_of_the_paper_have_their_published_shape() -> None:
     )
 
 
+def test_the_released_system_has_its_defects() -> None:
+    released, v1 = PRESETS["released"], PRESETS["diffurecsys-v1"]
+    defects = {"approximator": "headwise", "padding": "attended", "blocks": 1}
+    assert released.model == replace(v1.model, **defects, width=256, activation="gelu")
+    assert released.training == replace(v1.training, batch_size=512)
+
+
+def test_sasrec_is_best_without_diffusion_and_repeat_bias() -> None:
+    sasrec, best = PRESETS["sasrec"], PRESETS["best"]
+    assert sasrec.model == replace(best.model, approximator="none", repeat_bias="none")
+    assert (sasrec.training, sasrec.from_data) == (best.training, best.from_data)
+
+
 def test_overrides_take_strings_from_a_command_line() -> None:
     preset = resolve("best", {"blocks": "3", "dropout": "0.25", "epochs": 2, "offset": "iid"})
     assert (preset.model.blocks, preset.model.dropout, preset.model.offset) == (3, 0.25, "iid")
     assert preset.training.epochs == 2
     assert isinstance(preset.model.blocks, int)
+
+
+def test_best_is_what_is_trained_unless_another_is_asked_for() -> None:
+    assert Training().preset == "best"
 
 
 def test_dropout_is_read_off_the_data_unless_it_is_given() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recsys.errors import ConfigurationError
-from recsys.model.approximator import CrossAttention, dropout
+from recsys.model.approximator import CrossAttention, HeadwiseCrossAttention, dropout
 from recsys.model.config import ModelConfig
 from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 from recsys.model.presets import PRESETS
@@ -192,9 +192,68 @@ def test_cross_attention_is_the_linear_form_of_the_paper(causal: bool) -> None:
     assert torch.allclose(found[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def test_released_cross_attention_normalises_keys_over_heads() -> None:
+    """Row j: softmax(Q_j) (K'^T V), where K' shares each position's features among the heads."""
+    torch.manual_seed(0)
+    layer = HeadwiseCrossAttention(ModelConfig(width=8, heads=2))
+    history, target = torch.randn(1, 5, 8), torch.randn(1, 5, 8)
+    with torch.no_grad():
+        found = layer(history, target, history, torch.ones(1, 1, 5, 5, dtype=torch.bool))
+        query = layer.query(target)[0]
+        key, value = layer.key_value(history)[0].chunk(2, -1)
+        shared = key.view(5, 2, 4).softmax(1).view(5, 8)
+        heads = [
+            query[:, part].softmax(-1) @ (shared[:, part].T @ value[:, part])
+            for part in (slice(0, 4), slice(4, 8))
+        ]
+        expected = history[0] + layer.out(torch.cat(heads, 1))
+    assert torch.allclose(found[0], expected, atol=1e-5)
+
+
+def test_targets_are_noised_at_every_step_with_the_offset_that_is_asked_for() -> None:
+    shifted = small("diffurecsys", offset_scale=99.0).model
+    found = {}
+    for config in (shifted, replace(shifted, offset="none")):
+        model = Recommender(config, 20, generator())
+        with torch.no_grad():
+            for parameter in model.step.narrower.parameters():
+                parameter.zero_()  # no step embeddings
+            x_s = model._noised(torch.zeros(4000, config.width), generator())
+        found[config.offset] = x_s.mean(1)
+    assert found["none"].abs().max() < 1
+    # An offset of 99 tells each row's step, by 99 sqrt(1 - alpha-bar_s); the last ones look alike.
+    told = (1 - model.diffusion.alpha_bar[1:]).sqrt()
+    away = (found["mean"].unsqueeze(1) / 99 - told).abs()
+    assert away.min(1).values.max() < 0.02
+    assert set(away[:, :10].argmin(1).tolist()) == set(range(10))
+
+
+def test_every_step_is_trained() -> None:
+    """With few steps and large targets, a row's step shows in what is left of its target."""
+    model = Recommender(small("diffurec", timesteps=4).model, 20, generator())
+    with torch.no_grad():
+        for parameter in model.step.narrower.parameters():
+            parameter.zero_()
+        kept = model._noised(torch.full((400, model.config.width), 1e4), generator()).mean(1) / 1e4
+    each = model.diffusion.alpha_bar[1:].sqrt()
+    assert set((kept.unsqueeze(1) - each).abs().argmin(1).tolist()) == {0, 1, 2, 3}
+
+
+def test_the_noise_of_listing_has_its_moments() -> None:
+    config = small("diffurec", width=256).model
+    draws = Draws.of(config, 4, 0, torch.device("cpu"))
+    assert draws.weight.mean().item() == pytest.approx(config.delta, rel=0.05)
+    assert draws.weight.std().item() == pytest.approx(config.delta, rel=0.05)
+    for noise in (draws.start, draws.noise, draws.known_noise):
+        assert noise.mean().item() == pytest.approx(0, abs=0.2)
+        assert noise.std().item() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "relative"])
 def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
-    model = Recommender(small(preset).model, 20, generator())
+    relative = preset == "relative"
+    chosen = small("best", positions="relative") if relative else small(preset)
+    model = Recommender(chosen.model, 20, generator())
     histories = torch.randint(1, 21, (16, 7), generator=generator()).tolist()
     model.loss(batch(model, histories, 24), generator()).backward()
     untouched = [

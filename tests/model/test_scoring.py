@@ -59,6 +59,10 @@ def test_a_list_does_not_depend_on_the_block(preset: str, precision: str) -> Non
         scored = np.concatenate([each.scores for each in found[block]])
         assert np.array_equal(items, whole.items)
         assert np.array_equal(scored, whole.scores)
+    for user in np.flatnonzero(histories.lengths)[[0, 7, -1]]:  # encoded alone, too
+        (alone,) = top_k(model, histories[[user]], 10, steps=2, runtime=runtime)
+        assert np.array_equal(alone.items[0], whole.items[user])
+        assert np.array_equal(alone.scores[0], whole.scores[user])
 
 
 def test_users_are_encoded_and_ranked_by_many_and_listed_in_order(

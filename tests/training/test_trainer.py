@@ -7,7 +7,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from recsys.errors import ConfigurationError, GateError
 from recsys.evaluation.protocol import evaluate, leave_one_out, validator
-from recsys.model.presets import PRESETS, Preset
+from recsys.model.presets import PRESETS, Preset, adapted
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
@@ -40,6 +40,15 @@ def test_every_preset_finds_the_rule_of_a_known_world(preset: str) -> None:
     )
     (found,) = top_k(fitted.model, world.histories, 5, runtime=CPU)
     assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
+
+
+def test_what_is_read_off_the_data_is_what_is_trained() -> None:
+    world = successor_world(users=60)
+    targets = int((world.histories.lengths - 1).sum())
+    expected = adapted(small("best"), targets / world.n_items).model.dropout
+    assert 0.2 < expected < 0.5
+    model = train("best", epochs=1).model
+    assert model.config.dropout == model.config.embedding_dropout == expected
 
 
 def test_sampled_negatives_find_the_rule_too() -> None:
