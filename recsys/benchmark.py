@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import __version__, columns
+from recsys import columns
 from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import (
@@ -26,6 +26,7 @@ from recsys.evaluation.protocol import (
     assess,
     evaluate,
     leave_one_out,
+    numbered,
     temporal,
     validator,
 )
@@ -35,6 +36,7 @@ from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
 from recsys.sequences import pack
 from recsys.training.trainer import fit
+from recsys.version import code_version
 from sql import literal, load
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 Splitting = Literal["leave-one-out", "temporal"]
 BASELINES = ("popularity", "transitions", "item-knn")
 _VALIDATED, _TESTED = 0.8, 0.9  # shares of the interactions before the moments of `temporal`
-_FORMAT = 1  # of a run's JSON: raised when older ones must not be taken for results
+_FORMAT = 2  # of a run's JSON: raised when older ones must not be taken for results
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def benchmark(
         "data": data,
         "settings": settings,
         "runtime": runtime.describe(),
-        "code_version": __version__,
+        "code_version": code_version(),
         "log": fitted.log if fitted else [],
     }
 
@@ -195,8 +197,9 @@ def matrix(
     """Run every file x system x seed that ``folder`` does not hold yet; return the tables.
 
     Each run's JSON is written as it ends, so that a matrix that was cut goes on where it was; a
-    run is another one when its file, settings or the code's version are others. Then
-    ``results.parquet`` (one row a run, split, protocol and metric) and ``tables.md`` are written.
+    run is another one when its file, settings, device, precision or code are others. Then
+    ``results.parquet`` (one row a run, split, slice, protocol and metric) and ``tables.md`` are
+    written.
     Baselines have no seed, and run once.
 
     Args:
@@ -218,7 +221,7 @@ def matrix(
     wanted = {}
     for file, system, given in product(files, systems, seeds):
         seed = 0 if system.name in BASELINES else given
-        name = _recipe(digests[file], system, seed, epochs, splitting)
+        name = _recipe(digests[file], system, seed, epochs, splitting, runtime)
         wanted[folder / f"{name}.json"] = file, system, seed
     absent = {at: run for at, run in wanted.items() if not at.exists()}
     run = partial(_one, runtime=runtime, epochs=epochs, splitting=splitting)
@@ -234,11 +237,15 @@ def matrix(
         run = partial(run, runtime=replace(runtime, threads=threads))
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
             running = {pool.submit(run, at, *named): named for at, named in absent.items()}
-            for each in as_completed(running):
-                each.result()
-                done += 1
-                named = running[each]
-                progress("runs", done, len(wanted), f"{named[1]}, seed {named[2]}")
+            try:
+                for each in as_completed(running):
+                    each.result()
+                    done += 1
+                    named = running[each]
+                    progress("runs", done, len(wanted), f"{named[1]}, seed {named[2]}")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     results = [json.loads(at.read_text(encoding="utf-8")) for at in wanted]
     pq.write_table(_rows(results), folder / "results.parquet")
     text = rendered(results)
@@ -295,33 +302,44 @@ def _digest(file: Path) -> str:
 
 
 def _recipe(
-    digest: str, system: System, seed: int, epochs: int | None, splitting: Splitting
+    digest: str,
+    system: System,
+    seed: int,
+    epochs: int | None,
+    splitting: Splitting,
+    runtime: Runtime,
 ) -> str:
     """Return a name for a run, another one wherever its outcome may be another."""
     resolved = None
     if system.name in PRESETS:
         resolved = asdict(resolve(system.name, system.overrides))
-    recipe = [_FORMAT, __version__, digest, system.name, resolved, seed, epochs, splitting]
+    recipe = [_FORMAT, code_version(), digest, system.name, resolved, seed, epochs, splitting]
+    recipe += [runtime.torch_device.type, runtime.bf16]
     told = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return f"{system.name}-{seed}-{told[:12]}"
 
 
 def _rows(results: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return one row a run, split, protocol and metric."""
+    """Return one row a run, split, slice, protocol and metric; lists are of the masked ranking."""
     rows = []
     for result in results:
         named = {name: result[name] for name in ("system", "seed", "splitting", "code_version")}
-        named |= {"file": result["data"]["file"], "settings": json.dumps(result["settings"])}
+        named |= {"file": result["data"]["file"], "digest": result["data"]["digest"]}
+        named |= {"settings": json.dumps(result["settings"])}
         named |= {"seconds": sum(result["seconds"].values())}
         named |= {"device": result["runtime"]["device"]}
         for split in ("validation", "test"):
             judged = result[split]
-            for protocol in PROTOCOLS:
-                for metric, value in judged[protocol].items():
-                    low, high = judged["intervals"][protocol][metric]
-                    told = {"split": split, "protocol": protocol, "metric": metric}
-                    span = {"value": value, "low": low, "high": high, "users": judged["users"]}
-                    rows.append({**named, **told, **span})
+            for part in ({"name": "all", **judged}, *judged["slices"]):
+                among = {**named, "split": split, "slice": part["name"], "users": part["users"]}
+                for protocol in PROTOCOLS:
+                    spans = part.get("intervals", {}).get(protocol, {})
+                    for metric, value in part[protocol].items():
+                        low, high = spans.get(metric, (None, None))
+                        told = {"protocol": protocol, "metric": metric, "value": value}
+                        rows.append({**among, **told, "low": low, "high": high})
+                for metric, value in part.get("lists", {}).items():
+                    rows.append({**among, "protocol": "masked", "metric": metric, "value": value})
     return pa.Table.from_pylist(rows)
 
 
@@ -350,13 +368,16 @@ def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
             ) from error
     if not len(packed.items):
         raise SourceError(f"{file} holds no interactions")
+    divided = leave_one_out
+    if splitting == "temporal":
+        before = [counted[name].to_numpy() for name in ("before_validation", "before_test")]
+        divided = partial(temporal, before_validation=before[0], before_test=before[1])
+    packed, split = numbered(packed, divided)
     data = {
         "file": file.name,
+        "digest": _digest(file)[:12],
         "users": len(packed.histories),
         "items": len(packed.items),
         "interactions": int(packed.histories.lengths.sum()),
     }
-    if splitting == "leave-one-out":
-        return leave_one_out(packed.histories), data
-    before = [counted[name].to_numpy() for name in ("before_validation", "before_test")]
-    return temporal(packed.histories, *before), data
+    return split, data

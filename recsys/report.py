@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from recsys import __version__, catalog, columns
+from recsys import catalog, columns
 from recsys.errors import RecsysError
 from recsys.lake import Lake
 from recsys.registry import as_json
+from recsys.version import code_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +51,7 @@ def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any
             "flow": flow,
             "started": started,
             "parameters": as_json(dict(parameters)),
-            "code_version": __version__,
+            "code_version": code_version(),
         }
         try:
             yield this

@@ -147,18 +147,73 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
     assert f"| {SMALL} | 2 |" in text
     assert "| popularity | 1 |" in text
     rows = pq.read_table(out / "results.parquet")
-    assert rows.num_rows == 3 * 2 * 2 * 6
+    parts = {(row["split"], row["slice"]) for row in rows.to_pylist()}
+    assert {("test", "all"), ("validation", "other items")} < parts
+    assert rows.num_rows == 3 * (len(parts) * 2 * 6 + 2 * 3)
     one = json.loads(first[next(name for name in first if name.startswith("popularity"))])
     (value,) = (
         row["value"]
         for row in rows.to_pylist()
-        if (row["system"], row["split"], row["protocol"], row["metric"])
-        == ("popularity", "test", "masked", "ndcg@10")
+        if (row["system"], row["split"], row["slice"], row["protocol"], row["metric"])
+        == ("popularity", "test", "all", "masked", "ndcg@10")
     )
     assert value == one["test"]["masked"]["ndcg@10"]
-    monkeypatch.setattr("recsys.benchmark.__version__", "9")  # other code, other results
+    monkeypatch.setattr("recsys.benchmark.code_version", lambda: "9")  # other code, other results
     go([0])
     assert told[0] == (0, 2)
+
+
+def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
+    files = []
+    for users in (60, 40):
+        folder = tmp_path / str(users)
+        folder.mkdir()
+        files.append(written(folder, users=users))
+
+    def go(precision: str) -> list[tuple[int, int]]:
+        told: list[tuple[int, int]] = []
+        text = matrix(
+            files,
+            [System.read(SMALL)],
+            [0],
+            tmp_path / "out",
+            runtime=Runtime(device="cpu", precision=precision),
+            epochs=1,
+            progress=lambda stage, done, total, *_: (
+                told.append((done, total)) if stage == "runs" else None
+            ),
+        )
+        assert text.count("## it's a file.parquet") == 2
+        for users in (60, 40):
+            assert f"\n{users} users" in text
+        return told
+
+    assert go("bf16")[0] == go("fp32")[0] == (0, 2)
+    assert go("fp32")[0] == (2, 2)
+
+
+@pytest.mark.parametrize("system", [SMALL, "popularity", "transitions", "item-knn"])
+def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, system: str) -> None:
+    """Neither learning, nor early stopping, nor tuning, nor a tie looks at a test item."""
+    generator = np.random.default_rng(0)
+    items, found = np.arange(30), []
+    histories = [generator.permutation(items)[:6] for _ in range(60)]
+    for last in (generator.integers(0, 30, 60), np.zeros(60, dtype=int)):
+        rows = [
+            (user, int(item), at)
+            for user, history in enumerate(histories)
+            for at, item in enumerate([*history, last[user]])
+        ]
+        write(tmp_path / "shop.parquet", rows)
+        found.append(run(tmp_path / "shop.parquet", system, epochs=6))
+    one, other = found
+    assert one["validation"] == other["validation"]
+    assert one["settings"] == other["settings"]
+    assert one["epochs"] == other["epochs"]
+    assert [each["validation"] for each in one["log"]] == [
+        each["validation"] for each in other["log"]
+    ]
+    assert one["test"] != other["test"]
 
 
 def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
@@ -181,10 +236,17 @@ def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
 def test_published_figures_stand_beside_ours() -> None:
     figures = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"), 0.08)
     judged = {"users": 7, "masked": figures, "unmasked": figures, "lists": {"coverage@10": 0.5}}
+    judged["slices"] = [{"name": "history 2-9", "masked": figures}]
     run = {
-        "system": "diffurec",
+        "system": "diffurec:steps=1",
         "splitting": "leave-one-out",
-        "data": {"file": "b.parquet", "users": 22363, "items": 12101, "interactions": 198502},
+        "data": {
+            "file": "b.parquet",
+            "digest": "3fa4c2e91b07",
+            "users": 22363,
+            "items": 12101,
+            "interactions": 198502,
+        },
         "validation": judged,
         "test": judged,
         "seconds": {"train": 60.0},
@@ -192,8 +254,7 @@ def test_published_figures_stand_beside_ours() -> None:
     text = rendered([run, run])
     assert "(Amazon Beauty)" in text
     assert "7 users judged in validation and 7 users judged in test" in text
-    assert "BSARec, 0.1008 / 0.0611" in text
-    assert (
-        "| diffurec | hr@10 | 0.0791 | 0.0800 ± 0.0000 | 0.0800 ± 0.0000 | +0.0009 | +0.0009 |"
-        in text
-    )
+    assert "Published: BSARec 0.1008 / 0.0611, SASRec" in text
+    assert "| system | history 2-9 |\n| --- | --- |\n| diffurec:steps=1 | 0.0800 |" in text
+    ours = "0.0800 ± 0.0000 | 0.0800 ± 0.0000 | +0.0009 | +0.0009 |"
+    assert f"| diffurec:steps=1 | hr@10 | 0.0791 | {ours}" in text

@@ -68,7 +68,10 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     assert f"**{result.status}** when it was trained: {result.why}." in card
     figures = json.loads(row["metrics"])["test"]
     assert f"| this model | test | 150 | masked | {figures['masked']['hr@5']:.4f} |" in card
-    assert "| popularity | validation | 150 | unmasked |" in card
+    for baseline in ("popularity", "transitions", "item-knn"):
+        assert f"| {baseline} | validation | 150 | unmasked |" in card
+    known = json.loads(row["baselines"])["transitions"]["test"]["masked"]
+    assert known["ndcg@5"] > 0.6  # the successor of each item is the rule
     low, high = figures["intervals"]["masked"]["ndcg@20"]
     assert f"| {low:.4f} to {high:.4f} |" in card
     assert sum(part["users"] for part in figures["slices"] if "history" in part["name"]) == 150

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from recsys.evaluation.metrics import (
@@ -19,9 +22,10 @@ from recsys.evaluation.metrics import (
     intervals,
     novelty,
 )
+from recsys.model.ranking import best_of
 from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
-from recsys.sequences import Histories
+from recsys.sequences import Histories, Packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,6 +128,24 @@ def temporal(
     )
 
 
+def numbered(packed: Packed, split: Callable[[Histories], Split]) -> tuple[Packed, Split]:
+    """Return the data with its items in order of what is learnt from, and its split.
+
+    Ties in a ranking go to the lower index, so the order of all interactions, those withheld among
+    them, would tell what is to be found. Here it is that of the training part, then of the ids.
+    """
+    trained = np.bincount(split(packed.histories).train.flat()[1], minlength=len(packed.items) + 1)
+    table = pa.table({"trained": trained[1:], "item_id": packed.items})
+    keys = [("trained", "descending"), ("item_id", "ascending")]
+    order = pc.sort_indices(table, sort_keys=keys)
+    index = np.zeros(len(trained), dtype=np.int32)
+    index[order.to_numpy() + 1] = np.arange(1, len(trained))
+    held = packed.histories
+    histories = Histories(index[held.items], held.starts, held.ends)
+    items, counts = packed.items.take(order), packed.counts[order.to_numpy()]
+    return Packed(packed.users, items, counts, histories), split(histories)
+
+
 def _withhold(histories: Histories) -> Withheld:
     return Withheld(histories.without_last(1), histories.items[histories.ends - 1])
 
@@ -145,7 +167,7 @@ def ranks(
         scorer: what ranks.
         withheld: users and their targets.
         progress: told as the work goes on.
-        lists: (U, K) zeros that the users' masked top K are written to, in any order.
+        lists: (U, K) zeros that the users' masked top K are written to.
     """
     found = {name: np.full(len(withheld), UNRANKED) for name in PROTOCOLS}
     done, told = 0, 0.0
@@ -156,7 +178,7 @@ def ranks(
         scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
         found["masked"][rows] = _rank(scored, target)
         if lists is not None:
-            best, items = scored.topk(min(lists.shape[1], scored.shape[1]), dim=1, sorted=False)
+            best, items = best_of(partial(iter, [(1, scored[:, 1:])]), lists.shape[1])
             items = items.masked_fill(best == -torch.inf, 0)
             lists[rows, : items.shape[1]] = items.to(torch.int32).cpu().numpy()
         done += len(rows)
@@ -239,9 +261,8 @@ def _slices(
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     lengths = withheld.history.lengths
     # Whole lengths: a quintile of equal lengths falls together with its neighbour.
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 6), method="higher"))
-    edges[-1] += 1
-    for low, high in pairwise(edges.tolist()):
+    lowest = np.unique(np.quantile(lengths, np.arange(5) / 5, method="higher"))
+    for low, high in pairwise([*lowest.tolist(), int(lengths.max()) + 1]):
         yield f"history {low}-{high - 1}", (lengths >= low) & (lengths < high)
     order = np.argsort(-counts[1:], kind="stable") + 1
     popular = np.zeros(len(counts), dtype=bool)

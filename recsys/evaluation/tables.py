@@ -25,21 +25,19 @@ def rendered(results: Sequence[Mapping[str, Any]]) -> str:
     """
     parts: dict[tuple[str, str], dict[str, Runs]] = {}
     for result in results:
-        named = result["data"]["file"], result["splitting"]
+        named = result["data"]["digest"], result["splitting"]  # files of one name may differ
         parts.setdefault(named, {}).setdefault(result["system"], []).append(result)
-    return "\n".join(
-        _part(file, splitting, systems) for (file, splitting), systems in parts.items()
-    )
+    return "\n".join(_part(splitting, systems) for (_, splitting), systems in parts.items())
 
 
-def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
+def _part(splitting: str, systems: Mapping[str, Runs]) -> str:
     first = next(iter(systems.values()))[0]
     data = first["data"]
     counts = data["users"], data["items"], data["interactions"]
     published = PUBLISHED.get(counts)
     known = f" ({published.name})" if published else ""
     text = [
-        f"## {file}{known}, {splitting}",
+        f"## {data['file']}{known}, {splitting}",
         "",
         "{:,} users, {:,} items, {:,} interactions; ".format(*counts)
         + " and ".join(f"{first[split]['users']:,} users judged in {split}" for split in _SPLITS)
@@ -63,9 +61,27 @@ def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
                 for system, runs in systems.items()
             ],
         )
-        if published and protocol == "masked":
-            best = " / ".join(f"{published.best_known[metric]:.4f}" for metric in _MAIN)
-            text += [f"The strongest published: {published.best_known_name}, {best}.", ""]
+        if published and protocol == "masked" and splitting == "leave-one-out":
+            known = ", ".join(
+                f"{name} " + " / ".join(f"{figures[metric]:.4f}" for metric in _MAIN)
+                for name, figures in published.masked.items()
+            )
+            text += [f"Published: {known}.", ""]
+    parts = [part["name"] for part in first["test"]["slices"]]
+    text += ["NDCG@10 of the test, seen items left out, by part of the users:", ""]
+    text += table(
+        ["system", *parts],
+        [
+            [
+                system,
+                *(
+                    f"{_mean(run['test']['slices'][at]['masked']['ndcg@10'] for run in runs):.4f}"
+                    for at in range(len(parts))
+                ),
+            ]
+            for system, runs in systems.items()
+        ],
+    )
     text += ["What the lists of the test show:", ""]
     shown = list(first["test"]["lists"])
     text += table(
@@ -87,7 +103,8 @@ def _part(file: str, splitting: str, systems: Mapping[str, Runs]) -> str:
 def _against(published: Published, systems: Mapping[str, Runs]) -> list[str]:
     rows = []
     for system, runs in systems.items():
-        for metric, figure in published.unmasked.get(system, {}).items():
+        name = system.partition(":")[0]
+        for metric, figure in published.unmasked.get(name, {}).items():
             differences = (
                 f"{_mean(_figures(runs, split, 'unmasked', metric)) - figure:+.4f}"
                 for split in _SPLITS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor
 
@@ -52,23 +52,26 @@ def best_items(
             first, last = torch.searchsorted(seen[0], bounds).tolist()
             had = seen[0][first:last] - start, seen[1][first:last]
         filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)])
-        best, at = _best(filled, k, partial(_scores, filled, weight, had, barred, seen_bias))
+        best, at = best_of(partial(_scores, filled, weight, had, barred, seen_bias), k)
         scores[held], items[held] = best[: len(part)], at[: len(part)]
     return scores, items
 
 
-def _best(
-    predicted: Tensor, k: int, scores: Callable[[], Iterator[tuple[int, Tensor]]]
-) -> tuple[Tensor, Tensor]:
-    best = predicted.new_empty(len(predicted), 0)
-    at = torch.empty(len(predicted), 0, dtype=torch.int64, device=predicted.device)
+def best_of(scores: Callable[[], Iterable[tuple[int, Tensor]]], k: int) -> tuple[Tensor, Tensor]:
+    """Return the k best scores (R, k) and their items (R, k) int64, ties by lower item.
+
+    Both are narrower where there are fewer items. ``scores`` goes through the catalogue in order,
+    anew each time: (first item, (R, C) scores) of each chunk.
+    """
     for first, scored in scores():
         # One more than wanted, so that a tie for the last place shows.
         found, column = scored.topk(min(k + 1, scored.shape[1]), dim=1)
+        if first == 1:
+            best, at = found, column + first
+            continue
         best, at = torch.cat([best, found], 1), torch.cat([at, column + first], 1)
-        if first > 1:
-            best, place = best.topk(min(k + 1, best.shape[1]), dim=1)
-            at = at.gather(1, place)
+        best, place = best.topk(min(k + 1, best.shape[1]), dim=1)
+        at = at.gather(1, place)
     if best.shape[1] > k:
         last = best[:, k - 1]
         tied = (last == best[:, k]) & (last > -torch.inf)

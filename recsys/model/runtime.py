@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from recsys.errors import ConfigurationError
@@ -75,11 +80,21 @@ class Runtime:
                 torch.set_num_threads(before)
 
     def describe(self) -> dict[str, Any]:
-        """What was chosen, for a model's metadata."""
+        """What was chosen, and on what machine, for the metadata of what it computed."""
+        info = Path("/proc/cpuinfo")
+        named = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+        cuda = self.torch_device.type == "cuda"
+        on = hasattr(os, "sched_getaffinity")
         return {
             "device": self.torch_device.type,
             "precision": "bf16" if self.bf16 else "fp32",
             "threads": self.threads or torch.get_num_threads(),
+            "cpu": named[1] if named else platform.processor(),
+            "cores": len(os.sched_getaffinity(0)) if on else os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if cuda else None,
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
             "torch": torch.__version__,
         }
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,7 @@ def rates(setup: Setup) -> Measured:
     """Measure operations/s of products, at the model's shape and large, and bytes/s of a copy."""
     runtime, sizes = Runtime(setup.device), setup.sizes
     device = runtime.torch_device
-    figures: dict[str, Any] = {"machine": _describe(runtime)}
+    figures: dict[str, Any] = {"machine": runtime.describe()}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for shape, (n, k, m) in {"model": (4096, 512, 128), "square": (sizes.square,) * 3}.items():
             left, right = (torch.randn(at, device=device).to(dtype) for at in ((n, k), (k, m)))
@@ -55,17 +51,3 @@ def network_flops(config: ModelConfig, lengths: NDArray[np.int64]) -> float:
 def scoring_flops(width: int, n_items: int, targets: int) -> float:
     """Return operations of scoring all items for so many targets."""
     return 2.0 * width * n_items * targets
-
-
-def _describe(runtime: Runtime) -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    cuda = runtime.torch_device.type == "cuda"
-    counted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": named[1] if named else platform.processor(),
-        "cores": counted,
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "python": platform.python_version(),
-        **runtime.describe(),  # device, precision, threads, torch
-    }

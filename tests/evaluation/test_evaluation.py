@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from recsys.evaluation.protocol import (
     assess,
     evaluate,
     leave_one_out,
+    numbered,
     ranks,
     temporal,
     validator,
@@ -29,7 +31,7 @@ from recsys.evaluation.protocol import (
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
-from recsys.sequences import Histories
+from recsys.sequences import Histories, Packed
 from tests.worlds import pack, small, successor_world
 
 
@@ -198,6 +200,73 @@ def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
         for item in [each for each in order.tolist() if each not in history][:10]
     }
     assert found["lists"]["coverage@10"] == pytest.approx(len(listed) / world.n_items)
+
+
+def test_an_assessment_by_hand() -> None:
+    histories = pack([[1], [1, 2], [2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 5], [4]])
+    withheld = Withheld(histories, np.array([2, 1, 5, 6, 7, 1], dtype=np.int32))
+    # Item 1 is the most popular of ten in what was learnt from; in the histories, 2 and 4 are.
+    train = pack([[1, 1, 1, 2, 2]])
+    level = Fixed([[-np.inf, *[0.0] * 10]] * 6)  # everything ties
+    found = assess(level, withheld, train, 10)
+    slices = {each["name"]: each for each in found["slices"]}
+    assert {name: each["users"] for name, each in slices.items()} == {
+        "history 1-1": 2,
+        "history 2-2": 1,
+        "history 3-3": 1,
+        "history 4-5": 2,
+        "popular fifth of items": 3,
+        "other items": 3,
+    }
+    # The user who had 1 finds 2 in the first place; who had 4 finds 1 there.
+    assert slices["history 1-1"]["masked"]["ndcg@10"] == 1
+    # Behind 1 and 2 of the masked ranking, and behind 1 to 4 of the other one.
+    assert slices["history 3-3"]["masked"]["ndcg@10"] == pytest.approx(1 / np.log2(3))
+    assert slices["history 3-3"]["unmasked"]["ndcg@10"] == pytest.approx(1 / np.log2(6))
+    assert found["lists"]["coverage@10"] == 1
+    # Each list holds all that its user has not had: 1 twice, 2 twice, of 3 and 2 of 5 interactions.
+    places = 6 * 10 - len(histories.items)
+    bits = 2 * np.log2(5 / 3) + 2 * np.log2(5 / 2) + (places - 4) * np.log2(5)
+    assert found["lists"]["novelty@10"] == pytest.approx(bits / places)
+
+
+def test_tied_lists_are_those_that_are_served() -> None:
+    withheld = Withheld(pack([[3], [200]]), np.array([1, 1], dtype=np.int32))
+    shown = np.zeros((2, 10), dtype=np.int32)
+    ranks(Fixed([[-np.inf, *[0.0] * 300]] * 2), withheld, lists=shown)
+    assert shown.tolist() == [[1, 2, *range(4, 12)], [*range(1, 11)]]
+
+
+def test_histories_of_one_length_are_one_slice() -> None:
+    withheld = Withheld(pack([[1], [2]]), np.array([2, 1], dtype=np.int32))
+    found = assess(Fixed([[-np.inf, 1, 2]] * 2), withheld, withheld.history, 2)
+    assert [(each["name"], each["users"]) for each in found["slices"]][:1] == [("history 1-1", 2)]
+
+
+def test_a_neighbourhood_is_chosen_by_the_judge() -> None:
+    asked: list[tuple[int, float]] = []
+
+    def judge(model: ItemKNN) -> float:
+        asked.append((int((model.similar.toarray() > 0).sum(1).max()), model.decay))
+        return {0.9: 1.0, 0.3: 2.0}.get(model.decay, 0.0)
+
+    train = pack([[1, 2, 3], [2, 3, 4], [1, 4]])
+    model, named = ItemKNN.tuned(train, 4, judge)
+    assert len(asked) == 20
+    assert model.decay == named["decay"] == 0.3
+
+
+def test_items_are_numbered_by_what_is_learnt_from() -> None:
+    """Item 30 is the most frequent of all, and withheld each time."""
+    items, users = pa.array([30, 10, 20]), pa.array(["a", "b", "c"])
+    held = pack([[2, 3, 1], [3, 2, 1], [3, 1, 1]])
+    given = Packed(users, items, np.array([4, 2, 3]), held)
+    packed, split = numbered(given, leave_one_out)
+    assert packed.items.to_pylist() == [20, 10, 30]
+    assert packed.counts.tolist() == [3, 2, 4]
+    assert as_lists(packed.histories) == [[2, 1, 3], [1, 2, 3], [1, 3, 3]]
+    assert as_lists(split.train) == [[2], [1], [1]]
+    assert packed.users is users
 
 
 def test_neighbours_by_hand() -> None:
