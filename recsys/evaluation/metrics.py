@@ -77,8 +77,8 @@ def coverage(lists: NDArray[np.int32], n_items: int) -> float:
 def novelty(lists: NDArray[np.int32], counts: NDArray[np.int64]) -> float:
     """Return the mean of -log2(n_i / N) over all places of the lists (U, K).
 
-    The self-information of an item's share of the interactions (Zhou et al. 2010), in bits; an
-    item without any is counted as having one. ``counts`` is (V + 1,).
+    The self-information of an item's share of the interactions (Vargas & Castells 2011), in bits;
+    an item without any is counted as having one. ``counts`` is (V + 1,).
     """
     listed = counts[lists[lists > 0]]
     return float(np.log2(counts.sum() / np.maximum(listed, 1)).mean()) if len(listed) else 0.0

@@ -28,7 +28,9 @@ class Preset:
     from_data: tuple[str, ...] = ()
 
 
-# Hyperparameters as published: arXiv 2304.00686 (diffurec) and arXiv 2410.19429 (diffurecsys).
+# Hyperparameters as published: arXiv 2304.00686 (diffurec) and arXiv 2410.19429 (diffurecsys). What
+# no paper states and their code has otherwise is ours: item embeddings start at init_std = .02, not
+# 1, and dropout is where a block adds to its input, not within attention and feed-forward layers.
 _DIFFUREC = Preset(
     ModelConfig(
         objective="prefix",
@@ -82,8 +84,10 @@ PRESETS: Mapping[str, Preset] = {
     "sasrec": replace(_BEST, model=replace(_BEST.model, approximator="none", repeat_bias="none")),
     "diffurec": _DIFFUREC,
     "diffurecsys-v1": _DIFFURECSYS_V1,
-    # What the authors' newest code computes: of its four blocks, which all read the same input, the
-    # last one; padding attended to and scored; the key softmax over heads; no offset noise.
+    # The defects of the authors' newest code: of its four blocks, which all read the same input,
+    # the last one; padding attended to and scored; the key softmax over heads; no offset noise.
+    # Left out: that cross-attention shares its normalisation with the block's self-attention, and
+    # that what it returns at padding is -1e9.
     "released": Preset(
         replace(
             _DIFFURECSYS_V1.model,
