@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from recsys.evaluation.metrics import CUTOFFS, METRICS
+from recsys.evaluation.metrics import FIGURES
 from recsys.evaluation.protocol import PROTOCOLS
 from recsys.evaluation.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_FIGURES = [f"{metric}@{k}" for metric in METRICS for k in CUTOFFS]
 
 
 def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
@@ -40,10 +38,10 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
     ]
     systems = {"this model": metrics, **baselines}
     lines += table(
-        ["", "split", "users", "protocol", *_FIGURES],
+        ["", "split", "users", "protocol", *FIGURES],
         [
             [name, split, f"{judged[split]['users']:,}", protocol]
-            + [f"{judged[split][protocol][figure]:.4f}" for figure in _FIGURES]
+            + [f"{judged[split][protocol][figure]:.4f}" for figure in FIGURES]
             for split in ("test", "validation")
             for protocol in PROTOCOLS
             for name, judged in systems.items()
@@ -52,10 +50,10 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
     test = metrics["test"]
     lines += ["95 % bootstrap intervals over users, test:", ""]
     lines += table(
-        ["protocol", *_FIGURES],
+        ["protocol", *FIGURES],
         [
             [protocol]
-            + ["{:.4f} to {:.4f}".format(*test["intervals"][protocol][f]) for f in _FIGURES]
+            + ["{:.4f} to {:.4f}".format(*test["intervals"][protocol][f]) for f in FIGURES]
             for protocol in PROTOCOLS
         ],
     )

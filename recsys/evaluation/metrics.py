@@ -37,6 +37,8 @@ METRICS: Mapping[str, Callable[[NDArray[np.int64], int], NDArray[np.float64]]] =
     "ndcg": ndcg,
 }
 CUTOFFS = (5, 10, 20)
+FIGURES = tuple(f"{metric}@{k}" for metric in METRICS for k in CUTOFFS)
+"""What is told of every ranking, such as ``hr@5``."""
 
 
 def figures(ranks: NDArray[np.int64]) -> dict[str, float]:

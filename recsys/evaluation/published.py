@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recsys.evaluation.metrics import FIGURES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_METRICS = ("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Published:
 
 
 def _named(*figures: float) -> dict[str, float]:
-    return dict(zip(_METRICS, figures, strict=True))
+    return dict(zip(FIGURES, figures, strict=True))
 
 
 # Tables 3 of arXiv 2410.19429 (diffurecsys) and 2 of arXiv 2304.00686 (diffurec).
