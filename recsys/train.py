@@ -49,6 +49,8 @@ _log = logging.getLogger(__name__)
 GATE = "ndcg@10"
 """The metric of the gate, on validation items, with seen items masked: what is served."""
 
+_MOST_COMPARED = 20_000_000  # interactions, of about 50 bytes each in a sparse matrix of floats
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -182,10 +184,14 @@ def train(
 
 
 def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Judged]]:
-    """Yield what a model is told beside, one at a time: popularity is what the gate asks for."""
+    """Yield what a model is told beside, one at a time: popularity is what the gate asks for.
+
+    The others are for the card, and left out where their matrices could outgrow the training.
+    """
     yield "popularity", Popularity.of(split.train, n_items)
-    yield "transitions", Transitions.of(split.train, n_items)
-    yield "item-knn", ItemKNN.of(split.train, n_items, neighbours=100, decay=0.7)
+    if split.train.lengths.sum() <= _MOST_COMPARED:
+        yield "transitions", Transitions.of(split.train, n_items)
+        yield "item-knn", ItemKNN.of(split.train, n_items, neighbours=100, decay=0.7)
 
 
 def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:

@@ -62,11 +62,11 @@ def _part(splitting: str, systems: Mapping[str, Runs]) -> str:
             ],
         )
         if published and protocol == "masked" and splitting == "leave-one-out":
-            known = ", ".join(
+            reached = ", ".join(
                 f"{name} " + " / ".join(f"{figures[metric]:.4f}" for metric in _MAIN)
                 for name, figures in published.masked.items()
             )
-            text += [f"Published: {known}.", ""]
+            text += [f"Published: {reached}.", ""]
     parts = [part["name"] for part in first["test"]["slices"]]
     text += ["NDCG@10 of the test, seen items left out, by part of the users:", ""]
     text += table(
