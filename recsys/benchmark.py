@@ -40,7 +40,7 @@ from recsys.version import code_version
 from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from recsys.evaluation.protocol import Split
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 Splitting = Literal["leave-one-out", "temporal"]
 BASELINES = ("popularity", "transitions", "item-knn")
 _VALIDATED, _TESTED = 0.8, 0.9  # shares of the interactions before the moments of `temporal`
-_FORMAT = 2  # of a run's JSON: raised when older ones must not be taken for results
 
 
 @dataclass(frozen=True)
@@ -313,7 +312,7 @@ def _recipe(
     resolved = None
     if system.name in PRESETS:
         resolved = asdict(resolve(system.name, system.overrides))
-    recipe = [_FORMAT, code_version(), digest, system.name, resolved, seed, epochs, splitting]
+    recipe = [code_version(), digest, system.name, resolved, seed, epochs, splitting]
     recipe += [runtime.torch_device.type, runtime.bf16]
     told = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return f"{system.name}-{seed}-{told[:12]}"
@@ -332,15 +331,20 @@ def _rows(results: Sequence[Mapping[str, Any]]) -> pa.Table:
             judged = result[split]
             for part in ({"name": "all", **judged}, *judged["slices"]):
                 among = {**named, "split": split, "slice": part["name"], "users": part["users"]}
-                for protocol in PROTOCOLS:
-                    spans = part.get("intervals", {}).get(protocol, {})
-                    for metric, value in part[protocol].items():
-                        low, high = spans.get(metric, (None, None))
-                        told = {"protocol": protocol, "metric": metric, "value": value}
-                        rows.append({**among, **told, "low": low, "high": high})
-                for metric, value in part.get("lists", {}).items():
-                    rows.append({**among, "protocol": "masked", "metric": metric, "value": value})
+                rows += [{**among, **told} for told in _told(part)]
     return pa.Table.from_pylist(rows)
+
+
+def _told(part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each metric of some users, with its interval where there is one."""
+    for protocol in PROTOCOLS:
+        spans = part.get("intervals", {}).get(protocol, {})
+        for metric, value in part[protocol].items():
+            low, high = spans.get(metric, (None, None))
+            span = {"value": value, "low": low, "high": high}
+            yield {"protocol": protocol, "metric": metric, **span}
+    for metric, value in part.get("lists", {}).items():
+        yield {"protocol": "masked", "metric": metric, "value": value}
 
 
 def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:

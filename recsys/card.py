@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from recsys.evaluation.baselines import DECAY, NEIGHBOURS
 from recsys.evaluation.metrics import FIGURES
 from recsys.evaluation.protocol import PROTOCOLS
 from recsys.evaluation.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_COMPARED = (
+    f" Popularity, transitions (what most often came next) and item-kNN ({NEIGHBOURS} neighbours, "
+    f"each older item counting for {DECAY} of the next one), not tuned, saw what the model saw."
+)
 
 
 def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
@@ -29,9 +35,8 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
         f"**{row['status']}** when it was trained: {row['why']}.",
         "",
         "Each user's last item is the test, the one before it the validation, by which the weights "
-        "were chosen. Full ranking; `masked` leaves out items that the user has had, as lists do. "
-        "Popularity, transitions (what most often came next) and item-kNN (100 neighbours, each "
-        "older item counting for 0.7 of the next one), not tuned, saw what the model saw.",
+        "were chosen. Full ranking; `masked` leaves out items that the user has had, as lists do."
+        + (_COMPARED if "item-knn" in baselines else ""),
         "",
         "## Figures",
         "",

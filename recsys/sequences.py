@@ -84,6 +84,10 @@ class Histories:
         first = np.repeat(self.starts - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
         return rows, self.items[first + np.arange(len(rows), dtype=np.int64)]
 
+    def counts(self, n_items: int) -> NDArray[np.int64]:
+        """(V + 1,) interactions of each index that these histories keep."""
+        return np.bincount(self.flat()[1], minlength=n_items + 1)
+
     def padded(self, length: int) -> NDArray[np.int32]:
         """(U, length) int32: the last ``length`` items of each user, padding on the left."""
         if not self.items.size:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from recsys import columns, registry, snapshot
 from recsys.card import model_card
 from recsys.errors import GateError, LakeError
-from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
+from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import (
     Withheld,
     assess,
@@ -116,7 +116,8 @@ def train(
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with connect(settings) as con:
-        packed, split = numbered(snapshot.packed(lake, con, version), leave_one_out)
+        packed = snapshot.packed(lake, con, version)
+    packed, split = numbered(packed, leave_one_out)
     if not len(split.validation):
         raise GateError(
             f"too little data to train on: none of {len(packed.histories):,} users has three "
@@ -191,7 +192,7 @@ def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Judged]]:
     yield "popularity", Popularity.of(split.train, n_items)
     if split.train.lengths.sum() <= _MOST_COMPARED:
         yield "transitions", Transitions.of(split.train, n_items)
-        yield "item-knn", ItemKNN.of(split.train, n_items, neighbours=100, decay=0.7)
+        yield "item-knn", ItemKNN.of(split.train, n_items, NEIGHBOURS, DECAY)
 
 
 def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:

@@ -12,6 +12,7 @@ from recsys.benchmark import System, benchmark, matrix
 from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.evaluation.tables import rendered
 from recsys.model.runtime import Runtime
+from recsys.progress import Progress
 from tests.worlds import successor_world
 
 CPU = Runtime(device="cpu")
@@ -45,6 +46,16 @@ def run(file: Path, system: str = SMALL, **given: object) -> dict[str, object]:
     return benchmark(
         file, System.read(system), **{"seed": 0, "epochs": 40, "runtime": CPU, **given}
     )
+
+
+def runs_told(told: list[tuple[int, int]]) -> Progress:
+    """Keep how many runs are done, and of how many."""
+
+    def progress(stage: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001 - the signature of every progress
+        if stage == "runs":
+            told.append((done, total))
+
+    return progress
 
 
 def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
@@ -131,9 +142,7 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
             out,
             runtime=CPU,
             epochs=1,
-            progress=lambda stage, done, total, *_: (
-                told.append((done, total)) if stage == "runs" else None
-            ),
+            progress=runs_told(told),
         )
 
     go([0])
@@ -179,9 +188,7 @@ def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
             tmp_path / "out",
             runtime=Runtime(device="cpu", precision=precision),
             epochs=1,
-            progress=lambda stage, done, total, *_: (
-                told.append((done, total)) if stage == "runs" else None
-            ),
+            progress=runs_told(told),
         )
         assert text.count("## it's a file.parquet") == 2
         for users in (60, 40):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from recsys.sequences import Histories
 
+NEIGHBOURS, DECAY = 100, 0.7
+"""What item-kNN takes where nothing is tuned."""
+
 _CELLS = 8_000_000
 
 
@@ -33,8 +36,7 @@ class Popularity:
     @classmethod
     def of(cls, train: Histories, n_items: int) -> Popularity:
         """Count the interactions that ``train`` keeps."""
-        _, items = train.flat()
-        counts = np.bincount(items, minlength=n_items + 1).astype(np.float32)
+        counts = train.counts(n_items).astype(np.float32)
         counts[0] = -np.inf
         return cls(counts)
 

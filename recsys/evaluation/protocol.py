@@ -134,7 +134,7 @@ def numbered(packed: Packed, split: Callable[[Histories], Split]) -> tuple[Packe
     Ties in a ranking go to the lower index, so the order of all interactions, those withheld among
     them, would tell what is to be found. Here it is that of the training part, then of the ids.
     """
-    trained = np.bincount(split(packed.histories).train.flat()[1], minlength=len(packed.items) + 1)
+    trained = split(packed.histories).train.counts(len(packed.items))
     table = pa.table({"trained": trained[1:], "item_id": packed.items})
     keys = [("trained", "descending"), ("item_id", "ascending")]
     order = pc.sort_indices(table, sort_keys=keys)
@@ -235,7 +235,7 @@ def assess(
     """
     lists = np.zeros((len(withheld), _LISTED), dtype=np.int32)
     found = ranks(scorer, withheld, progress, lists=lists)
-    counts = np.bincount(train.flat()[1], minlength=n_items + 1)
+    counts = train.counts(n_items)
     return {
         "users": len(withheld),
         **{name: figures(each) for name, each in found.items()},

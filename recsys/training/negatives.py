@@ -32,7 +32,7 @@ class Negatives:
     @classmethod
     def of(cls, train: Histories, n_items: int, count: int, device: torch.device) -> Negatives:
         """Take the frequencies of items 1..V in ``train``."""
-        interactions = torch.bincount(torch.from_numpy(train.flat()[1]), minlength=n_items + 1)[1:]
+        interactions = torch.from_numpy(train.counts(n_items))[1:]
         weight = (interactions.double() + 1) ** _POWER
         share = weight / weight.sum()
         return cls(share.cumsum(0).to(device), (count * share).log().float().to(device), count)
