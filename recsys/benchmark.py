@@ -199,7 +199,7 @@ def matrix(
     run is another one when its file, settings, device, precision or code are others. Then
     ``results.parquet`` (one row a run, split, slice, protocol and metric) and ``tables.md`` are
     written.
-    Baselines have no seed, and run once.
+    Baselines have no seed, and run once; so do systems of two names and the same settings.
 
     Args:
         files: see `benchmark`.
@@ -221,16 +221,17 @@ def matrix(
     for file, system, given in product(files, systems, seeds):
         seed = 0 if system.name in BASELINES else given
         name = _recipe(digests[file], system, seed, epochs, splitting, runtime)
-        wanted[folder / f"{name}.json"] = file, system, seed
-    absent = {at: run for at, run in wanted.items() if not at.exists()}
+        wanted[folder / f"{name}.json", str(system)] = file, system, seed
+    absent = {at: run for (at, _), run in wanted.items() if not at.exists()}
     run = partial(_one, runtime=runtime, epochs=epochs, splitting=splitting)
-    done = len(wanted) - len(absent)
-    progress("runs", done, len(wanted))
+    total = len({at for at, _ in wanted})
+    done = total - len(absent)
+    progress("runs", done, total)
     if jobs == 1 or len(absent) < 2:
         for at, named in absent.items():
             run(at, *named, progress=progress)
             done += 1
-            progress("runs", done, len(wanted), f"{named[1]}, seed {named[2]}")
+            progress("runs", done, total, f"{named[1]}, seed {named[2]}")
     else:
         threads = runtime.threads or max(1, (os.cpu_count() or 1) // jobs)
         run = partial(run, runtime=replace(runtime, threads=threads))
@@ -241,11 +242,11 @@ def matrix(
                     each.result()
                     done += 1
                     named = running[each]
-                    progress("runs", done, len(wanted), f"{named[1]}, seed {named[2]}")
+                    progress("runs", done, total, f"{named[1]}, seed {named[2]}")
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    results = [json.loads(at.read_text(encoding="utf-8")) for at in wanted]
+    results = [json.loads(at.read_text(encoding="utf-8")) | {"system": name} for at, name in wanted]
     pq.write_table(_rows(results), folder / "results.parquet")
     text = rendered(results)
     (folder / "tables.md").write_text(text, encoding="utf-8")

@@ -88,14 +88,6 @@ class Histories:
         """(V + 1,) interactions of each index that these histories keep."""
         return np.bincount(self.flat()[1], minlength=n_items + 1)
 
-    def padded(self, length: int) -> NDArray[np.int32]:
-        """(U, length) int32: the last ``length`` items of each user, padding on the left."""
-        if not self.items.size:
-            return np.zeros((len(self), length), dtype=np.int32)
-        at = self.ends[:, None] - np.arange(length, 0, -1, dtype=np.int64)
-        held = at >= self.starts[:, None]
-        return np.where(held, self.items[np.where(held, at, 0)], PADDING).astype(np.int32)
-
 
 @dataclass(frozen=True)
 class Packed:

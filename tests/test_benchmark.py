@@ -199,6 +199,17 @@ def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
     assert go("fp32")[0] == (2, 2)
 
 
+def test_settings_of_two_names_run_once_and_are_told_by_both(tmp_path: Path) -> None:
+    names = ["best:width=32,heads=2,epochs=1,delta=0.001", "best:width=32,heads=2,epochs=1"]
+    systems, told = [System.read(each) for each in names], []
+    file, progress = written(tmp_path, users=40), runs_told(told)
+    for given in (systems, systems[:1]):
+        text = matrix([file], given, [0], tmp_path / "out", runtime=CPU, progress=progress)
+        shown = [each for each in systems if f"| {each} | 1 |" in text]
+        assert shown == given
+    assert told == [(0, 1), (1, 1), (1, 1)]
+
+
 @pytest.mark.parametrize("system", [SMALL, "popularity", "transitions", "item-knn"])
 def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, system: str) -> None:
     """Neither learning, nor early stopping, nor tuning, nor a tie looks at a test item."""

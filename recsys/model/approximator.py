@@ -19,12 +19,13 @@ KeysValues = tuple[Tensor, Tensor]
 def dropout(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
     """Drop ``share`` of x and scale up the rest; without a generator, return x.
 
-    Each element is kept by comparing one random byte, so the share is rounded to 1/256; torch's
-    own dropout draws a float per element, and from the global generator.
+    Each element is kept by comparing one random byte, so the share is rounded to 1/256, and is 1 at
+    least and 255 at most of them; torch's own dropout draws a float per element, and from the
+    global generator.
     """
     if share == 0 or generator is None:
         return x
-    below = max(1, round(share * 256))
+    below = min(max(1, round(share * 256)), 255)
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     words.random_(-(2**63), None, generator=generator)
     kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= below

@@ -21,11 +21,18 @@ class Preset:
         model: the network and its diffusion.
         training: how it is fitted.
         from_data: fields of ``model`` that ``adapted`` sets when the data is known.
+
+    Raises:
+        ConfigurationError: padding can't be scored among sampled negatives.
     """
 
     model: ModelConfig
     training: TrainingConfig
     from_data: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.model.padding == "attended" and self.training.negatives:
+            raise ConfigurationError("padding = attended goes with negatives = 0")
 
 
 # Hyperparameters as published: arXiv 2304.00686 (diffurec) and arXiv 2410.19429 (diffurecsys). What
@@ -53,6 +60,7 @@ _DIFFURECSYS_V1 = Preset(
     TrainingConfig(
         epochs=41,
         batch_size=1024,
+        batch_tokens=1024 * 100,
         weight_decay=1e-4,
         decay="step",
         decay_every=30,

@@ -96,23 +96,28 @@ def batches(
         rows: of one objective.
         batch_size: targets of a step; its last row may exceed it.
         batch_tokens: most tokens of a step, likewise; it has fewer targets where rows are long.
+            With ``padded_to``, padding counts.
         generator: of the order.
         with_seen: whether batches tell what users had before each target.
         padded_to: cells of a line that holds one row alone; rows share lines when None.
     """
     width = padded_to or max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
-    for chosen in plan(rows, batch_size, batch_tokens, generator):
+    for chosen in plan(rows, batch_size, batch_tokens, generator, padded_to):
         yield packed(rows, chosen, width, with_seen=with_seen, alone=padded_to is not None)
 
 
 def plan(
-    rows: Rows, batch_size: int, batch_tokens: int, generator: np.random.Generator
+    rows: Rows,
+    batch_size: int,
+    batch_tokens: int,
+    generator: np.random.Generator,
+    padded_to: int | None = None,
 ) -> list[NDArray[np.int64]]:
     """Return the rows of each step; see ``batches``."""
     shuffled = generator.permutation(len(rows))
     lengths = rows.lengths[shuffled]
     targets = np.ones_like(lengths) if rows.objective == "prefix" else lengths
-    share = np.maximum(targets / batch_size, lengths / batch_tokens)  # of a step
+    share = np.maximum(targets / batch_size, (padded_to or lengths) / batch_tokens)  # of a step
     step = (np.cumsum(share) - share).astype(np.int64)
     return np.split(shuffled, np.flatnonzero(np.diff(step)) + 1)
 

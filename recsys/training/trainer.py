@@ -72,8 +72,8 @@ def fit(
         progress: told as training goes on.
 
     Raises:
-        ConfigurationError: there is nothing to train on, or ``epochs`` is below 1.
-        GateError: training diverged.
+        ConfigurationError: ``epochs`` is below 1.
+        GateError: there is nothing to train on, or training diverged.
     """
     began = time.perf_counter()
     config = preset.training
@@ -92,7 +92,9 @@ def fit(
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    per_epoch = len(plan(rows, config.batch_size, config.batch_tokens, np.random.default_rng(seed)))
+    padded_to = preset.model.max_length if model.attends_padding else None
+    limits = config.batch_size, config.batch_tokens
+    per_epoch = len(plan(rows, *limits, np.random.default_rng(seed), padded_to))
     averaged, judged = None, model
     if config.average:
         kept = 1 - 1 / min(config.average, per_epoch)
@@ -113,11 +115,10 @@ def fit(
         losses: list[Tensor] = []
         for batch in batches(
             rows,
-            config.batch_size,
-            config.batch_tokens,
+            *limits,
             order,
             with_seen=model.repeat_bias is not None,
-            padded_to=preset.model.max_length if model.attends_padding else None,
+            padded_to=padded_to,
         ):
             gradient_steps += 1
             for group in optimizer.param_groups:
@@ -165,7 +166,8 @@ def fit(
                 break
             if config.decay == "plateau" and stale and stale % config.decay_every == 0:
                 rate *= config.decay_factor
-                model.load_state_dict(best_weights)
+                for each in (model, judged):
+                    each.load_state_dict(best_weights)
     if validate is not None:
         judged.load_state_dict(best_weights)
     progress("training", epochs * per_epoch, epochs * per_epoch, _note(log))

@@ -243,8 +243,15 @@ class ReferenceScorer:
         draw = _normal(device, torch.Generator(device).manual_seed(self.seed))
         known = np.flatnonzero(histories.lengths)
         for rows in np.split(known, range(self.batch, len(known), self.batch)):
-            items = histories[rows].padded(model.config.max_length)
-            yield rows, model.scores(torch.from_numpy(items).long().to(device), draw)
+            items = padded(histories[rows], model.config.max_length)
+            yield rows, model.scores(items.to(device), draw)
+
+
+def padded(histories: Histories, length: int) -> Tensor:
+    """Return the last ``length`` items of each user, (U, length) int64, padding on the left."""
+    at = histories.ends[:, None] - np.arange(length, 0, -1)
+    held = at >= histories.starts[:, None]
+    return torch.from_numpy(np.where(held, histories.items[np.where(held, at, 0)], 0)).long()
 
 
 def _normal(device: torch.device, generator: torch.Generator | None = None) -> Draw:

@@ -13,7 +13,14 @@ from recsys.model.recommender import Draws, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
 from recsys.training.batches import packed, training_rows
-from tests.benchmarks.reference import Draw, Prefixes, Reference, ReferenceScorer, fit_reference
+from tests.benchmarks.reference import (
+    Draw,
+    Prefixes,
+    Reference,
+    ReferenceScorer,
+    fit_reference,
+    padded,
+)
 from tests.worlds import small, successor_world
 
 FP32 = Runtime(device="cpu", precision="fp32")
@@ -45,13 +52,12 @@ def test_same_weights_and_noise_give_the_logits_of_ours() -> None:
     reference = Reference.of(model).eval()
     histories = successor_world(users=40).histories
     draws = Draws.of(model.config, 32, 0, torch.device("cpu"))
-    given = torch.from_numpy(histories.padded(12)).long()
-    theirs = reference.scores(given, same_noise(draws))
+    theirs = reference.scores(padded(histories, 12), same_noise(draws))
     ours = torch.zeros_like(theirs)
     for rows, scores in Scorer(model, 32, 0, FP32)(histories):
         ours[torch.from_numpy(rows)] = scores
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
-    apart = reference.scores(given, lambda shape: torch.randn(shape))
+    apart = reference.scores(padded(histories, 12), lambda shape: torch.randn(shape))
     assert float((apart - theirs)[:, 1:].abs().max()) > 0.1  # the noise counts
 
 

@@ -26,6 +26,13 @@ def test_the_systems_of_the_paper_have_their_published_shape() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["diffurec", "diffurecsys-v1", "diffurecsys", "released"])
+def test_steps_of_the_published_size_fit_into_the_tokens_of_one(name: str) -> None:
+    preset = PRESETS[name]
+    training = preset.training
+    assert training.batch_size * preset.model.max_length <= training.batch_tokens
+
+
 def test_the_released_system_has_its_defects() -> None:
     released, v1 = PRESETS["released"], PRESETS["diffurecsys-v1"]
     defects = {"approximator": "headwise", "padding": "attended", "blocks": 1}
@@ -44,6 +51,11 @@ def test_overrides_take_strings_from_a_command_line() -> None:
     assert (preset.model.blocks, preset.model.dropout, preset.model.offset) == (3, 0.25, "iid")
     assert preset.training.epochs == 2
     assert isinstance(preset.model.blocks, int)
+
+
+def test_padding_is_not_scored_among_sampled_items() -> None:
+    with pytest.raises(ConfigurationError, match="negatives = 0"):
+        resolve("released", {"negatives": 100})
 
 
 def test_best_is_what_is_trained_unless_another_is_asked_for() -> None:

@@ -143,6 +143,24 @@ def test_causal_leaks_nothing_from_the_future(approximator: str, positions: str)
 
 
 @pytest.mark.parametrize("approximator", ["additive", "cross-attention"])
+@pytest.mark.parametrize("positions", ["none", "relative"])
+def test_causal_training_shows_a_position_its_own_target_and_nothing_later(
+    approximator: str, positions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = recommender("causal", approximator, positions, dropped=0)
+    predicted = []
+    queries = model.queries
+    monkeypatch.setattr(model, "queries", lambda x_0: predicted.append(x_0) or queries(x_0))
+    with torch.no_grad():
+        for history in ([3, 1, 4, 1, 5, 9], [3, 1, 4, 1, 8, 9]):
+            model.loss(batch(model, [history], 8), generator())
+    apart = (predicted[0] - predicted[1]).abs().amax(1)
+    assert len(apart) == 5
+    assert apart[:3].max() < 1e-5
+    assert apart[3:].min() > 1e-3  # its target is another; then its items are
+
+
+@pytest.mark.parametrize("approximator", ["additive", "cross-attention"])
 @pytest.mark.parametrize("positions", ["none", "reversed", "relative"])
 def test_causal_inference_is_the_training_pass(approximator: str, positions: str) -> None:
     """The cached keys and values give what one pass over the whole row gives."""
@@ -251,6 +269,7 @@ def test_the_noise_of_listing_has_its_moments() -> None:
 
 @pytest.mark.parametrize("preset", [*PRESETS, "relative"])
 def test_gradient_reaches_every_declared_parameter(preset: str) -> None:
+    # A fused bias holds the keys', which cancels in their softmax, as in every Transformer.
     relative = preset == "relative"
     chosen = small("best", positions="relative") if relative else small(preset)
     model = Recommender(chosen.model, 20, generator())
@@ -367,6 +386,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
     assert dropped.mean().item() == pytest.approx(1, abs=0.005)
     assert dropout(x, 0.3, None) is x
+    assert dropout(x, 0.9999, generator()).mean().item() == pytest.approx(1, abs=0.1)
 
 
 def test_a_configuration_says_what_is_wrong() -> None:

@@ -106,6 +106,14 @@ def test_batches_keep_to_their_limits(objective: str) -> None:
             assert targets <= batch_size + 50
 
 
+def test_padding_that_is_attended_to_counts_as_tokens() -> None:
+    rows = training_rows(numbered([3] * 100), "prefix", 50)
+    generator = np.random.default_rng(0)
+    cells = [each.items.numel() for each in batches(rows, 64, 500, generator, padded_to=50)]
+    assert sum(cells) == 100 * 2 * 50
+    assert max(cells) <= 500 + 50
+
+
 def test_few_cells_of_a_batch_are_empty() -> None:
     lengths = 2 + np.random.default_rng(0).geometric(0.15, 2000)
     rows = training_rows(numbered(lengths.tolist()), "causal", 50)

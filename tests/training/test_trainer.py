@@ -184,6 +184,49 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert found == [1, 1, 1, 1, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("average", [0, 4])
+def test_a_plateau_goes_on_from_the_best_weights(average: int) -> None:
+    judged: list[torch.Tensor] = []
+
+    def validate(model: Recommender) -> float:
+        judged.append(model.items.weight.detach().clone())
+        return -float(len(judged))  # the first epoch is the best
+
+    chosen = {"decay": "plateau", "decay_every": 1, "decay_factor": 1e-9, "average": average}
+    train(small("best", max_length=12, batch_size=96, **chosen), validate=validate, epochs=3)
+    assert not torch.allclose(judged[1], judged[0], atol=1e-4)
+    assert torch.allclose(judged[2], judged[0], atol=1e-6)  # at a rate of next to nothing
+
+
+def first_step(**overrides: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """The items before training and after one gradient step of it."""
+    chosen = small("best", max_length=12, batch_size=10**6, average=0, **overrides)
+    before = Recommender(chosen.model, 30, torch.Generator().manual_seed(0)).items.weight
+    after = train(chosen, epochs=1).model.items.weight
+    return before[1:].detach(), after[1:].detach()
+
+
+def test_the_learning_rate_rises_over_the_warmup() -> None:
+    before, after = first_step(warmup=10)
+    _, slower = first_step(learning_rate=1e-4)
+    assert torch.equal(after, slower)
+    assert not torch.equal(after, before)
+
+
+def test_a_clipped_gradient_moves_nothing_far() -> None:
+    before, after = first_step()
+    _, clipped = first_step(clip_norm=1e-12)  # far below the epsilon of Adam
+    assert (clipped - before).abs().max() < (after - before).abs().max() / 100
+
+
+def test_weight_decay_pulls_to_zero() -> None:
+    before, after = first_step(weight_decay=99.0)
+    _, without = first_step()
+    shrunk, alone = ((before.abs() - each.abs()).mean().item() for each in (after, without))
+    assert shrunk == pytest.approx(1e-3, rel=0.2)  # all but every weight by the learning rate
+    assert abs(alone) < 2e-4
+
+
 def test_the_log_tells_of_every_epoch() -> None:
     told: list[tuple[str, int, int, str]] = []
     fitted = train(epochs=3, progress=lambda *given: told.append(given))
