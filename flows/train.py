@@ -45,8 +45,8 @@ def train(
         preset: a named model and its training; the configured one when not given.
         epochs: most epochs.
         seed: seed of every random draw.
-        overrides: fields of the preset to change.
+        overrides: fields of the preset to change, beside those that are configured.
     """
-    given = {"preset": preset, "epochs": epochs, "seed": seed, "overrides": overrides}
+    given = {"preset": preset, "epochs": epochs, "seed": seed, **(overrides or {})}
     with flow_run("train") as run:
-        fit(run, run.settings.training.changed(given))
+        fit(run, run.settings.training.with_fields(given))

@@ -37,7 +37,7 @@ from recsys.progress import Progress, silent
 from recsys.sequences import pack
 from recsys.training.trainer import fit
 from recsys.version import code_version
-from sql import literal, load
+from sql import file_literal, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -361,7 +361,7 @@ def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
             con.execute(
                 f"create view interactions as select {named}, null::timestamptz as ingested_at, "  # noqa: S608 - constants and a quoted literal
                 f"file_row_number as source_row "
-                f"from read_parquet({literal(str(file))}, file_row_number = true)"
+                f"from read_parquet({file_literal(str(file))}, file_row_number = true)"
             )
             packed = pack(con)
             if splitting == "temporal":

@@ -244,7 +244,7 @@ def main() -> NoReturn:
         app(standalone_mode=True)
     except ValidationError as error:
         _refused(_explained(error), ConfigurationError.exit_code)
-    except (tomllib.TOMLDecodeError, SettingsError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as error:
         _refused(f"the settings can't be read: {error}", ConfigurationError.exit_code)
     except RecsysError as error:
         # Prefect keeps the error, its frames keep DuckDB alive, and DuckDB complains at the exit.

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_EVER = timedelta(days=365 * 1000)
+
+
 class Config(BaseModel):
     """Base of all configuration: unknown names are refused, values don't change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     def changed(self, given: Mapping[str, Any]) -> Self:
         """Return a validated copy with what was given; None means as it is."""
@@ -38,6 +41,9 @@ class _Place(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> _Place:
+        scheme, address, _ = self.uri.partition("://")
+        if address and scheme != "s3":  # the rest may hold a password or a signature
+            raise ValueError(f"{scheme}:// is not read; give a local path or s3://bucket/key")
         if self.table is not None and self.query is not None:
             raise ValueError("give a table or a query, not both")
         taken: dict[str, str] = {}
@@ -74,10 +80,10 @@ class Contract(Config):
         0.05, ge=0, le=1, description="share of pulled rows that may fail the row rules"
     )
     max_span: timedelta = Field(
-        timedelta(days=365 * 50), description="oldest to newest timestamp of one batch"
+        timedelta(days=365 * 50), le=_EVER, description="oldest to newest timestamp of one batch"
     )
     max_future: timedelta = Field(
-        timedelta(days=1), description="how far ahead of now a timestamp may lie"
+        timedelta(days=1), le=_EVER, description="how far ahead of now a timestamp may lie"
     )
     max_row_count_change: float = Field(
         10.0,

@@ -135,7 +135,7 @@ def _ingest(
     latest = now + settings.contract.max_future
     row_rules.check(con, lake, name, settings.contract, latest, compare=held is not None)
     profile = row_rules.profile(con, pulled, name, batches)
-    batch_id = _batch_id(name, found, profile, batches)
+    batch_id = _batch_id(lake, name, found, profile, batches)
     batch = {
         "batch_id": batch_id,
         "source": name,
@@ -229,6 +229,7 @@ def _not_taken(
 
 
 def _batch_id(
+    lake: Lake,
     source: str,
     found: Sequence[Stored],
     profile: dict[str, Any],
@@ -245,7 +246,7 @@ def _batch_id(
     name = plain = digest.hexdigest()[:24]
     # Rows that were taken once, deleted from the lake, and are there again at the source.
     taken, again = {row["batch_id"] for row in batches}, 2
-    while name in taken:
+    while name in taken or lake.has(columns.INTERACTIONS, name):
         name, again = f"{plain}-{again}", again + 1
     return name
 

@@ -10,8 +10,8 @@ from recsys import columns, sources
 from recsys.errors import ConfigurationError, SourceError
 from recsys.lake import connect
 from recsys.staging import DUCKDB, as_schema, explained, family, id_type, rows_in, types_of
-from recsys.textfiles import csv_dialect
-from sql import literal, load, quote
+from recsys.textfiles import csv_dialect, csv_file
+from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def _pull(
                 con.execute(f"create or replace temp table given as select * from {relation}")  # noqa: S608 - names are quoted
         else:
             read = {"parquet": _parquet_items, "csv": _csv_items, "jsonl": _json_items}[kind]
-            every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
+            every = " union all by name ".join(f"select * from {read(con, path)}" for path in paths)  # noqa: S608 - names are quoted
             con.execute(f"create or replace temp table given as {every}")
         kinds = types_of(con, "given")
         names = {ours: source.columns.get(ours, ours) for ours in ITEM_COLUMNS}
@@ -120,21 +120,31 @@ def _pull(
         con.execute(load("sources/items"))
 
 
-def _parquet_items(path: Path) -> str:
+def _parquet_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:  # noqa: ARG001 - as the others
     return sources.parquet([path])
 
 
-def _csv_items(path: Path) -> str:
+def _csv_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:  # noqa: ARG001 - as the others
     delimiter, there = csv_dialect(path, path.name)
     if len({name.lower() for name in there}) < len(there):
         raise SourceError(f"{path.name} has two columns of the same name; rename one")
     kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in there)
     return (
-        f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
+        f"read_csv({csv_file(path)}, auto_detect = false, header = true, "
         f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
         "quote = '\"', escape = '\"', nullstr = '')"
     )
 
 
-def _json_items(path: Path) -> str:
-    return f"read_json({literal(str(path))}, format = 'newline_delimited', sample_size = -1)"
+def _json_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:
+    read = f"read_json({file_literal(str(path))}, format = 'newline_delimited', sample_size = -1"
+    # A text that looks like a UUID or a date is a text all the same, and keeps its letters.
+    kinds = ((name, _json_type(kind)) for name, kind in types_of(con, f"{read})").items())
+    columns = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in kinds)
+    return f"{read}, columns = {{{columns}}})"
+
+
+def _json_type(kind: str) -> str:
+    if kind in ("BOOLEAN", "VARCHAR", "JSON") or family(kind) in ("integers", "real numbers"):
+        return kind
+    return "JSON" if kind.startswith(("STRUCT", "MAP")) or kind.endswith("[]") else "VARCHAR"

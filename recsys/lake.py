@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from recsys import columns
+from recsys import columns, objects
 from recsys.errors import LakeError
 from sql import literal, quote
 
@@ -31,8 +32,9 @@ _MOMENT = pa.timestamp("us", tz="UTC")
 _METADATA_KEY = "recsys"
 _LOCK = ".lock"
 _WAIT_SECONDS = 3600.0
+_COLOUR = re.compile(r"\x1b\[\d*m")
 _log = logging.getLogger(__name__)
-_UNFIT = frozenset("[]^|\\%")
+_UNFIT = [*"[]^|\\%*?", "run_date="]
 
 
 def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
@@ -157,11 +159,12 @@ class Lake:
         self.is_local = "://" not in root
         self.root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
         if not self.is_local and not root.startswith("s3://"):
-            raise LakeError(f"lake {root!r}: a lake is a folder or s3://bucket/prefix")
-        if unfit := sorted(set(self.root) & _UNFIT):
+            scheme = root.partition("://")[0]  # the rest may hold a password
+            raise LakeError(f"lake {scheme}://...: a lake is a folder or s3://bucket/prefix")
+        if unfit := [each for each in _UNFIT if each in self.root]:
             raise LakeError(
-                f"lake {root!r}: the Delta writer can't work under a path with {' '.join(unfit)}; "
-                "choose another folder"
+                f"lake {root!r}: the Delta writer and DuckDB can't work under a path with "
+                f"{' '.join(unfit)}; choose another folder"
             )
         self._options = {} if self.is_local else storage.delta_options()
 
@@ -275,7 +278,7 @@ class Lake:
         """Append rows in one commit; return the version that holds them.
 
         With a ``transaction`` name the append happens once: a table that already carries the name
-        is left as it is. ``note`` travels in the commit itself, see :meth:`notes`.
+        is left as it is. ``note`` travels in the commit itself, see :meth:`commits`.
         """
         target = self.open(table)
         if transaction and target.transaction_version(transaction) is not None:
@@ -310,11 +313,20 @@ class Lake:
         with _explained(f"write {self.uri(table)}"):
             self.open(table).delete(where)
 
-    def notes(self, table: str, limit: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (version, note) of the commits that carry one, newest first."""
+    def has(self, table: str, transaction: str) -> bool:
+        """Say whether a table carries a transaction's name, see :meth:`append`."""
+        return self.exists(table) and self.open(table).transaction_version(transaction) is not None
+
+    def commits(
+        self, table: str, limit: int | None = None
+    ) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Yield (version, operation, note) of the commits, newest first; a note may be empty."""
         for commit in self.open(table).history(limit):
-            if _METADATA_KEY in commit:
-                yield commit["version"], json.loads(commit[_METADATA_KEY])
+            yield (
+                commit["version"],
+                commit["operation"],
+                json.loads(commit.get(_METADATA_KEY, "{}")),
+            )
 
     def view(
         self,
@@ -391,9 +403,11 @@ def _explained(doing: str) -> Iterator[None]:
     try:
         yield
     except (DeltaError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason, passing = " ".join(_COLOUR.sub("", str(error)).split()), "s3://" in doing
+        if answered := re.search(r"<Code>(\w+)</Code>", reason):
+            reason, passing = objects.meaning(answered[1]), answered[1] not in objects.MEANINGS
         raise LakeError(
             f"could not {doing}: {reason}. Check that the lake's folder or bucket exists, that "
             "this user may write there, and that the disk has room",
-            transient="s3://" in doing,
-        ) from error
+            transient=passing,
+        ) from (None if answered else error)

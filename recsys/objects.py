@@ -225,16 +225,15 @@ def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[Non
         if not isinstance(answer, ClientError):
             why = type(error).__name__
             raise raising(f"could not {doing} {uri}: {why}") from None
-        # Only the code: an endpoint's message may repeat the key id or the signature.
         code = answer.response.get("Error", {}).get("Code", "unknown")
         status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise raising(
-            f"could not {doing} {uri}: {_MEANINGS.get(code, f'the endpoint answered {code}')}",
+            f"could not {doing} {uri}: {meaning(code)}",
             transient=code in _PASSING or status == 429 or status >= 500,
         ) from None
 
 
-_MEANINGS = {
+MEANINGS = {
     "NoSuchBucket": "no such bucket; check its name and s3.endpoint_url",
     "NoSuchKey": "no such object",
     "404": "no such object",
@@ -243,3 +242,8 @@ _MEANINGS = {
     "InvalidAccessKeyId": "the endpoint does not know the access key in use",
     "SignatureDoesNotMatch": "the endpoint refuses the secret key in use",
 }
+
+
+def meaning(code: str) -> str:
+    """Say what an endpoint's error code means; its message may repeat the key or the signature."""
+    return MEANINGS.get(code, f"the endpoint answered {code}")

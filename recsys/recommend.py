@@ -7,7 +7,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns, registry, snapshot
-from recsys.errors import GateError
+from recsys.errors import ConfigurationError, GateError
 from recsys.lake import connect
 from recsys.list_checks import ListChecks, judge
 from recsys.model.scoring import top_k
@@ -43,6 +43,7 @@ _REASONS = pa.array(["model", "popular"])
 _ROWS = 500_000  # checked and written at a time
 _BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
 _USERS = 32_768  # whose histories are copied at a time where some items are new to the model
+_KEEPING = {"OPTIMIZE", "VACUUM START", "VACUUM END"}  # commits that change no row
 _WAITING = 2  # blocks of lists that may wait to be checked and written
 
 
@@ -89,9 +90,15 @@ def recommend(
 
     Raises:
         LakeError: the lake has no interactions, or can't be read or written.
-        GateError: the lists broke a rule; nothing was published.
+        ConfigurationError: ``run_date`` lies in the future.
+        GateError: no item may be shown, or the lists broke a rule; nothing was published.
     """
     started = time.perf_counter()
+    if run_date > settings.day_of(datetime.now(UTC)) + timedelta(days=1):
+        raise ConfigurationError(
+            f"run_date {run_date} lies in the future: its lists would hide those of every night "
+            "until then; give a day up to tomorrow"
+        )
     wanted = recommending or settings.recommending
     version = lake.version(columns.INTERACTIONS)
     row = registry.champion(lake)
@@ -124,6 +131,11 @@ def recommend(
                 "there is nobody to recommend to: `interactions` is empty; run `recsys ingest`"
             )
         eligible = _eligible(con, packed)
+        if not eligible.any():
+            raise GateError(
+                "there is nothing to recommend: `items` marks every item as not eligible; "
+                "the lists of before still stand"
+            )
         staged = Path(folder) / "lists.parquet"
         checks = ListChecks(
             con,
@@ -330,9 +342,14 @@ def _stamped(
 
 
 def _standing(lake: Lake, run_date: date) -> dict[str, dict[str, Any]] | None:
-    """Return what the newest commit for a run_date was made from, and its counts."""
-    for _, note in lake.notes(columns.RECOMMENDATIONS):
+    """Return what the newest commit for a run_date was made from, and its counts.
+
+    None where somebody else has written since: the lists may not be those that were published.
+    """
+    for _, operation, note in lake.commits(columns.RECOMMENDATIONS):
         made: dict[str, dict[str, Any]] | None = note.get("recommend")
+        if not made and operation not in _KEEPING:
+            return None
         if made and made["inputs"]["run_date"] == run_date.isoformat():
             return made
     return None

@@ -31,15 +31,23 @@ def recover(lake: Lake) -> None:
     written = max((row["interactions_version"] or 0 for row in batches), default=0)
     unseen = lake.version(columns.INTERACTIONS) - written
     if unseen > 0:
-        for version, note in lake.notes(columns.INTERACTIONS, unseen):
+        for version, _, note in lake.commits(columns.INTERACTIONS, unseen):
             batch = note.get("batch")
-            if batch and batch["batch_id"] not in taken:
+            if batch and batch["batch_id"] not in taken and _holds(lake, batch):
                 record(lake, {**batch, "interactions_version": version})
                 taken.add(batch["batch_id"])
                 known.add(batch["batch_id"])
     _forget(lake, columns.QUARANTINE, "batch_id", taken)
     suites = f"suite in ({literal(quality.PROFILE)}, {literal(quality.ROWS)})"
     _forget(lake, columns.QUALITY_RESULTS, "subject", known, suites)
+
+
+def _holds(lake: Lake, batch: dict[str, Any]) -> bool:
+    """Say whether a batch's rows are in, rather than deleted since with its row of `batches`."""
+    with duckdb.connect() as con:
+        lake.view(con, columns.INTERACTIONS)
+        its = f"from interactions where batch_id = {literal(batch['batch_id'])}"
+        return not batch["accepted"] or bool(con.execute(f"select 1 {its} limit 1").fetchall())
 
 
 def _forget(lake: Lake, table: str, column: str, known: set[str], among: str = "true") -> None:

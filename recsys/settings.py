@@ -26,7 +26,9 @@ class ObjectStorage(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    endpoint_url: str | None = Field(None, description="a custom endpoint, e.g. http://host:9000")
+    endpoint_url: str | None = Field(
+        None, pattern="^https?://.", description="a custom endpoint, e.g. http://host:9000"
+    )
     region: str = Field("us-east-1", description="the bucket's region")
     conditional_put: bool = Field(
         True, description="whether the endpoint honours If-None-Match, which makes commits safe"
@@ -57,6 +59,7 @@ class Settings(BaseSettings):
         toml_file="recsys.toml",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
     )
 
     lake: str = Field("./lake", description="root of the tables: a folder or s3://bucket/prefix")
@@ -70,7 +73,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory_limit: str = Field(
         "4GB",
-        pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$",
+        pattern=r"^([1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*) ?[KMGT]i?B$",
         description="what DuckDB may hold before it spills to disk",
     )
     threads: int = Field(0, ge=0, description="threads of DuckDB and torch; 0 is every core")

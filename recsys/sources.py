@@ -14,8 +14,16 @@ import duckdb
 from recsys import objects, textfiles
 from recsys.errors import ConfigurationError, SourceError
 from recsys.objects import Stored
-from recsys.staging import explained, family, first_line, resolve, stage_typed, types_of
-from sql import literal, load, quote
+from recsys.staging import (
+    explained,
+    family,
+    first_line,
+    resolve,
+    rows_in,
+    stage_typed,
+    types_of,
+)
+from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -156,7 +164,7 @@ def attached(
     try:
         con.execute(f"attach {literal(str(path))} as recsys_source (read_only)")
     except duckdb.Error as error:
-        locked = "lock" in str(error).lower()
+        locked = "could not set lock" in str(error).lower()
         raise SourceError(
             f"{source.uri} can't be opened as a DuckDB file: {first_line(error)}"
             + ("; another process has it open for writing" if locked else ""),
@@ -167,8 +175,8 @@ def attached(
         con.execute("use recsys_source")
         yield _the_query(con, source) if source.table is None else _the_table(con, source)
     finally:
-        con.execute("use memory")
-        con.execute("drop view if exists temp.pulled")
+        con.execute("use memory.main")  # "memory" alone may be a schema of the source
+        con.execute("drop view if exists temp.recsys_pulled")
         con.execute("drop view if exists temp.recsys_query")
         con.execute("detach recsys_source")
 
@@ -197,9 +205,9 @@ def _the_query(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> s
 
 
 def parquet(paths: Sequence[Path]) -> str:
-    """Return Parquet files, in order, as something to select from."""
-    listed = ", ".join(literal(str(path)) for path in paths)
-    return f"read_parquet([{listed}], hive_partitioning = false)"
+    """Return Parquet files, in order, as something to select from, in types that hold them all."""
+    listed = ", ".join(file_literal(str(path)) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
 
 
 def _parquet_rows(
@@ -208,10 +216,7 @@ def _parquet_rows(
     rows = []
     for stored, path in zip(found, paths, strict=True):
         with explained(stored.key):
-            footer = con.execute(
-                "select num_rows from parquet_file_metadata($path)", {"path": str(path)}
-            ).fetchall()
-        rows.append(int(footer[0][0]))
+            rows.append(rows_in(con, parquet([path])))
     return rows
 
 

@@ -85,8 +85,9 @@ def stage_typed(
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
     con.execute(
-        f"create or replace temp view pulled as select {picked}, null::bigint as source_row, "  # noqa: S608 - names are quoted
-        f"null::varchar as fault, null::varchar as given from {relation}"
+        f"create or replace temp view recsys_pulled as select {picked}, "  # noqa: S608 - names are quoted
+        "null::bigint as source_row, null::varchar as fault, null::varchar as given "
+        f"from {relation}"
     )
     row_as_json(con, names)
     define_macros(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
@@ -21,7 +23,7 @@ from recsys.staging import (
     row_as_json,
     rows_in,
 )
-from sql import literal, load, quote
+from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,10 +49,10 @@ def pull(
     counts = []
     present: dict[str, str] = {}
     for stored, path in zip(found, paths, strict=True):
-        before = rows_in(con, "pulled")
+        before = rows_in(con, "recsys_pulled")
         with explained(stored.key):
             present |= read(con, source, stored, path)
-        counts.append(rows_in(con, "pulled") - before)
+        counts.append(rows_in(con, "recsys_pulled") - before)
     return _stage(con, present, held), counts
 
 
@@ -66,25 +68,45 @@ def _stage(
         con.execute(load("sources/no_integers"), {**whole, "blanks": BLANKS})
     define_macros(con, user, item, "VARCHAR", "VARCHAR", text=True)
     con.execute(load("sources/stage"))
-    con.execute("drop table pulled")
+    con.execute("drop table recsys_pulled")
     return Pulled(rows_in(con, "memory.main.staged"), user, item, names)
 
 
-def _open_text(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _is_zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
+    """Open a text file, unzipped, for binary reading; what is wrong with it is ours to say."""
+    try:
+        with gzip.open(path) if _is_zipped(path) else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{name} is truncated or damaged, or can't be read: {error}") from error
 
 
 def csv_dialect(path: Path, name: str) -> tuple[str, list[str]]:
-    """Return (delimiter, column names) as the first line of a CSV file has them."""
-    with _open_text(path) as file:
+    """Return (delimiter, column names) as the first line of a CSV file has them.
+
+    A zipped file is read to its end, since DuckDB checks no checksum and would make up rows.
+    """
+    with _opened(path, name) as file:
         try:
             head = file.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
             raise SourceError(f"{name}: its first line is not UTF-8") from None
+        while _is_zipped(path) and file.read(_CHUNK):
+            pass
     if not head.strip():
         raise SourceError(f"{name} is empty: it has not even a line of column names")
     delimiter = max(",\t;|", key=head.count)
     return delimiter, next(csv.reader([head], delimiter=delimiter))
+
+
+def csv_file(path: Path) -> str:
+    """Return a CSV file as the first arguments of DuckDB's ``read_csv``."""
+    return file_literal(str(path)) + (", compression = 'gzip'" if _is_zipped(path) else "")
 
 
 def _read_csv(
@@ -102,7 +124,7 @@ def _read_csv(
     # Columns go by position, since their names may repeat or differ in case alone.
     kinds = ", ".join(f"c{at}: 'varchar'" for at in range(len(there)))
     relation = (
-        f"read_csv({literal(str(path))}, auto_detect = false, header = true, "
+        f"read_csv({csv_file(path)}, auto_detect = false, header = true, "
         f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
         "quote = '\"', escape = '\"', nullstr = '', "
         "allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0)"
@@ -133,13 +155,10 @@ def _read_json_lines(
     con: duckdb.DuckDBPyConnection, source: Source, stored: Stored, path: Path
 ) -> dict[str, str]:
     con.execute("create or replace temp table lines (line varchar, fault varchar)")
-    try:
-        for batch in _lines(path):
-            con.register("arriving", batch)
-            con.execute("insert into lines from arriving")
-            con.unregister("arriving")
-    except (OSError, EOFError) as error:
-        raise SourceError(f"{stored.key} is truncated or damaged: {error}") from error
+    for batch in _lines(path, stored.key):
+        con.register("arriving", batch)
+        con.execute("insert into lines from arriving")
+        con.unregister("arriving")
     there = [name for (name,) in con.execute(load("sources/json_keys")).fetchall()]
     if not there:
         raise SourceError(f"{stored.key} is empty, or no line of it is a JSON object")
@@ -153,10 +172,10 @@ def _read_json_lines(
     return names
 
 
-def _lines(path: Path) -> Iterator[pa.RecordBatch]:
+def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
     """Yield the lines of a file as (line, fault), a chunk at a time; bad UTF-8 is a fault."""
     schema = pa.schema([("line", pa.string()), ("fault", pa.string())])
-    with _open_text(path) as file:
+    with _opened(path, name) as file:
         rest, last = b"", False
         while not last:
             chunk = file.read(_CHUNK)

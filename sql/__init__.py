@@ -1,5 +1,6 @@
 """Every SQL statement longer than a line, one file each, with named parameters."""
 
+import glob
 from functools import cache
 from importlib.resources import files
 
@@ -17,6 +18,11 @@ def load(name: str) -> str:
 def quote(identifier: str) -> str:
     """Return ``identifier`` as a quoted SQL identifier, whatever characters it holds."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def file_literal(path: str) -> str:
+    """Return a path as a literal by which DuckDB reads that file, not those that it matches."""
+    return literal(glob.escape(path))
 
 
 def literal(text: str) -> str:

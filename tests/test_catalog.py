@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -36,6 +36,14 @@ def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> 
         [sys.executable, "-I", "-c", read, path], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["[(1, 1, 4), (1, 2, 5), (2, 1, 4), (2, 2, 5)]", "[(8,)]"]
+
+
+def test_lists_of_a_clock_that_ran_ahead_are_not_the_newest(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    with_lists(lake, [4, 5], datetime.now(UTC).date() + timedelta(days=9))
+    with duckdb.connect(catalog.publish(lake), read_only=True) as con:
+        shown = con.sql("select distinct run_date from latest_recommendations").fetchall()
+    assert shown == [(DAY,)]
 
 
 def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -> None:

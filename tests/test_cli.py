@@ -156,10 +156,11 @@ def test_a_wrong_setting_is_named(
 
 
 def test_a_file_of_settings_that_is_no_toml_is_refused(ask, tmp_path: Path) -> None:
-    (tmp_path / "recsys.toml").write_text("lake =\n")
-    code, _, err = ask("models")
-    assert code == 2
-    assert "the settings can't be read" in err
+    for content in (b"lake =\n", 'lake = "séjour"'.encode("latin-1")):
+        (tmp_path / "recsys.toml").write_bytes(content)
+        code, _, err = ask("models")
+        assert code == 2
+        assert "the settings can't be read" in err
 
 
 def test_a_damaged_catalog_is_named(ask, tmp_path: Path) -> None:

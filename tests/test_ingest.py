@@ -21,6 +21,7 @@ from recsys.items import ingest_items
 from recsys.lake import Lake
 from recsys.recovery import recover
 from recsys.settings import Settings
+from tests import lakes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,14 +179,30 @@ def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
     assert second.batch_id != first.batch_id
 
 
+@pytest.mark.parametrize("deleted", ["a", "b"])
+def test_a_batch_that_was_deleted_whole_is_taken_again(
+    lake: Lake, settings: Settings, tmp_path: Path, deleted: str
+) -> None:
+    taken = {}
+    for first, name in enumerate("ab"):
+        parquet(tmp_path / f"{name}.parquet", good(20, first=20 * first))
+        taken[name] = take(lake, settings, tmp_path / "*.parquet").batch_id
+    for table in (columns.INTERACTIONS, columns.BATCHES):
+        lake.delete(table, f"batch_id = '{taken[deleted]}'")
+    again = take(lake, settings, tmp_path / "*.parquet")
+    assert (again.status, again.accepted) == ("accepted", 20)
+    assert len(rows_of(lake, columns.INTERACTIONS)) == 40
+    assert take(lake, settings, tmp_path / "*.parquet").status == "nothing new"
+
+
 def test_a_batch_is_named_by_what_it_holds(settings: Settings, tmp_path: Path) -> None:
     file = duck(
         tmp_path / "s.duckdb",
         "create table t as select 1 as user_id, i as item_id, 1767225600 + i as timestamp "
         "from range(9) t(i)",
     )
-    lakes = [Lake(str(tmp_path / name), settings.s3) for name in ("one", "two")]
-    names = {take(lake, settings, file, table="t").batch_id for lake in lakes}
+    both = [Lake(str(tmp_path / name), settings.s3) for name in ("one", "two")]
+    names = {take(lake, settings, file, table="t").batch_id for lake in both}
     assert len(names) == 1
 
 
@@ -677,6 +694,19 @@ def test_items_come_from_every_kind_of_source(
     )
     found = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
     assert found == [(7, "A;'\"", None), (8, "B\nC", None)]
+
+
+def test_items_in_json_keep_their_letters(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+    uuid, day = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "2024-01-01"
+    lakes.fill(lake, {1: [uuid, day]})
+    rows = [{"item_id": uuid, "title": day, "of": {"id": uuid}}, {"item_id": day, "title": uuid}]
+    file = tmp_path / "items[1].jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "items1.jsonl").write_text('{"item_id": "another"}')
+    ingest_items(lake, settings, ItemSource(uri=str(file)))
+    found = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
+    nested = json.dumps({"of": {"id": uuid}}, separators=(",", ":"))
+    assert found == [(day, uuid, '{"of":null}'), (uuid, day, nested)]
 
 
 @pytest.mark.parametrize(

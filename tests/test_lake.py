@@ -33,7 +33,11 @@ def test_an_append_with_a_transaction_happens_once(lake: Lake, settings: Setting
     rows = lake.open("interactions").to_pyarrow_table()
     first = lake.append("interactions", rows, transaction="b7", note={"batch": {"rows": 1}})
     assert lake.append("interactions", rows, transaction="b7", note={"batch": {"rows": 1}}) == first
-    assert list(lake.notes("interactions")) == [(first, {"batch": {"rows": 1}})]
+    noted = {"batch": {"rows": 1}}
+    found = list(lake.commits("interactions"))
+    assert found == [(2, "WRITE", noted), (1, "WRITE", {}), (0, "CREATE TABLE", {})]
+    assert first == 2
+    assert [lake.has("interactions", name) for name in ("b7", "b8")] == [True, False]
     with connect(settings) as con:
         lake.view(con, "interactions")
         assert con.sql("select count(*) from interactions").fetchall() == [(2,)]
@@ -92,12 +96,23 @@ def test_a_root_that_is_neither_folder_nor_s3_is_refused(root: str) -> None:
         Lake(root, ObjectStorage())
 
 
-def test_a_folder_under_which_the_delta_writer_breaks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LakeError, match=r"can't work under a path with \[ \]"):
-        Lake(str(tmp_path / "[lake]"), ObjectStorage())
+@pytest.mark.parametrize(
+    ("folder", "unfit"),
+    [
+        ("[lake]", r"\[ \]"),
+        ("la*ke", r"\*"),
+        ("la?ke", r"\?"),
+        ("run_date=2020-01-01", "run_date="),
+    ],
+)
+def test_a_folder_under_which_tables_are_not_themselves_is_refused(
+    tmp_path: Path, folder: str, unfit: str
+) -> None:
+    with pytest.raises(LakeError, match=rf"can't work under a path with {unfit};"):
+        Lake(str(tmp_path / folder), ObjectStorage())
 
 
-@pytest.mark.parametrize("name", ["it's; a 'lake'", "séjour 🙂", 'a "b" #?'])
+@pytest.mark.parametrize("name", ["it's; a 'lake'", "séjour 🙂", 'a "b" #'])
 def test_tables_under_awkward_paths_can_be_viewed(
     tmp_path: Path, settings: Settings, name: str
 ) -> None:

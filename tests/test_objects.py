@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -163,6 +164,12 @@ def test_wrong_credentials_are_refused_and_never_shown(
     assert "wrong-and-just-as-secret" not in told
     assert SECRET_KEY not in told
     assert "AKIA" not in str(refusal.value)
+    # What the Delta writer says has the endpoint's whole answer: the key, the string to sign.
+    with pytest.raises(LakeError, match="could not open s3://events/lake/models") as refused:
+        Lake("s3://events/lake", on(endpoint)).open("models")
+    told = "".join(traceback.format_exception(refused.value))
+    assert "<" not in told.partition("LakeError")[2]
+    assert not refused.value.transient
 
 
 def test_no_credentials_says_what_to_set(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 from recsys import registry
 from recsys.config import Recommending
-from recsys.errors import GateError, LakeError
+from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake import Lake, connect
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
@@ -79,14 +79,7 @@ def test_the_size_of_a_block_changes_no_list(lake: Lake, settings: Settings, blo
     one_by_one = by_user(made(lake, settings))
     assert run(lake, settings, block=block, seed=3).status == "unchanged", "a block is no input"
     lake.delete("recommendations", "true")
-    # A commit of our own without a note: what stands is no longer what recommend made.
-    recommend(
-        lake,
-        settings,
-        Recommending(k=5, block=block, seed=3),
-        run_date=date(2026, 1, 3),
-        run_id="run",
-    )
+    assert run(lake, settings, block=block, seed=3).status == "published"
     assert by_user(made(lake, settings)) == one_by_one
 
 
@@ -102,6 +95,28 @@ def test_the_same_night_twice_changes_nothing(lake: Lake, settings: Settings) ->
     assert (third.status, third.users) == ("published", 31)
     kept = [row for row in made(lake, settings) if row[0] != 31]
     assert [row[:3] for row in kept] == [row[:3] for row in rows]
+
+
+def test_lists_that_somebody_changed_are_made_again(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    first = run(lake, settings)
+    lake.delete("recommendations", "user_id = 3")
+    second = run(lake, settings)
+    assert (second.status, len(made(lake, settings))) == ("published", first.rows)
+    run(lake, settings, k=3)
+    lake.open("recommendations").restore(second.version)
+    third = run(lake, settings, k=3)
+    assert (third.status, len(made(lake, settings))) == ("published", third.rows)
+    lake.open("recommendations").optimize.compact()
+    assert run(lake, settings, k=3).status == "unchanged"
+
+
+def test_a_run_date_in_the_future_is_refused(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, HISTORIES)
+    tomorrow = settings.day_of(datetime.now(UTC)) + timedelta(days=1)
+    assert recommend(lake, settings, run_date=tomorrow, run_id="run").status == "published"
+    with pytest.raises(ConfigurationError, match="lies in the future"):
+        recommend(lake, settings, run_date=tomorrow + timedelta(days=2), run_id="run")
 
 
 def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings) -> None:
@@ -142,6 +157,18 @@ def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Setting
     )
     run(lake, settings)
     assert {item % 2 for _, _, item, _, _ in made(lake, settings)} == {0}
+
+
+def test_a_catalogue_without_an_eligible_item_leaves_the_lists_of_before(
+    lake: Lake, settings: Settings
+) -> None:
+    lakes.fill(lake, {1: [10, 11], 2: [10]})
+    run(lake, settings)
+    before = made(lake, settings)
+    lakes.write(lake, "items", [{"item_id": item, "eligible": False} for item in (10, 11)])
+    with pytest.raises(GateError, match="marks every item as not eligible"):
+        run(lake, settings)
+    assert made(lake, settings) == before
 
 
 def test_seen_items_may_be_asked_for(lake: Lake, settings: Settings) -> None:

@@ -49,6 +49,26 @@ def test_a_mapping_may_name_a_column_once() -> None:
         Source(uri="x.duckdb", table="t", query="select 1")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("SOURCE__URI", "https://host/a.csv?X-Amz-Signature=hush", "https:// is not read"),
+        ("SOURCE__URI", "postgres://me:hush@host/db", "postgres:// is not read"),
+        ("S3__ENDPOINT_URL", "minio-hush:9000", "endpoint_url"),
+        ("MEMORY_LIMIT", "0GB", "memory_limit"),
+        ("CONTRACT__MAX_FUTURE", "P999999999D", "max_future"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(f"RECSYS_{name}", value)
+    with pytest.raises(ValidationError) as refusal:
+        Settings()
+    assert says in str(refusal.value)
+    assert "hush" not in str(refusal.value)
+
+
 def test_what_is_not_a_field_of_training_overrides_the_preset() -> None:
     base = Training(overrides={"width": 16})
     changed = base.with_fields({"epochs": "3", "dropout": "0.2"})

@@ -271,6 +271,15 @@ def test_csv_ids_are_integers_only_where_nothing_is_lost(
     assert pull(text(tmp_path / "a.csv", f"{HEADER}{first},2,0\n"))[0][0] == kept
 
 
+def test_json_ids_beyond_64_bits_are_text(pull: Puller, tmp_path: Path) -> None:
+    lines = [
+        f'{{"user_id": {2**63}, "item_id": 5, "timestamp": 0}}',
+        '{"user_id": 1, "item_id": 6}',
+    ]
+    rows = pull(text(tmp_path / "a.jsonl", "\n".join(lines)))
+    assert [row[:2] for row in rows] == [(str(2**63), 5), ("1", 6)]
+
+
 def test_blank_and_null_ids_do_not_make_integers_text(pull: Puller, tmp_path: Path) -> None:
     rows = pull(text(tmp_path / "a.csv", HEADER + '1,2,0\n,3,0\n"",4,0\n" ",5,0\n2,6,0\n'))
     assert [row[0] for row in rows] == [1, None, None, None, 2]
@@ -449,6 +458,72 @@ def test_damaged_files_are_named(pull: Puller, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(zipped[: len(zipped) // 2])
         with pytest.raises(SourceError, match=name):
             pull(tmp_path / name)
+
+
+def test_a_zipped_file_that_was_damaged_in_one_bit_is_refused(pull: Puller, tmp_path: Path) -> None:
+    lines = "".join(f"{n * 7919 % 99991},{n},1767225600\n" for n in range(3000))
+    zipped = bytearray(gzip.compress((HEADER + lines).encode()))
+    zipped[len(zipped) // 2] ^= 1
+    (tmp_path / "a.csv.gz").write_bytes(zipped)
+    (tmp_path / "b.csv.gz").write_text(HEADER)
+    (tmp_path / "c.jsonl.gz").write_bytes(zipped)
+    for name in ("a.csv.gz", "b.csv.gz", "c.jsonl.gz"):
+        with pytest.raises(SourceError, match=f"{name} is truncated or damaged"):
+            pull(tmp_path / name)
+
+
+def test_a_name_in_capitals_is_the_same_ending(pull: Puller, tmp_path: Path) -> None:
+    (tmp_path / "A.CSV.GZ").write_bytes(gzip.compress((HEADER + "1,2,1767225600\n").encode()))
+    assert len(pull(tmp_path / "A.CSV.GZ")) == 1
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz", "jsonl"])
+def test_a_name_with_signs_of_a_pattern_is_that_file(
+    pull: Puller, tmp_path: Path, ending: str
+) -> None:
+    for user, name in enumerate(("events1", "events[1]", "events*", "events?")):
+        file, row = tmp_path / f"{name}.{ending}", {"user_id": user, "item_id": 1, "timestamp": 1}
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), file)
+        elif ending == "jsonl":
+            text(file, json.dumps(row))
+        else:
+            content = (HEADER + f"{user},1,1\n").encode()
+            file.write_bytes(gzip.compress(content) if ending == "csv.gz" else content)
+    assert [user for user, *_ in pull(tmp_path / f"*.{ending}")] == [2, 0, 3, 1]
+    assert [user for user, *_ in pull(tmp_path / f"events[1].{ending}")] == [1]
+
+
+def test_parquet_files_are_read_in_types_that_hold_them_all(pull: Puller, tmp_path: Path) -> None:
+    narrow = pa.table(
+        {"user_id": pa.array([7], "int32"), "timestamp": pa.array([1.5e9], "float32")}
+    )
+    wide = pa.table({"user_id": [2**40], "timestamp": [1500000000.5]})
+    for name, table in {"a": narrow, "b": wide}.items():
+        pq.write_table(table.append_column("item_id", [[1]]), tmp_path / f"{name}.parquet")
+    first, (user, _, moment, *_) = pull(tmp_path / "*.parquet")
+    assert (first[0], user, moment.timestamp()) == (7, 2**40, 1500000000.5)
+
+
+def test_a_damaged_duckdb_file_is_not_taken_for_a_locked_one(pull: Puller, tmp_path: Path) -> None:
+    file = duck(tmp_path / "clock.duckdb", "create table t as select 1 as user_id")
+    content = bytearray(file.read_bytes())
+    content[4096 + 100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(SourceError, match="can't be opened as a DuckDB file") as refusal:
+        pull(file, table="t")
+    assert not refusal.value.transient
+    assert "another process" not in str(refusal.value)
+
+
+def test_a_source_may_use_names_that_are_ours(pull: Puller, tmp_path: Path) -> None:
+    row = "select 1 as user_id, 2 as item_id, timestamp '2026-01-01' as timestamp"
+    file = duck(
+        tmp_path / "s.duckdb",
+        f"create schema memory; create table pulled as {row}; create view v as from pulled",
+    )
+    assert len(pull(file, table="v")) == 1
+    assert len(pull(file, query="from pulled")) == 1
 
 
 def test_files_that_differ_in_types_are_refused(pull: Puller, tmp_path: Path) -> None:

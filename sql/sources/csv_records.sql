@@ -1,6 +1,6 @@
 -- One row per record of a CSV file; source_row counts records, the column names being the first.
 -- Tables: records (what could be read, in order), reject_errors (what could not).
-insert into pulled
+insert into recsys_pulled
 with refused as (
     select
         line,

@@ -15,5 +15,5 @@ select
         'BIGINT',
         'VARCHAR'
     ) as item_id
-from pulled
+from recsys_pulled
 where fault is null

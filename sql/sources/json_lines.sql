@@ -1,6 +1,6 @@
 -- One row per line of a JSON Lines file that is not blank; what is not an object carries a fault.
 -- Table: lines (line, fault). Parameters: a JSON pointer for each column of ours.
-insert into pulled
+insert into recsys_pulled
 with objects as (
     select
         rowid + 1 as "number",
@@ -36,7 +36,9 @@ select
         if(item_kind in ('OBJECT', 'ARRAY', 'BOOLEAN', 'DOUBLE'), 'item_id is not an id', null)
     ) as fault,
     given,
-    user_kind in ('UBIGINT', 'BIGINT') as user_is_integer,
-    item_kind in ('UBIGINT', 'BIGINT') as item_is_integer
+    user_kind in ('UBIGINT', 'BIGINT') and try_cast(user_id as bigint) is not null
+        as user_is_integer,
+    item_kind in ('UBIGINT', 'BIGINT') and try_cast(item_id as bigint) is not null
+        as item_is_integer
 from fields
 order by "number"

@@ -1,6 +1,6 @@
 -- Rows whose id is no integer, where ids are integers: blank, or text in a file against such a lake.
 -- Macro: row_as_json. Parameters: whether the ids of users and of items are integers, blanks.
-update pulled
+update recsys_pulled
 set
     fault = case
         when $user_is_integer and trim(user_id, $blanks) = '' then 'user_id is empty'

@@ -1,5 +1,5 @@
 -- One row per row pulled from the source, in source order, typed as the lake wants it.
--- View or table: pulled. Macros, by the source's types: as_user, as_item, as_moment,
+-- View or table: recsys_pulled. Macros, by the source's types: as_user, as_item, as_moment,
 -- kept_timestamp and kept_value (what the source gave, where typing may lose it).
 create or replace table memory.main.staged as
 select
@@ -13,4 +13,4 @@ select
     source_row,
     fault,
     given
-from pulled
+from recsys_pulled

@@ -1,5 +1,5 @@
 -- One row per record of the CSV or JSON Lines files, everything still text as it was given.
-create or replace temp table pulled (
+create or replace temp table recsys_pulled (
     user_id varchar,
     item_id varchar,
     "timestamp" varchar,

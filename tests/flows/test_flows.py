@@ -61,6 +61,10 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     assert {"ingest", "train", "recommend", "training", "recommending"} <= set(found)
     assert found["recommending"] == 100.0
     assert f"| users | {nights.USERS} |" in found["recommend"]
+    train(overrides={"warmup": 3})
+    made = rows(lake, "select config from models order by trained_at")
+    one, other = (json.loads(row["config"])["training"] for row in made)
+    assert other == {**one, "warmup": 3}, "what is configured holds beside what is given"
 
 
 def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
