@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from recsys.textfiles import csv_dialect, csv_file
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import duckdb
 
@@ -89,8 +90,13 @@ def _pull(
             with sources.attached(con, source, paths[0]) as relation:
                 con.execute(f"create or replace temp table given as select * from {relation}")  # noqa: S608 - names are quoted
         else:
-            read = {"parquet": _parquet_items, "csv": _csv_items, "jsonl": _json_items}[kind]
-            every = " union all by name ".join(f"select * from {read(con, path)}" for path in paths)  # noqa: S608 - names are quoted
+            readers: dict[str, Callable[[Path], str]] = {
+                "parquet": _parquet_items,
+                "csv": _csv_items,
+                "jsonl": partial(_json_items, con),
+            }
+            read = readers[kind]
+            every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
             con.execute(f"create or replace temp table given as {every}")
         kinds = types_of(con, "given")
         names = {ours: source.columns.get(ours, ours) for ours in ITEM_COLUMNS}
@@ -120,11 +126,11 @@ def _pull(
         con.execute(load("sources/items"))
 
 
-def _parquet_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:  # noqa: ARG001 - as the others
+def _parquet_items(path: Path) -> str:
     return sources.parquet([path])
 
 
-def _csv_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:  # noqa: ARG001 - as the others
+def _csv_items(path: Path) -> str:
     delimiter, there = csv_dialect(path, path.name)
     if len({name.lower() for name in there}) < len(there):
         raise SourceError(f"{path.name} has two columns of the same name; rename one")
