@@ -11,7 +11,7 @@ from recsys import columns, sources
 from recsys.errors import ConfigurationError, SourceError
 from recsys.lake import connect
 from recsys.staging import DUCKDB, as_schema, explained, family, id_type, rows_in, types_of
-from recsys.textfiles import csv_dialect, csv_file
+from recsys.textfiles import csv_dialect, csv_relation
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
@@ -134,20 +134,15 @@ def _csv_items(path: Path) -> str:
     delimiter, there = csv_dialect(path, path.name)
     if len({name.lower() for name in there}) < len(there):
         raise SourceError(f"{path.name} has two columns of the same name; rename one")
-    kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in there)
-    return (
-        f"read_csv({csv_file(path)}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
-        "quote = '\"', escape = '\"', nullstr = '')"
-    )
+    return csv_relation(path, delimiter, there)
 
 
 def _json_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:
     read = f"read_json({file_literal(str(path))}, format = 'newline_delimited', sample_size = -1"
     # A text that looks like a UUID or a date is a text all the same, and keeps its letters.
     kinds = ((name, _json_type(kind)) for name, kind in types_of(con, f"{read})").items())
-    columns = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in kinds)
-    return f"{read}, columns = {{{columns}}})"
+    typed = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in kinds)
+    return f"{read}, columns = {{{typed}}})"
 
 
 def _json_type(kind: str) -> str:

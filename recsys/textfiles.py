@@ -26,7 +26,7 @@ from recsys.staging import (
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from recsys.config import Source
@@ -104,9 +104,18 @@ def csv_dialect(path: Path, name: str) -> tuple[str, list[str]]:
     return delimiter, next(csv.reader([head], delimiter=delimiter))
 
 
-def csv_file(path: Path) -> str:
-    """Return a CSV file as the first arguments of DuckDB's ``read_csv``."""
-    return file_literal(str(path)) + (", compression = 'gzip'" if _is_zipped(path) else "")
+def csv_relation(path: Path, delimiter: str, names: Iterable[str], more: str = "") -> str:
+    """Return a CSV file as something to select from: these columns, by position, all text.
+
+    ``more`` goes to DuckDB's ``read_csv`` as it is.
+    """
+    zipped = ", compression = 'gzip'" if _is_zipped(path) else ""
+    kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in names)
+    return (
+        f"read_csv({file_literal(str(path))}{zipped}, auto_detect = false, header = true, "
+        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
+        f"quote = '\"', escape = '\"', nullstr = ''{more})"
+    )
 
 
 def _read_csv(
@@ -122,12 +131,11 @@ def _read_csv(
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
     # Columns go by position, since their names may repeat or differ in case alone.
-    kinds = ", ".join(f"c{at}: 'varchar'" for at in range(len(there)))
-    relation = (
-        f"read_csv({csv_file(path)}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
-        "quote = '\"', escape = '\"', nullstr = '', "
-        "allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0)"
+    relation = csv_relation(
+        path,
+        delimiter,
+        (f"c{at}" for at in range(len(there))),
+        ", allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0",
     )
     for table in ("reject_errors", "reject_scans"):
         con.execute(f"drop table if exists temp.{table}")
