@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from recsys import columns, registry, snapshot
 from recsys.card import model_card
-from recsys.errors import GateError, LakeError
+from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import (
     Withheld,
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from recsys.config import Training
+    from recsys.evaluation.protocol import Protocol, Split
     from recsys.evaluation.protocol import Scorer as Judged
-    from recsys.evaluation.protocol import Split
     from recsys.lake import Lake
+    from recsys.model.recommender import Recommender
     from recsys.registry import Model, Status
     from recsys.sequences import Packed
     from recsys.settings import Settings
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 GATE = "ndcg@10"
-"""The metric of the gate, on validation items, with seen items masked: what is served."""
+"""The metric of the gate, on validation items, of lists as they are served: with the settings'
+reverse steps, and without items that the user has had unless ``recommending.seen`` is include."""
 
 _MOST_COMPARED = 20_000_000  # interactions, of about 50 bytes each in a sparse matrix of floats
 
@@ -58,12 +60,13 @@ class TrainResult:
 
     Attributes:
         model_id: key of `models`.
-        status: champion or rejected; for a model trained before, what it is now.
+        status: champion or rejected; for a model trained before, what it is now: one that was
+            rejected is judged again, by the tolerance asked for and what serves today.
         why: the gate's reason.
         is_new: False where this very model had been trained before.
         interactions_version: version of `interactions` it learnt from.
         epochs: epochs that were run.
-        validation_ndcg_10: masked, as all figures here.
+        validation_ndcg_10: of lists as they are served (see ``GATE``), as all figures here.
         test_ndcg_10: on every user's last item.
         test_hr_10: likewise.
         popularity_test_ndcg_10: popularity's, same users.
@@ -101,23 +104,37 @@ def train(
     started = time.perf_counter()
     asked = training or settings.training
     preset = resolve(asked.preset, asked.overrides)
+    if settings.recommending.steps:  # refused now rather than after the training
+        replace(preset.model, steps=settings.recommending.steps)
     version = lake.version(columns.INTERACTIONS)
+    protocol: Protocol = "unmasked" if settings.recommending.seen == "include" else "masked"
     recipe = {
         "preset": asked.preset,
         **asdict(preset),
         "epochs": asked.epochs,
         "seed": asked.seed,
+        "judged": protocol,
         "interactions_version": version,
         "code_version": code_version(),
     }
     model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
     standing = registry.find(lake, model_id)
-    if standing and _load(lake, standing, settings):
+    known = bool(standing and _load(lake, standing, settings))
+    if standing and known and standing["status"] != "rejected":
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with connect(settings) as con:
         packed = snapshot.packed(lake, con, version)
     packed, split = numbered(packed, leave_one_out)
+    if standing and known:
+        metrics, found = json.loads(standing["metrics"]), json.loads(standing["baselines"])
+        others = {name: each for name, each in found.items() if name != "champion"}
+        baselines = {**others, **_champion(lake, packed, split, settings)}
+        status, why = _judge(metrics, baselines, protocol, asked.tolerance)
+        row = {**standing, "status": status, "why": why, "baselines": as_json(baselines)}
+        if row != standing:
+            registry.register(lake, row)
+        return _result(row, is_new=False, seconds=time.perf_counter() - started)
     if not len(split.validation):
         raise GateError(
             f"too little data to train on: none of {len(packed.histories):,} users has three "
@@ -131,26 +148,21 @@ def train(
         preset,
         seed=asked.seed,
         runtime=runtime,
-        validate=validator(split.validation, seed=asked.seed, runtime=runtime),
+        validate=validator(split.validation, seed=asked.seed, runtime=runtime, protocol=protocol),
         epochs=asked.epochs,
         progress=progress,
     )
-    scorer = Scorer(fitted.model, seed=settings.recommending.seed, runtime=runtime)
+    scorer = _scorer(fitted.model, settings)
     metrics = {
         name: assess(scorer, withheld, split.train, len(packed.items))
         for name, withheld in split.withheld.items()
     }
-    baselines: dict[str, Any] = {
+    baselines = {
         name: {part: evaluate(each, withheld) for part, withheld in split.withheld.items()}
         for name, each in _baselines(split, len(packed.items))
     }
-    serving = registry.champion(lake)
-    if serving and (model := _load(lake, serving, settings)):
-        baselines["champion"] = {
-            "model_id": serving["model_id"],
-            **_champion(model, packed, split, settings),
-        }
-    status, why = _judge(metrics, baselines, asked.tolerance)
+    baselines |= _champion(lake, packed, split, settings)
+    status, why = _judge(metrics, baselines, protocol, asked.tolerance)
     row = {
         "model_id": model_id,
         "status": status,
@@ -161,12 +173,12 @@ def train(
         "users": len(packed.histories),
         "items": len(packed.items),
         "interactions": int(packed.counts.sum()),
-        "validation_ndcg_10": metrics["validation"]["masked"][GATE],
-        "test_ndcg_10": metrics["test"]["masked"]["ndcg@10"],
-        "test_hr_10": metrics["test"]["masked"]["hr@10"],
-        "popularity_validation_ndcg_10": baselines["popularity"]["validation"]["masked"][GATE],
-        "popularity_test_ndcg_10": baselines["popularity"]["test"]["masked"]["ndcg@10"],
-        "popularity_test_hr_10": baselines["popularity"]["test"]["masked"]["hr@10"],
+        "validation_ndcg_10": metrics["validation"][protocol][GATE],
+        "test_ndcg_10": metrics["test"][protocol]["ndcg@10"],
+        "test_hr_10": metrics["test"][protocol]["hr@10"],
+        "popularity_validation_ndcg_10": baselines["popularity"]["validation"][protocol][GATE],
+        "popularity_test_ndcg_10": baselines["popularity"]["test"][protocol]["ndcg@10"],
+        "popularity_test_hr_10": baselines["popularity"]["test"][protocol]["hr@10"],
         "metrics": as_json(metrics),
         "baselines": as_json(baselines),
         "config": as_json(
@@ -204,31 +216,49 @@ def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:
         return None
 
 
-def _champion(model: Model, packed: Packed, split: Split, settings: Settings) -> dict[str, Any]:
-    """Evaluate the champion on the same users; an item that it doesn't know is a miss."""
+def _scorer(model: Recommender, settings: Settings) -> Scorer:
+    """Return a model as a night scores with it."""
+    served = settings.recommending
+    return Scorer(model, steps=served.steps, seed=served.seed, runtime=settings.runtime())
+
+
+def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> dict[str, Any]:
+    """Evaluate the champion on the same users; an item that it doesn't know is a miss.
+
+    Nothing where none can serve: there is none, its files are lost, or it lacks the steps.
+    """
+    serving = registry.champion(lake)
+    model = serving and _load(lake, serving, settings)
+    if not model:
+        return {}
     place = pc.index_in(packed.items, model.items).fill_null(-1).to_numpy()
     index = np.concatenate([[0], place + 1]).astype(np.int32)
-    scorer = Scorer(model.recommender, seed=settings.recommending.seed, runtime=settings.runtime())
+    scorer = _scorer(model.recommender, settings)
     renamed = {
         name: Withheld(withheld.history.renamed(index), index[withheld.target])
         for name, withheld in split.withheld.items()
     }
-    return {name: evaluate(scorer, withheld) for name, withheld in renamed.items()}
+    try:
+        figures = {name: evaluate(scorer, withheld) for name, withheld in renamed.items()}
+    except ConfigurationError as error:
+        _log.warning("the champion %s can't be judged: %s", model.model_id, error)
+        return {}
+    return {"champion": {"model_id": model.model_id, **figures}}
 
 
 def _judge(
-    metrics: dict[str, Any], baselines: dict[str, Any], tolerance: float
+    metrics: dict[str, Any], baselines: dict[str, Any], protocol: Protocol, tolerance: float
 ) -> tuple[Status, str]:
     """Decide whether a model serves: above popularity, and no worse than what serves."""
-    own = metrics["validation"]["masked"][GATE]
-    popularity = baselines["popularity"]["validation"]["masked"][GATE]
+    own = metrics["validation"][protocol][GATE]
+    popularity = baselines["popularity"]["validation"][protocol][GATE]
     said = f"validation NDCG@10 {own:.4f}"
     if own <= popularity:
         return "rejected", f"{said} is not above popularity's {popularity:.4f}"
     said += f", popularity's {popularity:.4f}"
     if "champion" not in baselines:
         return "champion", f"{said}, no champion before"
-    before = baselines["champion"]["validation"]["masked"][GATE]
+    before = baselines["champion"]["validation"][protocol][GATE]
     name = baselines["champion"]["model_id"]
     if own < before - tolerance:
         return "rejected", f"{said}, below the champion {name}'s {before:.4f} less {tolerance}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,72 @@ def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
         best.model_id: "champion",
         worse.model_id: "rejected",
     }
+
+
+def test_a_rejected_model_is_judged_again_without_being_trained_again(
+    lake: Lake, settings: Settings
+) -> None:
+    known_world(lake)
+    champion = train(lake, settings, training(epochs=40))
+    strict = train(lake, settings, training(epochs=4))
+    assert strict.status == "rejected"
+    assert "less 0.002" in strict.why
+    version = lake.version("models")
+    again = train(lake, settings, training(epochs=4))
+    assert (again.status, again.why, again.is_new) == ("rejected", strict.why, False)
+    assert lake.version("models") == version
+    lenient = train(lake, settings, training(epochs=4, tolerance=1.0))
+    assert (lenient.model_id, lenient.status, lenient.is_new) == (
+        strict.model_id,
+        "champion",
+        False,
+    )
+    assert "less 1.0" in lenient.why
+    assert {row["model_id"]: row["status"] for row in registry.rows(lake)} == {
+        champion.model_id: "retired",
+        lenient.model_id: "champion",
+    }
+
+
+def test_a_rejected_model_serves_where_the_champion_is_lost(lake: Lake, settings: Settings) -> None:
+    known_world(lake)
+    champion = train(lake, settings, training(epochs=40))
+    rejected = train(lake, settings, training(epochs=4))
+    assert rejected.status == "rejected"
+    shutil.rmtree(lake.uri("weights", champion.model_id))
+    found = train(lake, settings, training(epochs=4))
+    assert (found.model_id, found.status) == (rejected.model_id, "champion")
+    assert "no champion before" in found.why
+
+
+def test_the_gate_judges_what_is_served(lake: Lake, settings: Settings) -> None:
+    """Every user takes their items once more: seen items hold all that can be found."""
+    world = successor_world()
+    rows, items = world.histories.flat()
+    histories: dict[Any, list[Any]] = {}
+    for row, item in zip(rows.tolist(), items.tolist(), strict=True):
+        histories.setdefault(f"u{row}", []).append(f"item {item}")
+    lakes.fill(lake, {user: [*taken, *taken] for user, taken in histories.items()})
+    masked = train(lake, settings, training(epochs=2))
+    assert masked.test_ndcg_10 == masked.popularity_test_ndcg_10 == 0
+    assert masked.status == "rejected"
+    served = settings.model_copy(update={"recommending": Recommending(seen="include", steps=2)})
+    found = train(lake, served, training(epochs=40))
+    assert found.status == "champion"
+    assert found.validation_ndcg_10 > 0.5
+    (row,) = (row for row in registry.rows(lake) if row["model_id"] == found.model_id)
+    assert (
+        row["validation_ndcg_10"] == json.loads(row["metrics"])["validation"]["unmasked"]["ndcg@10"]
+    )
+
+
+def test_steps_that_no_night_could_take_are_refused_before_training(
+    lake: Lake, settings: Settings
+) -> None:
+    known_world(lake)
+    served = settings.model_copy(update={"recommending": Recommending(steps=33)})
+    with pytest.raises(ConfigurationError, match=r"steps = 33 .* 1\.\.32"):
+        train(lake, served, training(epochs=1))
 
 
 def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from recsys.model.recommender import Recommender
     from recsys.model.runtime import Runtime
 
-PROTOCOLS = ("masked", "unmasked")
+Protocol = Literal["masked", "unmasked"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 """Items of the history left out of the ranking, or in it."""
 
 _TELL_SECONDS = 0.3
@@ -169,6 +170,7 @@ def ranks(
         progress: told as the work goes on.
         lists: (U, K) zeros that the users' masked top K are written to.
     """
+    found: dict[str, NDArray[np.int64]]
     found = {name: np.full(len(withheld), UNRANKED) for name in PROTOCOLS}
     done, told = 0, 0.0
     for rows, scored in scorer(withheld.history):
@@ -277,9 +279,10 @@ def validator(
     seed: int,
     runtime: Runtime,
     metric: str = "ndcg@10",
+    protocol: Protocol = "masked",
     most_users: int = 20_000,
 ) -> Callable[[Recommender], float]:
-    """Return the figure that early stopping watches: a masked metric of a model.
+    """Return the figure that early stopping watches: a metric of a model.
 
     Above ``most_users`` a sample of the users, drawn once, stands for all, so that validation
     does not outgrow training.
@@ -292,6 +295,6 @@ def validator(
 
     def figure(model: Recommender) -> float:
         scorer = ModelScorer(model, seed=seed, runtime=runtime)
-        return float(evaluate(scorer, chosen)["masked"][metric])
+        return float(evaluate(scorer, chosen)[protocol][metric])
 
     return figure

@@ -84,9 +84,11 @@ class ModelConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("dropout", "embedding_dropout", "item_dropout"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        if self.padding == "attended" and (self.objective, self.repeat_bias) != ("prefix", "none"):
+        chosen = self.objective, self.repeat_bias, self.similarity
+        if self.padding == "attended" and chosen != ("prefix", "none", "dot"):
             raise ConfigurationError(
-                "padding = attended goes with objective = prefix and repeat_bias = none"
+                "padding = attended goes with objective = prefix, repeat_bias = none and "
+                "similarity = dot"
             )
         _require(self, "steps", 1 <= self.steps <= self.timesteps, f"1..{self.timesteps}")
         _require(self, "heads", self.width % self.heads == 0, f"a divisor of width {self.width}")
@@ -143,6 +145,9 @@ class TrainingConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("validate_every", "patience"):
             _require(self, name, getattr(self, name) >= 1, "1 or more")
+        if self.decay == "plateau":
+            allowed = f"below patience {self.patience}, or training stops before it decays"
+            _require(self, "decay_every", self.decay_every < self.patience, allowed)
         for name in ("warmup", "negatives", "average"):
             _require(self, name, getattr(self, name) >= 0, "0 or more")
         _require(self, "learning_rate", 0 < self.learning_rate < 100, "above 0 and below 100")

@@ -66,7 +66,8 @@ class _Directions(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         along, length = ctx.saved_tensors
-        radial = torch.linalg.vecdot(grads[0], along).unsqueeze(1)
+        with torch.autocast(along.device.type, enabled=False):  # vecdot would be one of bfloat16
+            radial = torch.linalg.vecdot(grads[0], along).unsqueeze(1)
         tangent: Tensor = torch.addcmul(grads[0], along, radial, value=-1)
         return tangent.div_(length)
 

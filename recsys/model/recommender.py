@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,8 +52,12 @@ class Draws:
 
     @classmethod
     def of(cls, config: ModelConfig, steps: int, seed: int, device: torch.device) -> Draws:
-        """Draw on the CPU, so that every device sees the same numbers."""
-        generator = torch.Generator().manual_seed(seed)
+        """Draw on the CPU, so that every device sees the same numbers.
+
+        They are not those that a model of the same seed started from: x_T would be an item.
+        """
+        key = np.random.SeedSequence((seed, 1)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(key[0]))
         length, width = config.max_length, config.width
         weight = config.delta + config.delta * torch.randn(length, width, generator=generator)
         start = torch.randn(width, generator=generator)

@@ -8,7 +8,7 @@ import torch
 
 from recsys.errors import ConfigurationError
 from recsys.model.approximator import CrossAttention, HeadwiseCrossAttention, dropout
-from recsys.model.config import ModelConfig
+from recsys.model.config import ModelConfig, TrainingConfig
 from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 from recsys.model.presets import PRESETS
 from recsys.model.recommender import Batch, Draws, Recommender
@@ -321,7 +321,8 @@ def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> 
         assert torch.allclose(one, 3 * other, atol=1e-6)
 
 
-def test_directions_and_their_gradients_are_the_textbook_ones() -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_directions_and_their_gradients_are_the_textbook_ones(precision: str) -> None:
     x = torch.randn(7, 5, generator=generator())
     x[3] = 0
     x.requires_grad_()
@@ -329,9 +330,10 @@ def test_directions_and_their_gradients_are_the_textbook_ones() -> None:
     slope[3] = 0
     expected = torch.nn.functional.normalize(x, dim=1)
     wanted = torch.autograd.grad(expected, x, slope)[0]
-    found = directions(x)
-    assert torch.allclose(found, expected)
-    assert torch.allclose(torch.autograd.grad(found, x, slope)[0], wanted, atol=1e-6)
+    with Runtime(device="cpu", precision=precision).engaged():
+        found = directions(x)
+        assert torch.allclose(found, expected)
+        assert torch.allclose(torch.autograd.grad(found, x, slope)[0], wanted, atol=1e-6)
 
 
 def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -398,8 +400,11 @@ def test_a_configuration_says_what_is_wrong() -> None:
         ({"width": "wide"}, "a whole number"),
         ({"blocks": 0}, "1 or more"),
         ({"padding": "attended"}, "goes with objective = prefix"),
+        ({"padding": "attended", "objective": "prefix", "similarity": "cosine"}, "dot"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
             ModelConfig(**wrong)
+    with pytest.raises(ConfigurationError, match="below patience 2"):
+        TrainingConfig(decay="plateau", decay_every=2, patience=2)
     with pytest.raises(ConfigurationError, match="n_items = 0"):
         Recommender(ModelConfig(), 0)

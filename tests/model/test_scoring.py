@@ -7,6 +7,7 @@ import torch
 from recsys.errors import ConfigurationError, GateError
 from recsys.model import ranking, scoring
 from recsys.model.config import ModelConfig
+from recsys.model.loss import directions
 from recsys.model.presets import PRESETS
 from recsys.model.ranking import best_items
 from recsys.model.recommender import Draws, Recommender
@@ -85,6 +86,16 @@ def test_the_seed_decides_the_lists() -> None:
     first, again, other = (lists(model, histories, seed=seed)[1] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("preset", ["best", "diffurec"])
+def test_noise_is_not_what_the_weights_of_the_same_seed_started_from(preset: str) -> None:
+    model = untrained(preset, n_items=300)
+    draws = Draws.of(model.config, 2, 0, torch.device("cpu"))
+    drawn = torch.vstack([draws.start, draws.noise, draws.weight - model.config.delta])
+    for weights in (each for each in model.parameters() if each.shape[-1:] == drawn.shape[-1:]):
+        alike = directions(weights.detach().reshape(-1, drawn.shape[1])) @ directions(drawn).T
+        assert alike.abs().max() < 0.9
 
 
 def test_users_with_one_history_get_one_list() -> None:
