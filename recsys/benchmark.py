@@ -7,15 +7,17 @@ import json
 import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from recsys import columns
 from recsys.errors import ConfigurationError, GateError, SourceError
@@ -40,7 +42,8 @@ from recsys.version import code_version
 from sql import file_literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from recsys.evaluation.protocol import Split
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 
 Splitting = Literal["leave-one-out", "temporal"]
 BASELINES = ("popularity", "transitions", "item-knn")
+_SHOWN = 12  # digits of a file's digest
 _VALIDATED, _TESTED = 0.8, 0.9  # shares of the interactions before the moments of `temporal`
 
 
@@ -124,12 +128,12 @@ def benchmark(
 
     Raises:
         ConfigurationError: a setting is out of range.
-        SourceError: the file can't be read or lacks a column.
+        SourceError: the file can't be read, or lacks a column or some of its values.
         GateError: too few interactions to train or to judge.
     """
     if epochs is not None and epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
-    clock = [time.perf_counter()]
+    clock, code = [time.perf_counter()], code_version()  # before the code can change on disk
     progress("loading", 0, 1)
     split, data = _load(file, splitting)
     n_items = data["items"]
@@ -157,7 +161,8 @@ def benchmark(
             progress=progress,
         )
         scorer = ModelScorer(fitted.model, seed=seed, runtime=runtime)
-        settings = {"model": asdict(fitted.model.config), "training": asdict(preset.training)}
+        training = replace(preset.training, epochs=epochs or preset.training.epochs)
+        settings = {"model": asdict(fitted.model.config), "training": asdict(training)}
     clock.append(time.perf_counter())
     judged = {
         name: assess(scorer, withheld, split.train, n_items, progress)
@@ -176,7 +181,7 @@ def benchmark(
         "data": data,
         "settings": settings,
         "runtime": runtime.describe(),
-        "code_version": code_version(),
+        "code_version": code,
         "log": fitted.log if fitted else [],
     }
 
@@ -196,7 +201,7 @@ def matrix(
     """Run every file x system x seed that ``folder`` does not hold yet; return the tables.
 
     Each run's JSON is written as it ends, so that a matrix that was cut goes on where it was; a
-    run is another one when its file, settings, device, precision or code are others. Then
+    run is another one when its file, settings, device, precision, torch or code are others. Then
     ``results.parquet`` (one row a run, split, slice, protocol and metric) and ``tables.md`` are
     written.
     Baselines have no seed, and run once; so do systems of two names and the same settings.
@@ -213,7 +218,8 @@ def matrix(
         progress: told as runs end.
 
     Raises:
-        ConfigurationError, SourceError, GateError: see `benchmark`; results so far are kept.
+        ConfigurationError, GateError: see `benchmark`; results so far are kept.
+        SourceError: likewise, or a file or the code changed while it was run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digests = {file: _digest(file) for file in files}
@@ -222,35 +228,91 @@ def matrix(
         seed = 0 if system.name in BASELINES else given
         name = _recipe(digests[file], system, seed, epochs, splitting, runtime)
         wanted[folder / f"{name}.json", str(system)] = file, system, seed
-    absent = {at: run for (at, _), run in wanted.items() if not at.exists()}
-    run = partial(_one, runtime=runtime, epochs=epochs, splitting=splitting)
+    absent = {at: run for (at, _), run in wanted.items() if not _held(at)}
+    run = partial(
+        _one,
+        runtime=runtime,
+        epochs=epochs,
+        splitting=splitting,
+        digests=digests,
+        code=code_version(),
+    )
     total = len({at for at, _ in wanted})
     done = total - len(absent)
     progress("runs", done, total)
+
+    def ended(system: System, seed: int) -> None:
+        nonlocal done
+        done += 1
+        progress("runs", done, total, f"{system}, seed {seed}")
+
     if jobs == 1 or len(absent) < 2:
-        for at, named in absent.items():
-            run(at, *named, progress=progress)
-            done += 1
-            progress("runs", done, total, f"{named[1]}, seed {named[2]}")
+        for at, (file, system, seed) in absent.items():
+            run(at, file, system, seed, progress=progress)
+            ended(system, seed)
     else:
         threads = runtime.threads or max(1, (os.cpu_count() or 1) // jobs)
-        run = partial(run, runtime=replace(runtime, threads=threads))
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            running = {pool.submit(run, at, *named): named for at, named in absent.items()}
-            try:
-                for each in as_completed(running):
-                    each.result()
-                    done += 1
-                    named = running[each]
-                    progress("runs", done, total, f"{named[1]}, seed {named[2]}")
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    results = [json.loads(at.read_text(encoding="utf-8")) | {"system": name} for at, name in wanted]
-    pq.write_table(_rows(results), folder / "results.parquet")
+        _in_processes(partial(run, runtime=replace(runtime, threads=threads)), absent, jobs, ended)
+    results = []
+    for (at, name), (file, *_) in wanted.items():
+        found = json.loads(at.read_text(encoding="utf-8"))
+        results.append({**found, "system": name, "data": {**found["data"], "file": file.name}})
+    with _replacing(folder / "results.parquet") as arriving:
+        pq.write_table(_rows(results), arriving)
     text = rendered(results)
-    (folder / "tables.md").write_text(text, encoding="utf-8")
+    with _replacing(folder / "tables.md") as arriving:
+        arriving.write_text(text, encoding="utf-8")
     return text
+
+
+def _held(at: Path) -> dict[str, Any] | None:
+    """Return a result, or None where there is none, or one that a crash of the machine cut."""
+    try:
+        found: dict[str, Any] = json.loads(at.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+@contextmanager
+def _replacing(at: Path) -> Iterator[Path]:
+    """Give a path that takes the place of ``at`` in the end, whole."""
+    arriving = at.with_suffix(f".{os.getpid()}")
+    try:
+        yield arriving
+        os.replace(arriving, at)
+    finally:
+        arriving.unlink(missing_ok=True)
+
+
+def _in_processes(
+    run: Callable[..., None],
+    wanted: Mapping[Path, tuple[Path, System, int]],
+    jobs: int,
+    ended: Callable[[System, int], None],
+) -> None:
+    """Run what is wanted, so many at a time.
+
+    No run begins after one failed or the caller was stopped, and those that are on end at once.
+    """
+    others = set(multiprocessing.active_children())
+    waiting = iter(wanted.items())
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        running: dict[Future[None], tuple[System, int]] = {}
+        try:
+            while True:
+                for at, (file, system, seed) in islice(waiting, jobs - len(running)):
+                    running[pool.submit(run, at, file, system, seed)] = system, seed
+                if not running:
+                    return
+                for each in wait(running, return_when=FIRST_COMPLETED).done:
+                    named = running.pop(each)
+                    each.result()
+                    ended(*named)
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 def _one(
@@ -262,6 +324,8 @@ def _one(
     runtime: Runtime,
     epochs: int | None,
     splitting: Splitting,
+    digests: Mapping[Path, str],
+    code: str,
     progress: Progress = silent,
 ) -> None:
     found = benchmark(
@@ -273,10 +337,15 @@ def _one(
         splitting=splitting,
         progress=progress,
     )
-    arriving = at.with_suffix(f".{os.getpid()}")
+    for what, before, now in (
+        (file, digests[file][:_SHOWN], found["data"]["digest"]),
+        ("the code", code, found["code_version"]),
+    ):
+        if before != now:
+            raise SourceError(f"{what} changed while the benchmark ran; start it again")
     text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
-    arriving.write_text(text + "\n", encoding="utf-8")
-    os.replace(arriving, at)
+    with _replacing(at) as arriving:
+        arriving.write_text(text + "\n", encoding="utf-8")
 
 
 def _baseline(
@@ -309,12 +378,15 @@ def _recipe(
     splitting: Splitting,
     runtime: Runtime,
 ) -> str:
-    """Return a name for a run, another one wherever its outcome may be another."""
+    """Return a name for a run, another one wherever its outcome is meant to be another.
+
+    The number of threads may change its last digits, and is left out: ``jobs`` decides it.
+    """
     resolved = None
     if system.name in PRESETS:
         resolved = asdict(resolve(system.name, system.overrides))
     recipe = [code_version(), digest, system.name, resolved, seed, epochs, splitting]
-    recipe += [runtime.torch_device.type, runtime.bf16]
+    recipe += [runtime.torch_device.type, runtime.bf16, torch.__version__]
     told = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return f"{system.name}-{seed}-{told[:12]}"
 
@@ -348,6 +420,18 @@ def _told(part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"protocol": "masked", "metric": metric, "value": value}
 
 
+def _require_whole(con: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """Refuse rows without an id or a moment, and moments that are text and so lack an order."""
+    counted = ", ".join(f"count(*) - count({name}) as {name}" for name in columns.REQUIRED)
+    (nulls,) = con.sql(f"select {counted} from interactions").to_arrow_table().to_pylist()  # noqa: S608 - constants
+    for name, missing in nulls.items():
+        if missing:
+            raise SourceError(f"{file}: {missing:,} rows have no {name}; leave them out")
+    (kind,) = con.sql("select timestamp from interactions").types
+    if kind.id == "varchar":
+        raise SourceError(f"{file}: timestamp is text; make it a timestamp or a number")
+
+
 def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
     if not file.is_file():
         raise SourceError(f"no file {file}")
@@ -363,6 +447,7 @@ def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
                 f"file_row_number as source_row "
                 f"from read_parquet({file_literal(str(file))}, file_row_number = true)"
             )
+            _require_whole(con, file)
             packed = pack(con)
             if splitting == "temporal":
                 shares = {"validated": _VALIDATED, "tested": _TESTED}
@@ -380,7 +465,7 @@ def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
     packed, split = numbered(packed, divided)
     data = {
         "file": file.name,
-        "digest": _digest(file)[:12],
+        "digest": _digest(file)[:_SHOWN],
         "users": len(packed.histories),
         "items": len(packed.items),
         "interactions": int(packed.histories.lengths.sum()),

@@ -199,12 +199,14 @@ def benchmark(
         list[str] | None,
         typer.Option(
             metavar="NAME[:FIELD=VALUE,...]",
-            help="A preset, or popularity, transitions or item-knn; may be repeated. [best]",
+            help="A preset, or popularity, transitions or item-knn; may be repeated; best if none.",
         ),
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Seed of every random draw; may be repeated. [0]"),
+        typer.Option(
+            min=0, max=2**63 - 1, help="Seed of every random draw; may be repeated; 0 if none."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
     split: Annotated[str, typer.Option(help="leave-one-out, or temporal.")] = "leave-one-out",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,15 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         run(broken)
     pq.write_table(pa.table({"user_id": [1], "item_id": [1]}), broken)
     with pytest.raises(SourceError, match="timestamp"):
+        run(broken)
+    for name in ("user_id", "item_id", "timestamp"):
+        table = pa.table({"user_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]})
+        at = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(at, name, pa.array([1, None])), broken)
+        with pytest.raises(SourceError, match=f"1 rows have no {name}"):
+            run(broken)
+    pq.write_table(pa.table({"user_id": [1], "item_id": [1], "timestamp": ["11"]}), broken)
+    with pytest.raises(SourceError, match="timestamp is text"):
         run(broken)
     at = pa.array([0, 1], pa.timestamp("us"))
     pq.write_table(pa.table({"user_id": [1, 2], "item_id": [1, 1], "timestamp": at}), broken)
@@ -197,6 +207,54 @@ def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
 
     assert go("bf16")[0] == go("fp32")[0] == (0, 2)
     assert go("fp32")[0] == (2, 2)
+
+
+def test_a_result_is_named_by_todays_file_and_a_cut_one_is_made_again(tmp_path: Path) -> None:
+    file, out, told = written(tmp_path, users=40), tmp_path / "out", []
+    system, progress = [System.read("popularity")], runs_told(told)
+    matrix([file], system, [0], out, runtime=CPU, progress=progress)
+    (held,) = out.glob("*.json")
+    whole = held.read_bytes()
+    held.write_bytes(whole[:100])
+    other = file.rename(tmp_path / "other.parquet")
+    text = matrix([other], system, [0], out, runtime=CPU, progress=progress)
+    assert told == [(0, 1), (1, 1)] * 2
+    assert "## other.parquet" in text
+    matrix([other.rename(file)], system, [0], out, runtime=CPU, progress=progress)
+    assert told[-1] == (1, 1)
+    assert sorted(each.suffix for each in out.iterdir()) == [".json", ".md", ".parquet"]
+
+
+def test_a_file_that_changes_in_between_is_not_told_as_the_one_before(tmp_path: Path) -> None:
+    file, out = written(tmp_path, users=40), tmp_path / "out"
+
+    def progress(stage: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001 - the signature of every progress
+        if (stage, done) == ("runs", 1):
+            written(tmp_path, users=41)
+
+    systems = [System.read(each) for each in ("popularity", "transitions")]
+    with pytest.raises(SourceError, match=r"file\.parquet changed while the benchmark ran"):
+        matrix([file], systems, [0], out, runtime=CPU, progress=progress)
+    assert [each.name.split("-")[0] for each in out.iterdir()] == ["popularity"]
+
+
+def test_when_one_run_fails_the_others_end_and_none_begins(tmp_path: Path) -> None:
+    few = tmp_path / "few.parquet"
+    write(few, [(1, 10, 0), (1, 11, 1)])
+    endless = System.read(f"{SMALL},patience=10000")
+    before = set(multiprocessing.active_children())
+    with pytest.raises(GateError, match="no user has three interactions"):
+        matrix(
+            [few, written(tmp_path)],
+            [endless],
+            [0],
+            tmp_path / "out",
+            runtime=CPU,
+            epochs=10_000,
+            jobs=2,
+        )
+    assert set(multiprocessing.active_children()) == before
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_settings_of_two_names_run_once_and_are_told_by_both(tmp_path: Path) -> None:

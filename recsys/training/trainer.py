@@ -58,7 +58,10 @@ def fit(
     epochs: int | None = None,
     progress: Progress = silent,
 ) -> Fitted:
-    """Train a model; the same arguments on the same machine give the same weights, bit by bit.
+    """Train a model.
+
+    The same arguments on the same machine give the same weights: on a CPU bit by bit, on a GPU as
+    far as sums of floats do not depend on their order.
 
     Args:
         train: histories over items 1..``n_items``; those with one item bring no target.
