@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from recsys.errors import ConfigurationError
 from recsys.terminal import print_line
 
 if TYPE_CHECKING:
@@ -46,11 +45,7 @@ def nightly(
     from recsys.settings import Settings
 
     settings = Settings()
-    if settings.source is None:
-        raise ConfigurationError(
-            "no source to ingest from: write a [source] table with a uri into recsys.toml, or set "
-            "RECSYS_SOURCE__URI"
-        )
+    settings.required_source()
     _quiet_prefect()
     from flows.nightly import nightly as flow
 
@@ -63,6 +58,7 @@ def serve(
     timezone: Annotated[
         str | None, typer.Option(help="Time zone of schedule and run dates; the settings' own.")
     ] = None,
+    train: Train = "auto",
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the Prefect server, if one is started.")
     ] = 4200,
@@ -73,7 +69,7 @@ def serve(
     """
     from flows.serve import serve as serve_flows
 
-    serve_flows(cron, timezone, port, print_line)
+    serve_flows(cron, timezone, train, port, print_line)
 
 
 def demo(

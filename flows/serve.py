@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _START_SECONDS = 120.0
 
 
-def serve(cron: str, timezone: str | None, port: int, say: Callable[[str], None]) -> None:
+def serve(
+    cron: str, timezone: str | None, training: str, port: int, say: Callable[[str], None]
+) -> None:
     """Serve ``nightly/daily`` on a schedule and ``train/on-demand`` until stopped.
 
     One run at a time: the lake has a single writer.
@@ -37,11 +39,13 @@ def serve(cron: str, timezone: str | None, port: int, say: Callable[[str], None]
         cron: when nightly runs, e.g. ``"0 2 * * *"``.
         timezone: of the schedule and of run dates, e.g. ``"Europe/Berlin"``; the settings' own
             when not given.
+        training: when a night trains: ``train`` of `nightly`.
         port: port of the Prefect server, where one has to be started.
         say: told where the server is.
 
     Raises:
-        ConfigurationError: the schedule is not valid, or the port is taken.
+        ConfigurationError: the schedule is not valid, no source is configured, or the port is
+            taken.
     """
     if timezone is not None:
         timezone = Settings(timezone=timezone).timezone
@@ -50,11 +54,13 @@ def serve(cron: str, timezone: str | None, port: int, say: Callable[[str], None]
         timezone = Settings().timezone
     try:
         schedule = Cron(cron, timezone=timezone)
-        daily = _deployment(nightly.to_deployment("daily", schedule=schedule))
+        made = nightly.to_deployment("daily", schedule=schedule, parameters={"train": training})
+        daily = _deployment(made)
     except ValueError as error:
         raise ConfigurationError(
             f"schedule {cron!r} in time zone {timezone!r} is not valid: {error}"
         ) from error
+    Settings().required_source()
     with _server(port, say):
         prefect.serve(daily, _deployment(train.to_deployment("on-demand")), limit=1)
 

@@ -82,9 +82,17 @@ def query(lake: Lake, statement: str, parameters: Mapping[str, object] | None = 
 
 
 def _connect(lake: Lake, path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open a catalog that speaks UTC and fetches no extension, not even to read s3://."""
+    """Open a catalog that speaks UTC and fetches no extension, not even to read s3://.
+
+    It is written as the first stable DuckDB wrote, so that every later one reads it.
+    """
     con = duckdb.connect(
-        str(path), read_only=read_only, config={"autoinstall_known_extensions": "false"}
+        str(path),
+        read_only=read_only,
+        config={
+            "autoinstall_known_extensions": "false",
+            "storage_compatibility_version": "v1.0.0",
+        },
     )
     con.execute("set TimeZone = 'UTC'")
     if not lake.is_local:

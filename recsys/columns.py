@@ -10,6 +10,7 @@ VALUE: Final = "value"
 
 REQUIRED: Final = (USER_ID, ITEM_ID, TIMESTAMP)
 OPTIONAL: Final = (EVENT, VALUE)
+OF_ITEMS: Final = (ITEM_ID, "title", "category", "eligible")
 
 INTERACTIONS: Final = "interactions"
 QUARANTINE: Final = "quarantine"

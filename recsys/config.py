@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -28,10 +28,13 @@ class Config(BaseModel):
 
 
 class _Place(Config):
+    mapped: ClassVar[tuple[str, ...]]
+    """Our columns that a mapping can name."""
+
     uri: str = Field(
         min_length=1,
-        description="a DuckDB file (with table or query), or Parquet, CSV, CSV.gz or JSON Lines "
-        "files by path or glob, local or s3://",
+        description="a DuckDB file (with table or query), or Parquet, CSV, TSV or JSON Lines "
+        "files, the last three gzipped or not, by path or glob, local or s3://",
     )
     table: str | None = Field(None, description="DuckDB table, optionally schema.table")
     query: str | None = Field(None, description="DuckDB query, in place of a table")
@@ -48,6 +51,9 @@ class _Place(Config):
             raise ValueError("give a table or a query, not both")
         taken: dict[str, str] = {}
         for ours, theirs in self.columns.items():
+            if ours not in self.mapped:
+                known = ", ".join(self.mapped)
+                raise ValueError(f"the mapping names {ours!r}; it can name {known}")
             if theirs in taken:
                 raise ValueError(
                     f"the mapping names column {theirs!r} twice: for {taken[theirs]!r} and "
@@ -60,17 +66,16 @@ class _Place(Config):
 class Source(_Place):
     """Where interactions are pulled from."""
 
-    @model_validator(mode="after")
-    def _known_columns(self) -> Source:
-        known = (*columns.REQUIRED, *columns.OPTIONAL)
-        for ours in self.columns:
-            if ours not in known:
-                raise ValueError(f"the mapping names {ours!r}; it can name {', '.join(known)}")
-        return self
+    mapped = (*columns.REQUIRED, *columns.OPTIONAL)
 
 
 class ItemSource(_Place):
-    """Where the optional item table is pulled from: item_id, title, category, eligible and more."""
+    """Where the optional item table is pulled from: item_id, title, category, eligible and more.
+
+    Columns beyond these four go into ``extra``.
+    """
+
+    mapped = columns.OF_ITEMS
 
 
 class Contract(Config):

@@ -23,7 +23,6 @@ import pyarrow as pa
 from recsys import columns, objects, quality, row_rules, sources
 from recsys.errors import (
     BrokenCheckError,
-    ConfigurationError,
     ContractError,
     LakeError,
     SourceError,
@@ -88,12 +87,7 @@ def ingest(
         BrokenCheckError: a check failed to run; nothing was taken.
         LakeError: the lake can't be read or written.
     """
-    source = source or settings.source
-    if source is None:
-        raise ConfigurationError(
-            "no source to ingest from: give one, e.g. `recsys ingest 'data/*.parquet'`, or set "
-            "RECSYS_SOURCE__URI, or write a [source] table with a uri into recsys.toml"
-        )
+    source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
     with tempfile.TemporaryDirectory(prefix="recsys-ingest-") as folder, connect(settings) as con:
         return _ingest(lake, settings, source, con, Path(folder), partial(_say, progress), now)

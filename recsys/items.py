@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from recsys.lake import Lake
     from recsys.settings import Settings
 
-ITEM_COLUMNS = (columns.ITEM_ID, "title", "category", "eligible")
-
 
 def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None) -> int:
     """Make `items` equal to a source, in one commit, or none where it is so already.
@@ -38,8 +36,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
         How many items there are.
 
     Raises:
-        ConfigurationError: no item source is given or configured, or its mapping names a column
-            that `items` does not have.
+        ConfigurationError: no item source is given or configured.
         SourceError: the source can't be read, lacks item_id, or has one that is null or repeated.
         LakeError: the lake can't be read or written, or has no tables yet.
     """
@@ -49,12 +46,6 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
             "no source of items: give one, or set RECSYS_ITEMS__URI, or write an [items] table "
             "with a uri into recsys.toml"
         )
-    for ours in items.columns:
-        if ours not in ITEM_COLUMNS:
-            raise ConfigurationError(
-                f"the mapping of items names {ours!r}; it can name "
-                f"{', '.join(ITEM_COLUMNS)}; every other column goes into `extra`"
-            )
     schema = lake.schema(columns.ITEMS)
     with tempfile.TemporaryDirectory(prefix="recsys-items-") as folder, connect(settings) as con:
         found = sources.find(items, settings.s3)
@@ -99,7 +90,7 @@ def _pull(
             every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
             con.execute(f"create or replace temp table given as {every}")
         kinds = types_of(con, "given")
-        names = {ours: source.columns.get(ours, ours) for ours in ITEM_COLUMNS}
+        names = {ours: source.columns.get(ours, ours) for ours in columns.OF_ITEMS}
         for ours, theirs in names.items():
             if theirs not in kinds and (ours == columns.ITEM_ID or ours in source.columns):
                 raise SourceError(
@@ -114,7 +105,7 @@ def _pull(
             )
         taken = ", ".join(
             f"{quote(names[ours]) if names[ours] in kinds else 'null'} as {ours}"
-            for ours in ITEM_COLUMNS
+            for ours in columns.OF_ITEMS
         )
         others = [name for name in kinds if name not in names.values()]
         packed = ", ".join(f"{literal(name)}, {quote(name)}" for name in others)

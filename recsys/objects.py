@@ -146,7 +146,7 @@ def filesystem(storage: ObjectStorage) -> AbstractFileSystem:
     class S3(ArrowFSWrapper):  # type: ignore[misc]
         protocol = "s3"
 
-    return S3(S3FileSystem(endpoint_override=storage.endpoint_url, region=storage.region))
+    return S3(S3FileSystem(endpoint_override=storage.endpoint_url, region=storage.bucket_region))
 
 
 def _client(storage: ObjectStorage) -> S3Client:
@@ -156,7 +156,7 @@ def _client(storage: ObjectStorage) -> S3Client:
     return boto3.session.Session().client(
         "s3",
         endpoint_url=storage.endpoint_url,
-        region_name=storage.region,
+        region_name=storage.bucket_region,
         config=Config(
             retries={"max_attempts": 4, "mode": "standard"},
             connect_timeout=10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -14,6 +15,7 @@ from pydantic_settings import (
 )
 
 from recsys.config import Contract, ItemSource, Recommending, Source, Training
+from recsys.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -29,14 +31,24 @@ class ObjectStorage(BaseModel):
     endpoint_url: str | None = Field(
         None, pattern="^https?://.", description="a custom endpoint, e.g. http://host:9000"
     )
-    region: str = Field("us-east-1", description="the bucket's region")
+    region: str | None = Field(
+        None, description="the bucket's region; AWS_REGION, or what the AWS chain says, without it"
+    )
     conditional_put: bool = Field(
         True, description="whether the endpoint honours If-None-Match, which makes commits safe"
     )
 
+    @property
+    def bucket_region(self) -> str:
+        """The region given, or the surroundings', or the one that AWS began with."""
+        import boto3
+
+        surrounding = os.environ.get("AWS_REGION") or boto3.session.Session().region_name
+        return self.region or surrounding or "us-east-1"
+
     def delta_options(self) -> dict[str, str]:
         """Return what the Delta writer needs to know of the endpoint."""
-        options = {"aws_region": self.region}
+        options = {"aws_region": self.bucket_region}
         if self.endpoint_url:
             options["aws_endpoint"] = self.endpoint_url
             options["aws_allow_http"] = str(self.endpoint_url.startswith("http://")).lower()
@@ -84,6 +96,19 @@ class Settings(BaseSettings):
         if name not in available_timezones():
             raise ValueError(f"{name!r} is no time zone; give one such as UTC or Europe/Berlin")
         return name
+
+    def required_source(self) -> Source:
+        """Return the configured source.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        if self.source is None:
+            raise ConfigurationError(
+                "no source to ingest from: write a [source] table with a uri into recsys.toml, or "
+                "set RECSYS_SOURCE__URI, or give one, e.g. `recsys ingest 'data/*.parquet'`"
+            )
+        return self.source
 
     def day_of(self, moment: datetime) -> date:
         """Return the day that a moment falls on, in our time zone: a run's run_date."""

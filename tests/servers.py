@@ -82,7 +82,7 @@ def client(endpoint: str) -> S3Client:
     return boto3.session.Session(ACCESS_KEY, SECRET_KEY).client(
         "s3",
         endpoint_url=endpoint,
-        region_name=ObjectStorage().region,
+        region_name=ObjectStorage().bucket_region,
         config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
     )
 

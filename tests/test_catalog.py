@@ -36,6 +36,9 @@ def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> 
         [sys.executable, "-I", "-c", read, path], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["[(1, 1, 4), (1, 2, 5), (2, 1, 4), (2, 2, 5)]", "[(8,)]"]
+    with duckdb.connect(path, read_only=True) as con:  # of whatever age the reader's package is
+        ((tags,),) = con.sql("select tags from duckdb_databases() where not internal").fetchall()
+    assert tags["storage_version"] == "v1.0.0+"
 
 
 def test_lists_of_a_clock_that_ran_ahead_are_not_the_newest(lake: Lake) -> None:

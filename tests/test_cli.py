@@ -122,6 +122,7 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("benchmark", "x.parquet", "--preset", "best:blocks"), 2, "NAME:field=value"),
         (("benchmark", "x.parquet", "--preset", "popularity:k=1"), 2, "nothing that can be set"),
         (("nightly",), 2, "no source to ingest from"),
+        (("serve",), 2, "no source to ingest from"),
         (("nightly", "--k", "20000"), 2, "--k"),
         (("serve", "--timezone", "Mars/One"), 2, "'Mars/One' is no time zone"),
         (("serve", "--cron", "now and then"), 2, "now and then"),

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from recsys.config import Source, Training
-from recsys.settings import Settings
+from recsys.config import ItemSource, Source, Training
+from recsys.settings import ObjectStorage, Settings
 
 
 def test_the_environment_comes_before_the_file(
@@ -28,6 +28,18 @@ def test_the_environment_comes_before_the_file(
     }
 
 
+def test_the_region_is_the_one_given_or_the_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    assert Settings().s3.bucket_region == "us-east-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-3")
+    assert Settings().s3.bucket_region == "eu-west-3"
+    monkeypatch.setenv("AWS_REGION", "ap-south-1")
+    assert Settings().s3.bucket_region == "ap-south-1"
+    assert ObjectStorage(region="eu-central-1").bucket_region == "eu-central-1"
+
+
 def test_a_run_belongs_to_the_day_of_the_settings_time_zone() -> None:
     late = datetime(2026, 1, 1, 17, 0, tzinfo=UTC)
     assert Settings().day_of(late) == date(2026, 1, 1)
@@ -45,6 +57,8 @@ def test_a_mapping_may_name_a_column_once() -> None:
         Source(uri="x.csv", columns={"user_id": "u", "item_id": "u"})
     with pytest.raises(ValidationError, match="it can name user_id, item_id, timestamp"):
         Source(uri="x.csv", columns={"user": "u"})
+    with pytest.raises(ValidationError, match="it can name item_id, title, category, eligible"):
+        ItemSource(uri="x.csv", columns={"title_": "name"})
     with pytest.raises(ValidationError, match="a table or a query, not both"):
         Source(uri="x.duckdb", table="t", query="select 1")
 

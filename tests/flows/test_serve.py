@@ -81,7 +81,7 @@ def served(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    when = ("--cron", "* * * * *", "--timezone", "Europe/Berlin")
+    when = ("--cron", "* * * * *", "--timezone", "Europe/Berlin", "--train", "never")
     with running(own, tmp_path, "serve", "--port", str(port), *when):
         yield env, lake
 
@@ -94,7 +94,9 @@ def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
     until(lambda: prefect(env, "deployment", "inspect", "train/on-demand").returncode == 0, 120)
 
     nightly = until(lambda: runs(lake, "nightly"), 180)[0]
-    assert json.loads(nightly["outcome"])["recommend"]["users"] == nights.USERS
+    outcome = json.loads(nightly["outcome"])
+    assert outcome["recommend"]["users"] == nights.USERS
+    assert "train" not in outcome
 
     refused = prefect(env, "deployment", "run", "train/on-demand", "-p", "epochs=0")
     assert refused.returncode != 0
@@ -115,6 +117,7 @@ def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
 def test_stopping_leaves_no_server_behind(tmp_path: Path, ready: bool) -> None:
     port = free_port()
     env = {**os.environ, "PREFECT_HOME": str(tmp_path), "RECSYS_LAKE": str(tmp_path / "lake")}
+    env["RECSYS_SOURCE__URI"] = "shop.parquet"
     env.pop("PREFECT_API_URL", None)
     with running(env, tmp_path, "serve", "--port", str(port)):
         until(lambda: "starting a Prefect server" in log_of(tmp_path).read_text(), 60)
