@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from prefect import get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -35,24 +37,38 @@ def watched() -> Iterator[Progress]:
     """Show progress as bars in a terminal and as artifacts of the flow run."""
     artifacts: dict[str, UUID] = {}
     last: dict[str, float] = {}
+    unseen = False
     with bars() as terminal:
 
         def tell(stage: str, done: int, total: int, note: str = "") -> None:
+            nonlocal unseen
             terminal(stage, done, total, note)
             now = time.monotonic()
-            if done < total and now - last.get(stage, -_EVERY) < _EVERY:
+            if unseen or (done < total and now - last.get(stage, -_EVERY) < _EVERY):
                 return
             last[stage] = now
-            percent = 100.0 * done / max(1, total)
-            if stage in artifacts:
-                update_progress_artifact(artifacts[stage], percent, description=note or stage)
-            else:
-                key = re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
-                artifacts[stage] = cast(
-                    "UUID", create_progress_artifact(percent, key, note or stage)
-                )
+            unseen = unseen or not _show(partial(_progress, artifacts, stage, done, total, note))
 
         yield tell
+
+
+def _progress(artifacts: dict[str, UUID], stage: str, done: int, total: int, note: str) -> None:
+    percent = 100.0 * done / max(1, total)
+    if stage in artifacts:
+        update_progress_artifact(artifacts[stage], percent, description=note or stage)
+    else:
+        key = re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
+        artifacts[stage] = cast("UUID", create_progress_artifact(percent, key, note or stage))
+
+
+def _show(what: Callable[[], object]) -> bool:
+    """Show something if Prefect's API is there: what is only shown must not stop the work."""
+    try:
+        what()
+    except Exception as error:  # of httpx, of Prefect, of whatever stands between
+        get_run_logger().warning("not shown in Prefect: %s: %s", type(error).__name__, error)
+        return False
+    return True
 
 
 def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
@@ -67,16 +83,13 @@ def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
         with watched() as progress:
             result = work(progress)
     except RecsysError as error:
-        create_markdown_artifact(
-            f"# {name.capitalize()}: refused\n\n```\n{error}\n```",
-            key=f"{name}-refused",
-            description=f"why {name} was refused",
-        )
+        text = f"# {name.capitalize()}: refused\n\n```\n{error}\n```"
+        _report(text, f"{name}-refused", f"why {name} was refused")
         raise
     run.came_to(name, result)
-    create_markdown_artifact(
-        markdown(name.capitalize(), run.outcome[name]),
-        key=name,
-        description=f"what {name} came to",
-    )
+    _report(markdown(name.capitalize(), run.outcome[name]), name, f"what {name} came to")
     return result
+
+
+def _report(text: str, key: str, description: str) -> None:
+    _show(partial(create_markdown_artifact, text, key=key, description=description))

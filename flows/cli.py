@@ -78,6 +78,7 @@ def demo(
     """Run a whole night on MovieLens-100K and read the lists with SQL."""
     started = time.perf_counter()
     from recsys.datasets import movielens_100k
+    from recsys.settings import Settings
 
     source = movielens_100k(folder / "source.duckdb", say=print_line)
     lake = folder / "lake"
@@ -102,6 +103,7 @@ def demo(
             }
         ),
     }
+    Settings.model_config["toml_file"] = None  # whatever lies in the working directory
     os.environ.pop("PREFECT_API_URL", None)  # a temporary server, whatever is configured here
     os.environ.setdefault("PREFECT_HOME", str((folder / "prefect").absolute()))
     _quiet_prefect()

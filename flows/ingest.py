@@ -22,15 +22,25 @@ from recsys.report import Run
     cache_policy=NO_CACHE,
 )
 def take(run: Run, source: Source | None) -> IngestResult:
-    """Pull, check and commit one batch, then refresh the items table."""
-    result = step(
+    """Pull, check and commit one batch."""
+    return step(
         run,
         "ingest",
         lambda progress: ingest_batch(run.lake, run.settings, source, progress=progress),
     )
+
+
+@task(
+    name="items",
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+)
+def refresh_items(run: Run) -> None:
+    """Make the items table what its source is, where one is configured."""
     if run.settings.items is not None:
         ingest_items(run.lake, run.settings)
-    return result
 
 
 @flow(name="ingest")
@@ -42,3 +52,4 @@ def ingest(source: Source | None = None) -> None:
     """
     with flow_run("ingest") as run:
         take(run, source)
+        refresh_items(run)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.ingest import take
+from flows.ingest import refresh_items, take
 from flows.recommend import serve_everyone
 from flows.runs import flow_run, scheduled_day
 from flows.train import fit
@@ -26,8 +26,9 @@ def nightly(
 ) -> None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
-    A batch that breaks its contract stops the night, and the lists of before stay. A training
-    that can't be judged does not: the champion of before, or popularity, serves everyone.
+    A batch that breaks its contract, or items that can't be taken, stop the night, and the lists of
+    before stay. A training that can't be judged does not: the champion of before, or popularity,
+    serves everyone.
 
     Args:
         train: "always" trains when the data or the settings changed, "auto" only while there is
@@ -38,6 +39,7 @@ def nightly(
     """
     with flow_run("nightly") as run:
         take(run, source)
+        refresh_items(run)
         if train == "always" or (train == "auto" and registry.champion(run.lake) is None):
             try:
                 fit(run, run.settings.training)

@@ -134,6 +134,8 @@ def _replace(lake: Lake) -> str:
     try:
         _build(lake, building)
         os.replace(building, target)
+        # Of somebody who wrote to the catalog of before: beside this one it would stop all readers.
+        target.with_name(f"{NAME}.wal").unlink(missing_ok=True)
     finally:
         _clear(target.parent)
     return str(target)

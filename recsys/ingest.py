@@ -107,7 +107,7 @@ def _ingest(
     say(0)
     recover(lake)
     batches = _accepted(lake)
-    found = _not_taken(sources.find(source, settings.s3), name, batches)
+    found = _not_taken(sources.find(source, settings.s3), batches)
     if not found:
         say(len(_STEPS))
         return _nothing_new(lake, begun)
@@ -209,13 +209,11 @@ def _accepted(lake: Lake) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["status"] == ACCEPTED]
 
 
-def _not_taken(
-    found: Sequence[Stored], name: str, batches: Sequence[dict[str, Any]]
-) -> list[Stored]:
+def _not_taken(found: Sequence[Stored], batches: Sequence[dict[str, Any]]) -> list[Stored]:
+    """Return the files that no batch took, whatever pattern they were found by."""
     taken = {
         (stored["key"], stored["etag"])
         for row in batches
-        if row["source"] == name
         for stored in row["objects"]
         if stored["etag"] is not None
     }

@@ -177,7 +177,7 @@ def _as_regex(pattern: str) -> str:
         elif piece == "?":
             parts.append("[^/]")
         elif piece.startswith("[") and piece.endswith("]"):
-            parts.append(fnmatch.translate(piece).removeprefix("(?s:").removesuffix(r")\Z"))
+            parts.append(re.sub(r"^\(\?s:|\)\\[zZ]$", "", fnmatch.translate(piece)))
         else:
             parts.append(re.escape(piece))
     return "".join(parts)
@@ -223,7 +223,9 @@ def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[Non
         # A failed upload hides the endpoint's answer behind an error of boto3's own.
         answer = error if isinstance(error, ClientError) else error.__context__
         if not isinstance(answer, ClientError):
-            why = type(error).__name__
+            why = type(error).__name__  # an error of boto's may tell more than it should
+            if isinstance(error, OSError) and error.strerror:
+                why = f"{error.strerror}{f', {error.filename}' if error.filename else ''}"
             raise raising(f"could not {doing} {uri}: {why}") from None
         code = answer.response.get("Error", {}).get("Code", "unknown")
         status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

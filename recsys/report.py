@@ -75,7 +75,8 @@ def _close(this: Run, row: dict[str, Any]) -> None:
     row["seconds"] = (finished - row["started"]).total_seconds()
     row["outcome"] = as_json(this.outcome)
     schema = this.lake.schema(columns.RUNS)
-    this.lake.append(columns.RUNS, pa.Table.from_pylist([row], schema=schema))
+    # One that Prefect tries again goes by the same id.
+    this.lake.upsert(columns.RUNS, pa.Table.from_pylist([row], schema=schema), on="run_id")
     catalog.publish(this.lake)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import duckdb
 
-from recsys import objects, textfiles
+from recsys import columns, objects, textfiles
 from recsys.errors import ConfigurationError, SourceError
 from recsys.objects import Stored
 from recsys.staging import (
@@ -226,25 +226,22 @@ def _one_shape(
     found: Sequence[Stored],
     paths: Sequence[Path],
 ) -> dict[str, str]:
-    """Check that each file has the mapped columns, in the same families of types as the first."""
-    first: dict[str, str] | None = None
+    """Check that each file has the mapped columns, and ids and moments of one family of types.
+
+    A column that may be absent is null in the files that lack it.
+    """
+    first: dict[str, str] = {}
     names: dict[str, str] = {}
     for stored, path in zip(found, paths, strict=True):
         with explained(stored.key):
             kinds = types_of(con, parquet([path]))
         this = resolve(source.columns, list(kinds), stored.key)
-        families = {ours: family(kinds[theirs]) for ours, theirs in this.items()}
-        if first is None:
-            first, names = families, this
-        for ours, kind in families.items():
-            if ours in first and first[ours] != kind:
+        names |= this
+        for ours in columns.REQUIRED:
+            kind = family(kinds[this[ours]])
+            if first.setdefault(ours, kind) != kind:
                 raise SourceError(
                     f"{stored.key}: column {this[ours]!r} holds {kind}, but {first[ours]} in "
-                    f"{found[0].key}; write them alike, or pull them as two sources"
+                    f"{found[0].key}; write them alike, or take each by itself with `recsys ingest`"
                 )
-        if set(families) != set(first):
-            raise SourceError(
-                f"{stored.key} has the columns {', '.join(sorted(families))}, but "
-                f"{found[0].key} has {', '.join(sorted(first))}; pull them as two sources"
-            )
     return names

@@ -25,6 +25,7 @@ BLANKS = " \t\n\r\f\v\u00a0\u2003\u3000\u200b\ufeff"
 
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 _INTEGERS |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+_WIDER_THAN_OURS = {"HUGEINT", "UBIGINT", "UHUGEINT"}
 _ROWS_AT_A_TIME = 100_000  # as many as the Delta writer may hold several of
 
 
@@ -84,14 +85,24 @@ def stage_typed(
         f"{quote(names[ours]) if ours in names else absent[ours]} as {quote(ours)}"
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
-    con.execute(
-        f"create or replace temp view recsys_pulled as select {picked}, "  # noqa: S608 - names are quoted
-        "null::bigint as source_row, null::varchar as fault, null::varchar as given "
-        f"from {relation}"
-    )
     row_as_json(con, names)
+    wide = [ours for ours in ids if types[ours] in _WIDER_THAN_OURS]
+    lost = {ours: f"{ours} is not null and try_cast({ours} as bigint) is null" for ours in wide}
+    faults = [f"when {is_lost} then '{ours} is beyond 64 bits'" for ours, is_lost in lost.items()]
+    con.execute(
+        "create or replace temp view recsys_pulled as select *, null::bigint as source_row, "  # noqa: S608 - names are quoted
+        f"case {' '.join(faults) or 'when false then null'} end::varchar as fault, "
+        f"case when {' or '.join(lost.values()) or 'false'} "
+        "then row_as_json(user_id, item_id, timestamp, event, value) end as given "
+        f"from (select {picked} from {relation})"
+    )
     define_macros(
-        con, ids["user_id"], ids["item_id"], types["timestamp"], types.get("value", "DOUBLE")
+        con,
+        ids["user_id"],
+        ids["item_id"],
+        types["timestamp"],
+        types.get("value", "DOUBLE"),
+        marked=bool(wide),
     )
     con.execute(load("sources/stage"))
     return Pulled(rows_in(con, "memory.main.staged"), ids["user_id"], ids["item_id"], names)
@@ -104,11 +115,13 @@ def types_of(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
 
 
 def family(kind: str) -> str:
-    """Say what a DuckDB type holds: integers, real numbers, text, or the type's own name."""
+    """Say what a DuckDB type holds: integers, reals, moments, text, or the type's own name."""
     if kind in _INTEGERS:
         return "integers"
     if kind.startswith(("DECIMAL", "FLOAT", "DOUBLE")):
         return "real numbers"
+    if kind == "DATE" or kind.startswith("TIMESTAMP"):
+        return "moments"
     return "text" if kind.startswith(("VARCHAR", "ENUM", "UUID")) else kind
 
 
@@ -147,17 +160,21 @@ def define_macros(
     timestamp: str,
     value: str,
     *,
-    text: bool = False,
+    marked: bool = False,
 ) -> None:
-    """Define what sql/sources/stage.sql needs for a source's types."""
+    """Define what sql/sources/stage.sql needs for a source's types.
+
+    ``marked`` says that rows with ids that can't be of their type have a fault by now.
+    """
     con.execute(load("sources/moment_of_number"))
-    # Of text, the ids that are no integers have been marked before.
-    cast = "try_cast" if text else "cast"
+    cast = "try_cast" if marked else "cast"
     kept = "given"
     if timestamp.startswith("TIMESTAMP") or timestamp == "DATE":
         # The session's time zone is UTC, so a timestamp without one is taken as UTC.
-        moment = "case when isfinite(given) then cast(given as timestamptz) end"
-        kept = "case when not isfinite(given) then cast(given as varchar) end"
+        # DuckDB 2.0 has no isfinite of a TIMESTAMPTZ_NS.
+        finite = "isfinite(cast(given as timestamptz))"
+        moment = f"case when {finite} then cast(given as timestamptz) end"
+        kept = f"case when not {finite} then cast(given as varchar) end"
     elif timestamp in _INTEGERS or family(timestamp) == "real numbers":
         moment = "moment_of_number(given)"
     elif timestamp == "VARCHAR":

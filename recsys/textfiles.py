@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +67,7 @@ def _stage(
     whole = {"user_is_integer": user == "BIGINT", "item_is_integer": item == "BIGINT"}
     if any(whole.values()):
         con.execute(load("sources/no_integers"), {**whole, "blanks": BLANKS})
-    define_macros(con, user, item, "VARCHAR", "VARCHAR", text=True)
+    define_macros(con, user, item, "VARCHAR", "VARCHAR", marked=True)
     con.execute(load("sources/stage"))
     con.execute("drop table recsys_pulled")
     return Pulled(rows_in(con, "memory.main.staged"), user, item, names)
@@ -184,7 +185,7 @@ def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
     """Yield the lines of a file as (line, fault), a chunk at a time; bad UTF-8 is a fault."""
     schema = pa.schema([("line", pa.string()), ("fault", pa.string())])
     with _opened(path, name) as file:
-        rest, last = b"", False
+        rest, last = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), False
         while not last:
             chunk = file.read(_CHUNK)
             last = not chunk

@@ -64,6 +64,21 @@ def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -
     assert set(map(tuple, counts.values())) == {((0,),)}
 
 
+def test_what_somebody_wrote_into_the_catalog_does_not_stop_its_readers(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    path = catalog.publish(lake)
+    write = (
+        "import duckdb, os, sys; con = duckdb.connect(sys.argv[1]);"
+        "con.execute('create view mine as select 1'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-I", "-c", write, path], check=False)
+    assert Path(f"{path}.wal").exists()
+    with_lists(lake, [4, 5], date(2026, 1, 3))
+    catalog.publish(lake)
+    found = catalog.query(lake, "select item_id from latest_recommendations where user_id = 1")
+    assert found["item_id"].to_pylist() == [4, 5]
+
+
 def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     path = catalog.publish(lake)

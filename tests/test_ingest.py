@@ -107,6 +107,16 @@ def test_only_the_new_object_of_a_glob_is_read(
     assert lake.open(columns.INTERACTIONS).to_pyarrow_table().num_rows == 35
 
 
+def test_a_file_that_was_taken_by_itself_is_not_taken_again_by_a_pattern(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    parquet(tmp_path / "a.parquet", good(10))
+    parquet(tmp_path / "b.parquet", good(10, 10))
+    take(lake, settings, tmp_path / "a.parquet")
+    assert take(lake, settings, tmp_path / "*.parquet").rows_in == 10
+    assert take(lake, settings, tmp_path / "*.parquet").status == "nothing new"
+
+
 def test_only_the_new_rows_of_a_grown_table_are_taken(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

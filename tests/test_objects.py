@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import re
 import traceback
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -266,3 +268,17 @@ def test_an_address_has_a_bucket() -> None:
     for wrong in ("s3://", "bucket/key", "https://bucket/key"):
         with pytest.raises(ConfigurationError, match="s3://bucket/key"):
             objects.split(wrong)
+
+
+def test_a_full_disk_is_told_as_such() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/spool/a.parquet")
+    with (
+        pytest.raises(SourceError, match=r"s3://b/k: No space left on device, /spool/a\.parquet"),
+        objects._explained("s3://b/k", "read", SourceError),
+    ):
+        raise full
+
+
+def test_a_range_of_letters_in_a_pattern_means_itself() -> None:
+    assert re.fullmatch(objects._as_regex("day[0-3].p*"), "day2.parquet")
+    assert not re.fullmatch(objects._as_regex("day[0-3].p*"), "day4.parquet")

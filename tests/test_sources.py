@@ -239,6 +239,13 @@ def test_json_lines_that_are_no_objects_are_kept_apart(pull: Puller, tmp_path: P
     assert json.loads(given[0][0]) == "{bad"
 
 
+def test_a_mark_of_utf_8_is_no_part_of_the_first_json_line(pull: Puller, tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"user_id": 1, "item_id": 2, "timestamp": 3}\n')
+    ((user, item, *_, fault),) = pull(file)
+    assert (user, item, fault) == (1, 2, None)
+
+
 def test_json_lines_longer_than_a_chunk_are_whole(
     pull: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,13 +434,50 @@ def test_a_column_of_the_wrong_type_says_to_cast_it(
         pull(duck(tmp_path / "s.duckdb", f"create table t ({made})"), table="t")
 
 
-def test_integers_beyond_64_bits_are_refused_and_not_changed(pull: Puller, tmp_path: Path) -> None:
+def test_integers_beyond_64_bits_are_rejected_and_not_changed(pull: Puller, tmp_path: Path) -> None:
     made = (
-        "create table t as select 18446744073709551615::ubigint as user_id, "
+        "create table t as select unnest([7, 18446744073709551615]::ubigint[]) as user_id, "
         "2 as item_id, 3 as timestamp"
     )
-    with pytest.raises(SourceError, match="18446744073709551615"):
-        pull(duck(tmp_path / "s.duckdb", made), table="t")
+    rows = pull(duck(tmp_path / "s.duckdb", made), table="t")
+    assert [(user, fault) for user, *_, fault in rows] == [
+        (7, None),
+        (None, "user_id is beyond 64 bits"),
+    ]
+    ((given,),) = pull.con.execute("select given from staged where fault is not null").fetchall()
+    assert '"user_id":18446744073709551615' in given
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_parquet_moments_of_every_unit_are_read(
+    pull: Puller, tmp_path: Path, unit: str, zone: str | None
+) -> None:
+    moments = pa.array([MOMENT.replace(tzinfo=None)], pa.timestamp(unit)).cast(
+        pa.timestamp(unit, zone)
+    )
+    table = pa.table({"user_id": [1], "item_id": [2], "timestamp": moments})
+    pq.write_table(table, tmp_path / "a.parquet")
+    ((_, _, moment, *_),) = pull(tmp_path / "a.parquet")
+    assert moment == MOMENT
+
+
+def test_parquet_files_may_lack_what_is_optional_and_write_moments_differently(
+    pull: Puller, tmp_path: Path
+) -> None:
+    moment = MOMENT.replace(tzinfo=None)
+    bare = pa.table({"user_id": [1], "item_id": [2]})
+    for name, kind, value in (("a", "us", None), ("b", "ns", 2.5), ("c", "us", None)):
+        moments = pa.array([moment], pa.timestamp(kind)).cast(
+            pa.timestamp(kind, "UTC" if name == "c" else None)
+        )
+        table = bare.append_column("timestamp", moments)
+        if value:
+            table = table.append_column("value", pa.array([value]))
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert [each[2] for each in pull(tmp_path / "*.parquet")] == [MOMENT] * 3
+    values = pull.con.execute("select value from staged order by rowid").fetchall()
+    assert values == [(None,), (2.5,), (None,)]
 
 
 def test_damaged_files_are_named(pull: Puller, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -44,6 +45,24 @@ def artifacts(run_id: str) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
         return {found.key: found.data for found in client.read_artifacts(artifact_filter=wanted)}
+
+
+def test_what_cannot_be_shown_stops_no_night(
+    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect's API answers, but not to what only shows how it goes."""
+    asked: list[object] = []
+
+    def refuse(*given: object, **named: object) -> None:
+        asked.append((given, named))
+        raise httpx.ConnectError("no route")
+
+    for name in ("create_progress_artifact", "create_markdown_artifact"):
+        monkeypatch.setattr(f"flows.artifacts.{name}", refuse)
+    nightly(train="never", run_date=DAY)
+    assert asked
+    (found,) = rows(shop[1], "select count(distinct user_id) as users from latest_recommendations")
+    assert found["users"] == nights.USERS
 
 
 def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, Lake]) -> None:
