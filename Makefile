@@ -12,7 +12,7 @@ help:
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
 	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
 	@echo "make clean-demo  remove demo/"
-	@echo "make clean       remove .venv and every cache"
+	@echo "make clean       remove .venv, demo/, build/ (results of benchmarks too) and caches"
 
 demo: $(VENV)/.installed
 	@$(BIN)/recsys demo

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recsys import columns
 
@@ -41,6 +42,11 @@ class _Place(Config):
     columns: dict[str, str] = Field(
         default_factory=dict, description="our column name -> the source's column name"
     )
+
+    @field_validator("uri")
+    @classmethod
+    def _at_home(cls, uri: str) -> str:
+        return os.path.expanduser(uri)
 
     @model_validator(mode="after")
     def _consistent(self) -> _Place:

@@ -18,7 +18,7 @@ class RecsysError(Exception):
 
 
 class ConfigurationError(RecsysError):
-    """A setting, parameter or mapping is wrong; nothing was read or written."""
+    """A setting, parameter or mapping is wrong; nothing was written for its sake."""
 
     exit_code = 2
 

@@ -157,7 +157,7 @@ class Lake:
     def __init__(self, root: str, storage: ObjectStorage) -> None:
         self.storage = storage
         self.is_local = "://" not in root
-        self.root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
+        self.root = str(Path(root).expanduser().absolute()) if self.is_local else root.rstrip("/")
         if not self.is_local and not root.startswith("s3://"):
             scheme = root.partition("://")[0]  # the rest may hold a password
             raise LakeError(f"lake {scheme}://...: a lake is a folder or s3://bucket/prefix")

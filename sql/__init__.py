@@ -7,7 +7,7 @@ from importlib.resources import files
 
 @cache
 def load(name: str) -> str:
-    """Return the text of ``sql/<name>.sql``, e.g. ``load("queries/coverage")``.
+    """Return the text of ``sql/<name>.sql``, e.g. ``load("queries/catalogue_coverage")``.
 
     Raises:
         FileNotFoundError: no such statement is shipped.

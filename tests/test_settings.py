@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from recsys.config import ItemSource, Source, Training
+from recsys.lake import Lake
 from recsys.settings import ObjectStorage, Settings
 
 
@@ -50,6 +51,12 @@ def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "recsys.toml").write_text("[recommending]\nkk = 7\n")
     with pytest.raises(ValidationError, match="kk"):
         Settings()
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Lake.at(Settings(lake="~/lake")).root == "/home/me/lake"
+    assert Source(uri="~/events/*.parquet").uri == "/home/me/events/*.parquet"
 
 
 def test_a_mapping_may_name_a_column_once() -> None:
