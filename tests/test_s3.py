@@ -77,7 +77,8 @@ def test_two_nights_from_s3_to_a_lake_on_s3(
             (360, 1),
         ]
         runs = lake.open("runs").to_pyarrow_table().to_pylist()
-        assert [row["status"] for row in runs] == ["completed"] * 3
+        # A run that is tried again goes by the same id, and has one row.
+        assert [row["status"] for row in runs] == ["completed"] * 2
         stored = servers.client(endpoint).list_objects_v2(Bucket="lake", Prefix="nightly/")
         keys = [entry["Key"].removeprefix("nightly/") for entry in stored["Contents"]]
         assert "catalog.duckdb" in keys
