@@ -47,7 +47,7 @@ def watched() -> Iterator[Progress]:
             if unseen or (done < total and now - last.get(stage, -_EVERY) < _EVERY):
                 return
             last[stage] = now
-            unseen = unseen or not _show(partial(_progress, artifacts, stage, done, total, note))
+            unseen = not _show(partial(_progress, artifacts, stage, done, total, note))
 
         yield tell
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 from flows.artifacts import step
-from flows.runs import flow_run, is_transient
+from flows.runs import flow_run, retried
 from recsys.config import Source
 from recsys.ingest import IngestResult
 from recsys.ingest import ingest as ingest_batch
@@ -14,13 +13,7 @@ from recsys.items import ingest_items
 from recsys.report import Run
 
 
-@task(
-    name="ingest",
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("ingest")
 def take(run: Run, source: Source | None) -> IngestResult:
     """Pull, check and commit one batch."""
     return step(
@@ -30,13 +23,7 @@ def take(run: Run, source: Source | None) -> IngestResult:
     )
 
 
-@task(
-    name="items",
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("items")
 def refresh_items(run: Run) -> None:
     """Make the items table what its source is, where one is configured."""
     if run.settings.items is not None:

@@ -5,25 +5,18 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from pydantic import Field
 
 from flows.artifacts import step
-from flows.runs import flow_run, is_transient, scheduled_day
+from flows.runs import flow_run, retried, scheduled_day
 from recsys.config import Recommending
 from recsys.recommend import RecommendResult
 from recsys.recommend import recommend as make_lists
 from recsys.report import Run
 
 
-@task(
-    name="recommend",
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("recommend")
 def serve_everyone(run: Run, recommending: Recommending, run_date: date) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
     return step(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current
 
 from recsys.errors import RecsysError
@@ -12,11 +14,14 @@ from recsys.report import Run, run
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import date
 
     from prefect import Task
     from prefect.client.schemas.objects import State, TaskRun
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -33,6 +38,19 @@ def scheduled_day(this: Run) -> date:
     is still that night.
     """
     return this.settings.day_of(current.get_scheduled_start_time())
+
+
+def retried(
+    name: str, seconds: tuple[float, ...] = (10, 60)
+) -> Callable[[Callable[Given, Result]], Task[Given, Result]]:
+    """Make a step a task, tried again after so many seconds each where that may help."""
+    return task(
+        name=name,
+        retries=len(seconds),
+        retry_delay_seconds=list(seconds),
+        retry_condition_fn=is_transient,
+        cache_policy=NO_CACHE,
+    )
 
 
 def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 from pydantic import Field
 
 from flows.artifacts import step
-from flows.runs import flow_run, is_transient
+from flows.runs import flow_run, retried
 from recsys.config import Training
 from recsys.report import Run
 from recsys.train import TrainResult
 from recsys.train import train as train_model
 
 
-@task(
-    name="train",
-    retries=1,
-    retry_delay_seconds=30,
-    retry_condition_fn=is_transient,
-    cache_policy=NO_CACHE,
-)
+@retried("train", (30,))
 def fit(run: Run, training: Training) -> TrainResult:
     """Train, evaluate and register one model."""
     return step(

@@ -37,6 +37,7 @@ from recsys.model.presets import PRESETS, resolve
 from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
 from recsys.sequences import pack
+from recsys.staging import family, types_of
 from recsys.training.trainer import fit
 from recsys.version import code_version
 from sql import file_literal, load
@@ -427,8 +428,7 @@ def _require_whole(con: duckdb.DuckDBPyConnection, file: Path) -> None:
     for name, missing in nulls.items():
         if missing:
             raise SourceError(f"{file}: {missing:,} rows have no {name}; leave them out")
-    (kind,) = con.sql("select timestamp from interactions").types
-    if kind.id == "varchar":
+    if family(types_of(con, "interactions")[columns.TIMESTAMP]) == "text":
         raise SourceError(f"{file}: timestamp is text; make it a timestamp or a number")
 
 

@@ -41,10 +41,11 @@ class ObjectStorage(BaseModel):
     @property
     def bucket_region(self) -> str:
         """The region given, or the surroundings', or the one that AWS began with."""
-        import boto3
+        if named := self.region or os.environ.get("AWS_REGION"):
+            return named
+        import boto3  # here, since it takes time to import
 
-        surrounding = os.environ.get("AWS_REGION") or boto3.session.Session().region_name
-        return self.region or surrounding or "us-east-1"
+        return boto3.session.Session().region_name or "us-east-1"
 
     def delta_options(self) -> dict[str, str]:
         """Return what the Delta writer needs to know of the endpoint."""

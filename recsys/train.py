@@ -119,14 +119,15 @@ def train(
     }
     model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
     standing = registry.find(lake, model_id)
-    known = bool(standing and _load(lake, standing, settings))
-    if standing and known and standing["status"] != "rejected":
+    if standing and not _load(lake, standing, settings):
+        standing = None
+    if standing and standing["status"] != "rejected":
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with connect(settings) as con:
         packed = snapshot.packed(lake, con, version)
     packed, split = numbered(packed, leave_one_out)
-    if standing and known:
+    if standing:
         metrics, found = json.loads(standing["metrics"]), json.loads(standing["baselines"])
         others = {name: each for name, each in found.items() if name != "champion"}
         baselines = {**others, **_champion(lake, packed, split, settings)}
