@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from datetime import datetime
 from pathlib import Path
@@ -46,7 +47,7 @@ def nightly(
 
     settings = Settings()
     settings.required_source()
-    _quiet_prefect()
+    _prepare_prefect()
     from flows.nightly import nightly as flow
 
     flow(train=train, run_date=run_date.date() if run_date else None, k=k)
@@ -106,7 +107,7 @@ def demo(
     Settings.model_config["toml_file"] = None  # whatever lies in the working directory
     os.environ.pop("PREFECT_API_URL", None)  # a temporary server, whatever is configured here
     os.environ.setdefault("PREFECT_HOME", str((folder / "prefect").absolute()))
-    _quiet_prefect()
+    _prepare_prefect()
     print_line("running the flow `nightly` (a temporary Prefect server takes a moment to start)")
     from flows.nightly import nightly as flow
 
@@ -163,8 +164,8 @@ def _show(lake: Path) -> None:
     print_line(f"\nThe lake: {lake}, read with SQL through {lake / catalog.NAME}")
 
 
-def _quiet_prefect() -> None:
-    """Let bars, not log lines, tell how it goes; give a first server start time to migrate.
+def _prepare_prefect() -> None:
+    """Let bars, not log lines, tell how it goes; start the temporary server, where there is one.
 
     With a temporary server nobody reads Prefect's log afterwards, and an error reaches the person
     as a message of ours; with a configured one its own settings hold.
@@ -173,3 +174,18 @@ def _quiet_prefect() -> None:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+    from prefect import settings
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if settings.PREFECT_API_URL.value() or not settings.PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        return
+    # Prefect would start it at its first call; Ctrl-C would then end it before the run that has
+    # to report to it, and the run would wait a minute for an answer. Prefect stops it at the exit.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        SubprocessASGIServer().start(
+            settings.PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run as current
 
+from recsys import stopping
 from recsys.errors import RecsysError
 from recsys.report import Run, run
 from recsys.settings import Settings
@@ -55,5 +56,7 @@ def retried(
 
 def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
     """Say whether trying again may help: after a passing fault of network or storage only."""
+    if stopping.asked():
+        return False
     error = state.result(raise_on_failure=False)
     return error.transient if isinstance(error, RecsysError) else isinstance(error, OSError)

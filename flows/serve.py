@@ -89,7 +89,9 @@ def _server(port: int, say: Callable[[str], None]) -> Iterator[None]:
     say(f"starting a Prefect server at http://127.0.0.1:{port}")
     command = [sys.executable, "-m", "prefect", "server", "start"]
     server = subprocess.Popen(  # noqa: S603 - our own interpreter, constant arguments
-        [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us: what is served pauses while the server answers
     )
     try:
         _wait(api, server)

@@ -91,6 +91,7 @@ def _connect(lake: Lake, path: Path, *, read_only: bool = False) -> duckdb.DuckD
         read_only=read_only,
         config={
             "autoinstall_known_extensions": "false",
+            "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
             "storage_compatibility_version": "v1.0.0",
         },
     )

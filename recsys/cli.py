@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tomllib
 import uuid
@@ -18,6 +17,7 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from recsys import stopping
 from recsys.errors import ConfigurationError, RecsysError
 from recsys.settings import Settings
 from recsys.terminal import Format, bars, print_line, rendered
@@ -237,19 +237,17 @@ def benchmark(
 
 
 def main() -> NoReturn:
-    """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage, 143 stopped."""
-    # As an exit, so that a run asked to stop is recorded, and no server it started is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage, 128 + n signal."""
     for plugin in entry_points(group="recsys.commands"):
         plugin.load()(app)
     try:
-        app(standalone_mode=True)
+        with stopping.heeded():
+            app(standalone_mode=True)
     except ValidationError as error:
         _refused(_explained(error), ConfigurationError.exit_code)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as error:
         _refused(f"the settings can't be read: {error}", ConfigurationError.exit_code)
     except RecsysError as error:
-        # Prefect keeps the error, its frames keep DuckDB alive, and DuckDB complains at the exit.
         clear_frames(error.__traceback__)
         _refused(str(error), error.exit_code)
     except (duckdb.Error, OSError) as error:

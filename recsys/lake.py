@@ -138,6 +138,7 @@ def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
         config={
             "memory_limit": settings.memory_limit,
             "autoinstall_known_extensions": "false",
+            "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
             "temp_directory": str(Path(tempfile.gettempdir()) / f"recsys-spill-{os.getpid()}"),
             **({"threads": str(settings.threads)} if settings.threads else {}),
         }

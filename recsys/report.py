@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from recsys import catalog, columns
+from recsys import catalog, columns, stopping
 from recsys.errors import RecsysError
 from recsys.lake import Lake
 from recsys.registry import as_json
@@ -56,9 +56,13 @@ def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any
         try:
             yield this
         except BaseException as failure:
-            refused = isinstance(failure, RecsysError)
+            stopped = stopping.asked()
+            refused = isinstance(failure, RecsysError) and not stopped
             row["status"] = "refused" if refused else "failed"
-            row["error"] = str(failure) if refused else f"{type(failure).__name__}: {failure}"
+            if stopped:
+                row["error"] = f"stopped by {stopped.name}"
+            else:
+                row["error"] = str(failure) if refused else f"{type(failure).__name__}: {failure}"
             try:
                 _close(this, row)
             except Exception as second:  # the first is what a person has to know

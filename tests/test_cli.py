@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -136,6 +140,33 @@ def test_a_refusal_exits_with_1_and_wrong_usage_with_2(
     assert found == code, err
     assert says in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_within_a_query_it_ends_as_stopped(
+    source: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    lake = tmp_path / "lake"
+    endless = (
+        "select range as user_id, range as item_id, timestamp '2026-01-01' as timestamp "
+        "from range(1_000_000_000_000) where range % 7 = 8"
+    )
+    configured = json.dumps({"uri": str(source), "query": endless})
+    command = [str(Path(sys.executable).parent / "recsys"), "--lake", str(lake), "ingest"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "RECSYS_SOURCE": configured},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as ingest:
+        deadline = time.monotonic() + 60
+        while not lake.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)  # into the query; before it or after, the end is the same
+        ingest.send_signal(number)
+        _, said = ingest.communicate(timeout=60)
+    assert ingest.returncode == 128 + number, said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -35,18 +35,42 @@ def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
     )
 
 
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)  # nothing happens where it has ended
+
+
+def ctrl_c(process: subprocess.Popen[bytes]) -> None:
+    """As a terminal does it: its children are told, too."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def hang_up(process: subprocess.Popen[bytes]) -> None:
+    """As a terminal does that is closed."""
+    os.killpg(process.pid, signal.SIGHUP)
+
+
 @contextmanager
-def running(env: dict[str, str], home: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    env: dict[str, str],
+    home: Path,
+    *arguments: str,
+    stop: Callable[[subprocess.Popen[bytes]], None] = terminate,
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a `recsys` command that writes to a log; it is stopped at the end, come what may."""
     command = [str(Path(sys.executable).parent / "recsys"), *arguments]
     with log_of(home).open("w") as out:
-        process = subprocess.Popen(command, env=env, cwd=home, stdout=out, stderr=out)
+        process = subprocess.Popen(
+            command, env=env, cwd=home, stdout=out, stderr=out, start_new_session=True
+        )
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)  # nothing happens where it has ended
-        process.wait(60)
-        print(log_of(home).read_text())
+        stop(process)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            print(log_of(home).read_text())
 
 
 def log_of(home: Path) -> Path:
@@ -113,13 +137,17 @@ def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
     assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
 
 
-@pytest.mark.parametrize("ready", [False, True])
-def test_stopping_leaves_no_server_behind(tmp_path: Path, ready: bool) -> None:
+@pytest.mark.parametrize(
+    ("stop", "ready"), [(terminate, False), (terminate, True), (ctrl_c, True), (hang_up, True)]
+)
+def test_stopping_leaves_no_server_behind(
+    tmp_path: Path, stop: Callable[[subprocess.Popen[bytes]], None], ready: bool
+) -> None:
     port = free_port()
     env = {**os.environ, "PREFECT_HOME": str(tmp_path), "RECSYS_LAKE": str(tmp_path / "lake")}
     env["RECSYS_SOURCE__URI"] = "shop.parquet"
     env.pop("PREFECT_API_URL", None)
-    with running(env, tmp_path, "serve", "--port", str(port)):
+    with running(env, tmp_path, "serve", "--port", str(port), stop=stop):
         until(lambda: "starting a Prefect server" in log_of(tmp_path).read_text(), 60)
         if ready:
             until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
@@ -137,20 +165,23 @@ def test_stopping_leaves_no_server_behind(tmp_path: Path, ready: bool) -> None:
     until(lambda: not server(), 30)
 
 
-def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "number"), [(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)])
+def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
+    tmp_path: Path, stop: Callable[[subprocess.Popen[bytes]], None], number: signal.Signals
+) -> None:
     source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
     nights.make_source(source)
     slow = json.dumps({"epochs": 10_000, "overrides": {"patience": 10_000}})
     env = nights.environment(source, lake, "", RECSYS_TRAINING=slow, PREFECT_HOME=str(tmp_path))
     del env["PREFECT_API_URL"]
-    with running(env, tmp_path, "nightly", "--train", "always") as night:
+    with running(env, tmp_path, "nightly", "--train", "always", stop=stop) as night:
         until(lambda: (lake / "interactions").exists() or night.poll() is not None, 120)
         servers = psutil.Process(night.pid).children(recursive=True)
-    assert night.returncode == 128 + signal.SIGTERM
+    assert night.returncode == 128 + number
     assert servers
     assert not psutil.wait_procs(servers, 30)[1]
-    rows = catalog.query(Lake(str(lake), ObjectStorage()), "select status from runs", {})
-    assert rows.to_pylist() == [{"status": "failed"}]
+    rows = catalog.query(Lake(str(lake), ObjectStorage()), "select status, error from runs", {})
+    assert rows.to_pylist() == [{"status": "failed", "error": f"stopped by {number.name}"}]
 
 
 def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Being asked to stop: by SIGTERM, by Ctrl-C, by a terminal that is closed.
+
+Python tells of it by an exception in the main thread, which does not always come through: DuckDB
+makes a plain RuntimeError of one that interrupts a query. Nor is the handler always ours: Prefect
+has its own while a flow runs. So the signals are read off Python's wakeup descriptor, which is
+told of each before any handler is.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import contextmanager
+from traceback import clear_frames
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_EXITS = (signal.SIGTERM, signal.SIGHUP)  # Ctrl-C has Python's own KeyboardInterrupt
+_arrived: socket.socket | None = None
+
+
+def asked() -> signal.Signals | None:
+    """Return the first signal that asked this process to stop; None outside `heeded`."""
+    if _arrived is None:
+        return None
+    try:
+        numbers = _arrived.recv(4096, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    asking = (each for each in numbers if each in (*_EXITS, signal.SIGINT))
+    return next(map(signal.Signals, asking), None)
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """Leave the block by an exception at such a signal, so that what is on can record its end.
+
+    Raises:
+        SystemExit: with 128 + the signal's number, whatever became of the exception on its way;
+            not where the block ended well all the same.
+    """
+    global _arrived
+    arrived, wakeup = socket.socketpair()
+    with arrived, wakeup:
+        arrived.setblocking(False)
+        wakeup.setblocking(False)
+        _arrived = arrived
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        for number in _EXITS:
+            if signal.getsignal(number) is signal.SIG_DFL:  # rather than ignored, as nohup does
+                signal.signal(number, _exit)
+        try:
+            yield
+        except BaseException as error:
+            stopped = asked()
+            if not stopped or (isinstance(error, SystemExit) and not error.code):
+                raise
+            each: BaseException | None = error
+            while each:  # Prefect keeps them, their frames keep DuckDB alive: it complains at exit
+                clear_frames(each.__traceback__)
+                each = each.__cause__ or each.__context__
+            raise SystemExit(128 + stopped) from None
+        finally:
+            signal.set_wakeup_fd(-1)
+            _arrived = None
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature
+    raise SystemExit(128 + number)
