@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run as current
 
 from recsys import stopping
@@ -27,9 +29,22 @@ Result = TypeVar("Result")
 
 @contextmanager
 def flow_run(flow: str) -> Iterator[Run]:
-    """Do the current Prefect flow run as a run of the library, under the same id."""
-    with run(flow, str(current.get_id()), Settings(), dict(current.get_parameters())) as this:
-        yield this
+    """Do the current Prefect flow run as a run of the library, under the same id.
+
+    Raises:
+        TerminationSignal, KeyboardInterrupt: the process was asked to stop, which Prefect has to
+            know by these, whatever became of them on their way: it calls the run cancelled then.
+    """
+    with stopping.watched():
+        try:
+            with run(flow, str(current.get_id()), Settings(), current.get_parameters()) as this:
+                yield this
+        except Exception:
+            if not (stopped := stopping.asked()):
+                raise
+            if stopped is signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise TerminationSignal(stopped) from None
 
 
 def scheduled_day(this: Run) -> date:

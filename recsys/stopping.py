@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from contextlib import contextmanager
 from traceback import clear_frames
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ _arrived: socket.socket | None = None
 
 
 def asked() -> signal.Signals | None:
-    """Return the first signal that asked this process to stop; None outside `heeded`."""
+    """Return the first signal that asked this process to stop; None where nobody watches."""
     if _arrived is None:
         return None
     try:
@@ -35,6 +36,29 @@ def asked() -> signal.Signals | None:
 
 
 @contextmanager
+def watched() -> Iterator[None]:
+    """Let `asked` know of signals while the block runs, whoever handles them.
+
+    Nothing happens outside the main thread, or where something watches already.
+    """
+    global _arrived
+    if _arrived is not None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived, wakeup = socket.socketpair()
+    with arrived, wakeup:
+        arrived.setblocking(False)
+        wakeup.setblocking(False)
+        before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        _arrived = arrived
+        try:
+            yield
+        finally:
+            _arrived = None
+            signal.set_wakeup_fd(before)
+
+
+@contextmanager
 def heeded() -> Iterator[None]:
     """Leave the block by an exception at such a signal, so that what is on can record its end.
 
@@ -42,16 +66,10 @@ def heeded() -> Iterator[None]:
         SystemExit: with 128 + the signal's number, whatever became of the exception on its way;
             not where the block ended well all the same.
     """
-    global _arrived
-    arrived, wakeup = socket.socketpair()
-    with arrived, wakeup:
-        arrived.setblocking(False)
-        wakeup.setblocking(False)
-        _arrived = arrived
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-        for number in _EXITS:
-            if signal.getsignal(number) is signal.SIG_DFL:  # rather than ignored, as nohup does
-                signal.signal(number, _exit)
+    for number in _EXITS:
+        if signal.getsignal(number) is signal.SIG_DFL:  # rather than ignored, as nohup does
+            signal.signal(number, _exit)
+    with watched():
         try:
             yield
         except BaseException as error:
@@ -63,9 +81,6 @@ def heeded() -> Iterator[None]:
                 clear_frames(each.__traceback__)
                 each = each.__cause__ or each.__context__
             raise SystemExit(128 + stopped) from None
-        finally:
-            signal.set_wakeup_fd(-1)
-            _arrived = None
 
 
 def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's signature

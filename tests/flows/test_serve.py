@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,6 +136,39 @@ def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
     assert (parameters["epochs"], parameters["seed"]) == (1, 5)
     model = json.loads(trained["outcome"])["train"]
     assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
+
+
+def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(tmp_path: Path) -> None:
+    source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
+    nights.make_source(source)
+    env = nights.environment(
+        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(tmp_path)
+    )
+    with running(env, tmp_path, "ingest") as ingest:
+        assert ingest.wait(60) == 0
+    endless = (
+        "select range as user_id, range as item_id, timestamp '2026-01-01' as timestamp "
+        "from range(1_000_000_000_000) where range % 7 = 8"
+    )
+    env["RECSYS_SOURCE"] = json.dumps({"uri": str(source), "query": endless})
+    own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    with running(own, tmp_path, "serve", "--port", str(port)):
+        until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
+        made = prefect(env, "deployment", "run", "nightly/daily")
+        [night] = re.findall(r"UUID: (\S+)", made.stdout)
+
+        def state() -> str:
+            return re.findall(
+                r"StateType\.(\w+)", prefect(env, "flow-run", "inspect", night).stdout
+            )[0]
+
+        until(lambda: state() == "RUNNING", 120)
+        time.sleep(5)  # into the query; before it the end is the same
+        assert prefect(env, "flow-run", "cancel", night).returncode == 0
+        until(lambda: state() == "CANCELLED", 60)
+    statement = "select status, error from runs where flow = 'nightly'"
+    rows = catalog.query(Lake(str(lake), ObjectStorage()), statement, {})
+    assert rows.to_pylist() == [{"status": "failed", "error": "stopped by SIGTERM"}]
 
 
 @pytest.mark.parametrize(
