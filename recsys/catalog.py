@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import pyarrow as pa
 from recsys import columns, objects
 from recsys.errors import LakeError
 from recsys.lake import schemas, select_files
+from recsys.scratch import scratch
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def query(lake: Lake, statement: str, parameters: Mapping[str, object] | None = 
     Raises:
         LakeError: there is no catalog, or DuckDB refuses the statement.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        path = fetch(lake, Path(temporary))
+    with scratch() as folder:
+        path = fetch(lake, folder)
         try:
             with _connect(lake, path, read_only=True) as con:
                 found = con.sql(statement, params=dict(parameters or {}))
@@ -106,9 +106,9 @@ def _build(lake: Lake, path: Path) -> None:
     tables = schemas(
         interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
     )
-    with _connect(lake, path) as con:
+    with scratch() as folder, _connect(lake, path) as con:
         con.execute(f"set memory_limit = '{_MEMORY}'")
-        con.execute(f"set temp_directory = {literal(str(Path(tempfile.gettempdir()) / path.name))}")
+        con.execute(f"set temp_directory = {literal(str(folder / 'spill'))}")
         con.execute(load("views/tables"))
         for name in tables:
             opened = lake.open(name)
@@ -149,8 +149,8 @@ def _clear(folder: Path) -> None:
 
 
 def _upload(lake: Lake) -> str:
-    with tempfile.TemporaryDirectory() as temporary:
-        building = Path(temporary) / NAME
+    with scratch() as folder:
+        building = folder / NAME
         _build(lake, building)
         objects.upload(building, lake.uri(NAME), lake.storage)
     return lake.uri(NAME)

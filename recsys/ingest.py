@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,11 +28,13 @@ from recsys.errors import (
 from recsys.lake import connect
 from recsys.progress import silent
 from recsys.recovery import ACCEPTED, record, recover
+from recsys.scratch import scratch
 from recsys.staging import ARROW, DUCKDB, as_schema
 from sql import literal, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import duckdb
 
@@ -89,8 +89,8 @@ def ingest(
     """
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
-    with tempfile.TemporaryDirectory(prefix="recsys-ingest-") as folder, connect(settings) as con:
-        return _ingest(lake, settings, source, con, Path(folder), partial(_say, progress), now)
+    with scratch() as folder, connect(settings) as con:
+        return _ingest(lake, settings, source, con, folder, partial(_say, progress), now)
 
 
 def _ingest(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys import columns, sources
 from recsys.errors import ConfigurationError, SourceError
 from recsys.lake import connect
+from recsys.scratch import scratch
 from recsys.staging import DUCKDB, as_schema, explained, family, id_type, rows_in, types_of
 from recsys.textfiles import csv_dialect, csv_relation
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import duckdb
 
@@ -47,9 +47,9 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
             "with a uri into recsys.toml"
         )
     schema = lake.schema(columns.ITEMS)
-    with tempfile.TemporaryDirectory(prefix="recsys-items-") as folder, connect(settings) as con:
+    with scratch() as folder, connect(settings) as con:
         found = sources.find(items, settings.s3)
-        paths = sources.fetch(found, Path(folder) / "objects", settings.s3)
+        paths = sources.fetch(found, folder / "objects", settings.s3)
         held = DUCKDB[schema.field(columns.ITEM_ID).type]
         _pull(con, items, paths, held)
         for without_id, repeated, example in con.execute(load("sources/bad_items")).fetchall():

@@ -5,9 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import re
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recsys import columns, objects
 from recsys.errors import LakeError
+from recsys.scratch import scratch
 from sql import literal, quote
 
 if TYPE_CHECKING:
@@ -132,19 +131,20 @@ def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
 _PARTITIONS = {columns.RECOMMENDATIONS: ["run_date"]}
 
 
-def connect(settings: Settings) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def connect(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB that spills to disk, speaks UTC and never fetches an extension."""
-    con = duckdb.connect(
-        config={
+    with scratch() as folder:
+        config: dict[str, Any] = {
             "memory_limit": settings.memory_limit,
             "autoinstall_known_extensions": "false",
             "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
-            "temp_directory": str(Path(tempfile.gettempdir()) / f"recsys-spill-{os.getpid()}"),
+            "temp_directory": str(folder / "spill"),
             **({"threads": str(settings.threads)} if settings.threads else {}),
         }
-    )
-    con.execute("SET TimeZone = 'UTC'")
-    return con
+        with duckdb.connect(config=config) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            yield con
 
 
 class Lake:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -22,11 +20,13 @@ from recsys.list_checks import ListChecks, judge
 from recsys.model.scoring import top_k
 from recsys.popular import Popular
 from recsys.progress import Progress, silent
+from recsys.scratch import scratch
 from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
+    from pathlib import Path
 
     import duckdb
     from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def recommend(
             **standing["counts"],
         )
 
-    with connect(settings) as con, tempfile.TemporaryDirectory() as folder:
+    with connect(settings) as con, scratch() as folder:
         lake.view(con, columns.INTERACTIONS, version)
         lake.view(con, columns.ITEMS, inputs["items_version"])
         model = registry.load(lake, row, settings.device) if row else None
@@ -136,7 +136,7 @@ def recommend(
                 "there is nothing to recommend: `items` marks every item as not eligible; "
                 "the lists of before still stand"
             )
-        staged = Path(folder) / "lists.parquet"
+        staged = folder / "lists.parquet"
         checks = ListChecks(
             con,
             packed.items.filter(pa.array(eligible[1:])),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from recsys import columns, objects
 from recsys.errors import LakeError
+from recsys.scratch import scratch
 from recsys.training import checkpoint
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def save(
     A model exists only once its row is registered, so that a kill in here leaves nothing behind
     that anyone reads.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with scratch() as folder:
         checkpoint.save(folder, recommender, dict(card))
         (folder / _TEXT).write_text(text, encoding="utf-8")
         pq.write_table(pa.table({columns.ITEM_ID: items}), folder / _ITEMS)
@@ -107,11 +106,10 @@ def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
         LakeError: its files are missing or damaged, or the lake's ids have become others.
     """
     model_id = row["model_id"]
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch() as folder:
         if lake.is_local:
             folder = Path(lake.uri(_FOLDER, model_id))
         else:
-            folder = Path(temporary)
             objects.download_folder(lake.uri(_FOLDER, model_id), folder, lake.storage)
         recommender, _ = checkpoint.load(folder, device)
         try:

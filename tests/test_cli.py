@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
@@ -14,8 +17,12 @@ import typer
 
 from recsys import catalog, cli
 from recsys.lake import Lake
+from recsys.scratch import scratch
 from recsys.settings import Settings
 from tests import lakes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 
@@ -142,31 +149,56 @@ def test_a_refusal_exits_with_1_and_wrong_usage_with_2(
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_within_a_query_it_ends_as_stopped(
-    source: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    lake = tmp_path / "lake"
+@contextmanager
+def endless_ingest(source: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """An ingest that is in its query; temporary files are put under ``folder``."""
+    lake, temporary = folder / "lake", folder / "temporary"
+    temporary.mkdir()
     endless = (
         "select range as user_id, range as item_id, timestamp '2026-01-01' as timestamp "
         "from range(1_000_000_000_000) where range % 7 = 8"
     )
     configured = json.dumps({"uri": str(source), "query": endless})
     command = [str(Path(sys.executable).parent / "recsys"), "--lake", str(lake), "ingest"]
-    with subprocess.Popen(
-        command,
-        env={**os.environ, "RECSYS_SOURCE": configured},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as ingest:
+    env = {**os.environ, "RECSYS_SOURCE": configured, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as ingest:
         deadline = time.monotonic() + 60
         while not lake.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(1)  # into the query; before it or after, the end is the same
+        time.sleep(1)  # into the query
+        try:
+            yield ingest
+        finally:
+            ingest.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_within_a_query_it_ends_as_stopped(
+    source: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    with endless_ingest(source, tmp_path) as ingest:
         ingest.send_signal(number)
         _, said = ingest.communicate(timeout=60)
     assert ingest.returncode == 128 + number, said
     assert "Traceback" not in said
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_the_next_run_removes_what_a_killed_one_left(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    with endless_ingest(source, tmp_path) as living:
+        held = set(temporary.iterdir())
+        assert held
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        with scratch() as folder:
+            assert set(temporary.iterdir()) == {*held, folder}, "one that lives keeps its own"
+        living.kill()
+        living.wait()
+        with scratch() as folder:
+            assert set(temporary.iterdir()) == {folder}
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(
