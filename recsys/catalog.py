@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from recsys import columns, objects
 from recsys.errors import LakeError
-from recsys.lake import schemas, select_files
+from recsys.lake import ENGINE, schemas, select_files
 from recsys.scratch import scratch
 from sql import literal, load, quote
 
@@ -89,11 +89,7 @@ def _connect(lake: Lake, path: Path, *, read_only: bool = False) -> duckdb.DuckD
     con = duckdb.connect(
         str(path),
         read_only=read_only,
-        config={
-            "autoinstall_known_extensions": "false",
-            "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
-            "storage_compatibility_version": "v1.0.0",
-        },
+        config={**ENGINE, "storage_compatibility_version": "v1.0.0"},
     )
     con.execute("set TimeZone = 'UTC'")
     if not lake.is_local:

@@ -128,6 +128,11 @@ def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
     }
 
 
+# Of every DuckDB that works on a lake or its catalog.
+ENGINE = {
+    "autoinstall_known_extensions": "false",
+    "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
+}
 _PARTITIONS = {columns.RECOMMENDATIONS: ["run_date"]}
 
 
@@ -137,8 +142,7 @@ def connect(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     with scratch() as folder:
         config: dict[str, Any] = {
             "memory_limit": settings.memory_limit,
-            "autoinstall_known_extensions": "false",
-            "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
+            **ENGINE,
             "temp_directory": str(folder / "spill"),
             **({"threads": str(settings.threads)} if settings.threads else {}),
         }

@@ -61,8 +61,10 @@ def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any
             row["status"] = "refused" if refused else "failed"
             if stopped:
                 row["error"] = f"stopped by {stopped.name}"
+            elif refused:
+                row["error"] = str(failure)
             else:
-                row["error"] = str(failure) if refused else f"{type(failure).__name__}: {failure}"
+                row["error"] = f"{type(failure).__name__}: {failure}"
             try:
                 _close(this, row)
             except Exception as second:  # the first is what a person has to know

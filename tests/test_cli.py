@@ -20,6 +20,7 @@ from recsys.lake import Lake
 from recsys.scratch import scratch
 from recsys.settings import Settings
 from tests import lakes
+from tests.flows import nights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,11 +155,7 @@ def endless_ingest(source: Path, folder: Path) -> Iterator[subprocess.Popen[str]
     """An ingest that is in its query; temporary files are put under ``folder``."""
     lake, temporary = folder / "lake", folder / "temporary"
     temporary.mkdir()
-    endless = (
-        "select range as user_id, range as item_id, timestamp '2026-01-01' as timestamp "
-        "from range(1_000_000_000_000) where range % 7 = 8"
-    )
-    configured = json.dumps({"uri": str(source), "query": endless})
+    configured = json.dumps({"uri": str(source), "query": nights.ENDLESS})
     command = [str(Path(sys.executable).parent / "recsys"), "--lake", str(lake), "ingest"]
     env = {**os.environ, "RECSYS_SOURCE": configured, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as ingest:

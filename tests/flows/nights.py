@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 USERS, ITEMS, K = 40, 25, 5
 
+# A query that gives no row and does not end, for what has to be stopped.
+ENDLESS = (
+    "select range as user_id, range as item_id, timestamp '2026-01-01' as timestamp "
+    "from range(1_000_000_000_000) where range % 7 = 8"
+)
+
 # What differs between two runs on the same inputs: who ran, and when.
 _VOLATILE = {
     columns.INTERACTIONS: {"ingested_at"},

@@ -146,11 +146,7 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(tmp_path: Pa
     )
     with running(env, tmp_path, "ingest") as ingest:
         assert ingest.wait(60) == 0
-    endless = (
-        "select range as user_id, range as item_id, timestamp '2026-01-01' as timestamp "
-        "from range(1_000_000_000_000) where range % 7 = 8"
-    )
-    env["RECSYS_SOURCE"] = json.dumps({"uri": str(source), "query": endless})
+    env["RECSYS_SOURCE"] = json.dumps({"uri": str(source), "query": nights.ENDLESS})
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
     with running(own, tmp_path, "serve", "--port", str(port)):
         until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
