@@ -16,7 +16,7 @@ from prefect.artifacts import (
 )
 
 from recsys.errors import RecsysError
-from recsys.report import markdown
+from recsys.markdown import markdown_values
 from recsys.terminal import bars
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
         _report(text, f"{name}-refused", f"why {name} was refused")
         raise
     run.came_to(name, result)
-    _report(markdown(name.capitalize(), run.outcome[name]), name, f"what {name} came to")
+    _report(markdown_values(name.capitalize(), run.outcome[name]), name, f"what {name} came to")
     return result
 
 

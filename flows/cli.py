@@ -1,4 +1,7 @@
-"""The commands that run Prefect flows: nightly, serve, demo. Prefect is imported when they run."""
+"""The command line `recsys`: all commands of `recsys.cli`, and nightly, serve and demo.
+
+Prefect is imported when a command that runs flows does.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import signal
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from recsys.cli import app, run_app
 from recsys.terminal import print_line
 
 if TYPE_CHECKING:
@@ -23,13 +27,7 @@ Train = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the `recsys` command line."""
-    app.command()(nightly)
-    app.command()(serve)
-    app.command()(demo)
-
-
+@app.command()
 def nightly(
     train: Train = "auto",
     run_date: Annotated[
@@ -54,6 +52,7 @@ def nightly(
     _summary(Lake.at(settings))
 
 
+@app.command()
 def serve(
     cron: Annotated[str, typer.Option(help="When nightly runs.")] = "0 2 * * *",
     timezone: Annotated[
@@ -73,6 +72,7 @@ def serve(
     serve_flows(cron, timezone, train, port, print_line)
 
 
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where everything is put.")] = Path("demo"),
 ) -> None:
@@ -189,3 +189,12 @@ def _prepare_prefect() -> None:
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    run_app()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,11 +6,11 @@ from prefect import flow
 
 from flows.artifacts import step
 from flows.runs import flow_run, retried
-from recsys.config import Source
 from recsys.ingest import IngestResult
 from recsys.ingest import ingest as ingest_batch
 from recsys.items import ingest_items
 from recsys.report import Run
+from recsys.settings import Source
 
 
 @retried("ingest")

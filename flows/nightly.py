@@ -13,8 +13,8 @@ from flows.recommend import serve_everyone
 from flows.runs import flow_run, scheduled_day
 from flows.train import fit
 from recsys import registry
-from recsys.config import Source
 from recsys.errors import GateError
+from recsys.settings import Source
 
 
 @flow(name="nightly")

@@ -11,10 +11,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run as current
 
-from recsys import stopping
 from recsys.errors import RecsysError
 from recsys.report import Run, run
 from recsys.settings import Settings
+from recsys.signals import stop_signal, watch_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,12 +35,12 @@ def flow_run(flow: str) -> Iterator[Run]:
         TerminationSignal, KeyboardInterrupt: the process was asked to stop, which Prefect has to
             know by these, whatever became of them on their way: it calls the run cancelled then.
     """
-    with stopping.watched():
+    with watch_signals():
         try:
             with run(flow, str(current.get_id()), Settings(), current.get_parameters()) as this:
                 yield this
         except Exception:
-            if not (stopped := stopping.asked()):
+            if not (stopped := stop_signal()):
                 raise
             if stopped is signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -71,7 +71,7 @@ def retried(
 
 def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
     """Say whether trying again may help: after a passing fault of network or storage only."""
-    if stopping.asked():
+    if stop_signal():
         return False
     error = state.result(raise_on_failure=False)
     return error.transient if isinstance(error, RecsysError) else isinstance(error, OSError)

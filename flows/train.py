@@ -9,8 +9,8 @@ from pydantic import Field
 
 from flows.artifacts import step
 from flows.runs import flow_run, retried
-from recsys.config import Training
 from recsys.report import Run
+from recsys.settings import Training
 from recsys.train import TrainResult
 from recsys.train import train as train_model
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS
 from recsys.evaluation.metrics import FIGURES
 from recsys.evaluation.protocol import PROTOCOLS
-from recsys.evaluation.tables import table
+from recsys.markdown import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
         "",
     ]
     systems = {"this model": metrics, **baselines}
-    lines += table(
+    lines += markdown_table(
         ["", "split", "users", "protocol", *FIGURES],
         [
             [name, split, f"{judged[split]['users']:,}", protocol]
@@ -54,7 +54,7 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
     )
     test = metrics["test"]
     lines += ["95 % bootstrap intervals over users, test:", ""]
-    lines += table(
+    lines += markdown_table(
         ["protocol", *FIGURES],
         [
             [protocol]
@@ -68,7 +68,7 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
         "Test users by the length of their history, and by their item:",
         "",
     ]
-    lines += table(
+    lines += markdown_table(
         ["users", "", "masked HR@10", "masked NDCG@10"],
         [
             [part["name"], f"{part['users']:,}"]
@@ -77,6 +77,8 @@ def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
         ],
     )
     lines += ["## What the lists show", ""]
-    lines += table(list(test["lists"]), [[f"{figure:,.4g}" for figure in test["lists"].values()]])
+    lines += markdown_table(
+        list(test["lists"]), [[f"{figure:,.4g}" for figure in test["lists"].values()]]
+    )
     lines += ["## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
     return "\n".join(lines)

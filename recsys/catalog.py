@@ -13,7 +13,7 @@ import pyarrow as pa
 from recsys import columns, objects
 from recsys.errors import LakeError
 from recsys.lake import ENGINE, schemas, select_files
-from recsys.scratch import scratch
+from recsys.temporary import temporary_folder
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def query(lake: Lake, statement: str, parameters: Mapping[str, object] | None = 
     Raises:
         LakeError: there is no catalog, or DuckDB refuses the statement.
     """
-    with scratch() as folder:
+    with temporary_folder() as folder:
         path = fetch(lake, folder)
         try:
             with _connect(lake, path, read_only=True) as con:
@@ -102,7 +102,7 @@ def _build(lake: Lake, path: Path) -> None:
     tables = schemas(
         interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
     )
-    with scratch() as folder, _connect(lake, path) as con:
+    with temporary_folder() as folder, _connect(lake, path) as con:
         con.execute(f"set memory_limit = '{_MEMORY}'")
         con.execute(f"set temp_directory = {literal(str(folder / 'spill'))}")
         con.execute(load("views/tables"))
@@ -145,7 +145,7 @@ def _clear(folder: Path) -> None:
 
 
 def _upload(lake: Lake) -> str:
-    with scratch() as folder:
+    with temporary_folder() as folder:
         building = folder / NAME
         _build(lake, building)
         objects.upload(building, lake.uri(NAME), lake.storage)

@@ -1,4 +1,4 @@
-"""The command line: `recsys`. Commands that run Prefect flows join from an entry point."""
+"""The commands that need no Prefect. `flows.cli` adds those that run flows, and is `recsys`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import tomllib
 import uuid
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
 from pathlib import Path
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
@@ -17,9 +16,9 @@ import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from recsys import stopping
 from recsys.errors import ConfigurationError, RecsysError
 from recsys.settings import Settings
+from recsys.signals import exit_on_signals
 from recsys.terminal import Format, bars, print_line, rendered
 
 if TYPE_CHECKING:
@@ -65,9 +64,9 @@ def ingest(
 ) -> None:
     """Take new interactions into the lake, checked. Without a source, the configured one."""
     from recsys import report
-    from recsys.config import Source
     from recsys.ingest import ingest as take
     from recsys.items import ingest_items
+    from recsys.settings import Source
 
     settings = _settings()
     given = None
@@ -218,15 +217,16 @@ def benchmark(
 ) -> None:
     """Train and judge every preset on every file with every seed; no lake, no Prefect."""
     from recsys.benchmark import System, matrix
+    from recsys.model.runtime import Runtime
 
-    overrides = _pairs(changes)
+    settings, overrides = Settings(), _pairs(changes)
     with bars() as progress:
         text = matrix(
             files,
             [System.read(each, overrides) for each in preset or ["best"]],
             seed or [0],
             out,
-            runtime=_settings().runtime(),
+            runtime=Runtime(settings.device, settings.threads),
             epochs=epochs,
             splitting=cast("Splitting", split),
             jobs=jobs,
@@ -236,12 +236,10 @@ def benchmark(
     print_line(f"wrote {out}: a JSON file for each run, results.parquet, tables.md")
 
 
-def main() -> NoReturn:
+def run_app() -> NoReturn:
     """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage, 128 + n signal."""
-    for plugin in entry_points(group="recsys.commands"):
-        plugin.load()(app)
     try:
-        with stopping.heeded():
+        with exit_on_signals():
             app(standalone_mode=True)
     except ValidationError as error:
         _refused(_explained(error), ConfigurationError.exit_code)
@@ -296,3 +294,7 @@ def _explained(error: ValidationError) -> str:
         where = ".".join(str(part) for part in problem["loc"]) or "it"
         lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
     return f"{error.title} is not valid: " + "; ".join(lines)
+
+
+if __name__ == "__main__":
+    run_app()

@@ -28,8 +28,8 @@ from recsys.errors import (
 from recsys.lake import connect
 from recsys.progress import silent
 from recsys.recovery import ACCEPTED, record, recover
-from recsys.scratch import scratch
 from recsys.staging import ARROW, DUCKDB, as_schema
+from recsys.temporary import temporary_folder
 from sql import literal, load
 
 if TYPE_CHECKING:
@@ -38,11 +38,10 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.config import Contract, Source
     from recsys.lake import Lake
     from recsys.objects import Stored
     from recsys.progress import Progress
-    from recsys.settings import Settings
+    from recsys.settings import Contract, Settings, Source
 
 REFUSED, NOTHING_NEW = "refused", "nothing new"
 _STEPS = ("looking for what is new", "pulling", "checking rows", "judging the batch", "writing")
@@ -89,7 +88,7 @@ def ingest(
     """
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
-    with scratch() as folder, connect(settings) as con:
+    with temporary_folder() as folder, connect(settings) as con:
         return _ingest(lake, settings, source, con, folder, partial(_say, progress), now)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from recsys import columns, sources
 from recsys.errors import ConfigurationError, SourceError
 from recsys.lake import connect
-from recsys.scratch import scratch
 from recsys.staging import DUCKDB, as_schema, explained, family, id_type, rows_in, types_of
+from recsys.temporary import temporary_folder
 from recsys.textfiles import csv_dialect, csv_relation
 from sql import file_literal, literal, load, quote
 
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.config import ItemSource
     from recsys.lake import Lake
-    from recsys.settings import Settings
+    from recsys.settings import ItemSource, Settings
 
 
 def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None) -> int:
@@ -47,7 +46,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
             "with a uri into recsys.toml"
         )
     schema = lake.schema(columns.ITEMS)
-    with scratch() as folder, connect(settings) as con:
+    with temporary_folder() as folder, connect(settings) as con:
         found = sources.find(items, settings.s3)
         paths = sources.fetch(found, folder / "objects", settings.s3)
         held = DUCKDB[schema.field(columns.ITEM_ID).type]

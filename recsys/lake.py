@@ -19,7 +19,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recsys import columns, objects
 from recsys.errors import LakeError
-from recsys.scratch import scratch
+from recsys.temporary import temporary_folder
 from sql import literal, quote
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ _PARTITIONS = {columns.RECOMMENDATIONS: ["run_date"]}
 @contextmanager
 def connect(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB that spills to disk, speaks UTC and never fetches an extension."""
-    with scratch() as folder:
+    with temporary_folder() as folder:
         config: dict[str, Any] = {
             "memory_limit": settings.memory_limit,
             **ENGINE,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-    from recsys.config import Contract
+    from recsys.settings import Contract
 
 PROFILE, ROWS = "batch_profile", "rows"
 ID_TYPES = {"BIGINT": "integer", "VARCHAR": "text"}

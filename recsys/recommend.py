@@ -17,10 +17,11 @@ from recsys import columns, registry, snapshot
 from recsys.errors import ConfigurationError, GateError
 from recsys.lake import connect
 from recsys.list_checks import ListChecks, judge
+from recsys.model.runtime import Runtime
 from recsys.model.scoring import top_k
 from recsys.popular import Popular
 from recsys.progress import Progress, silent
-from recsys.scratch import scratch
+from recsys.temporary import temporary_folder
 from sql import load
 
 if TYPE_CHECKING:
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     import duckdb
     from numpy.typing import NDArray
 
-    from recsys.config import Recommending
     from recsys.lake import Lake
     from recsys.registry import Model
     from recsys.sequences import Packed
-    from recsys.settings import Settings
+    from recsys.settings import Recommending, Settings
 
 _T = TypeVar("_T")
 _VARYING = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason")
@@ -121,7 +121,7 @@ def recommend(
             **standing["counts"],
         )
 
-    with connect(settings) as con, scratch() as folder:
+    with connect(settings) as con, temporary_folder() as folder:
         lake.view(con, columns.INTERACTIONS, version)
         lake.view(con, columns.ITEMS, inputs["items_version"])
         model = registry.load(lake, row, settings.device) if row else None
@@ -266,7 +266,7 @@ def _from_model(
             block=wanted.block,
             exclude_seen=wanted.seen == "exclude",
             eligible=eligible[: known + 1],
-            runtime=settings.runtime(),
+            runtime=Runtime(settings.device, settings.threads),
         ):
             yield first + block.start, block.items, block.scores
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from recsys import columns, objects
 from recsys.errors import LakeError
-from recsys.scratch import scratch
+from recsys.temporary import temporary_folder
 from recsys.training import checkpoint
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def save(
     A model exists only once its row is registered, so that a kill in here leaves nothing behind
     that anyone reads.
     """
-    with scratch() as folder:
+    with temporary_folder() as folder:
         checkpoint.save(folder, recommender, dict(card))
         (folder / _TEXT).write_text(text, encoding="utf-8")
         pq.write_table(pa.table({columns.ITEM_ID: items}), folder / _ITEMS)
@@ -106,7 +106,7 @@ def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
         LakeError: its files are missing or damaged, or the lake's ids have become others.
     """
     model_id = row["model_id"]
-    with scratch() as folder:
+    with temporary_folder() as folder:
         if lake.is_local:
             folder = Path(lake.uri(_FOLDER, model_id))
         else:

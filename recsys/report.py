@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from recsys import catalog, columns, stopping
+from recsys import catalog, columns
 from recsys.errors import RecsysError
 from recsys.lake import Lake
 from recsys.registry import as_json
+from recsys.signals import stop_signal
 from recsys.version import code_version
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any
         try:
             yield this
         except BaseException as failure:
-            stopped = stopping.asked()
+            stopped = stop_signal()
             refused = isinstance(failure, RecsysError) and not stopped
             row["status"] = "refused" if refused else "failed"
             if stopped:
@@ -84,12 +85,3 @@ def _close(this: Run, row: dict[str, Any]) -> None:
     # One that Prefect tries again goes by the same id.
     this.lake.upsert(columns.RUNS, pa.Table.from_pylist([row], schema=schema), on="run_id")
     catalog.publish(this.lake)
-
-
-def markdown(title: str, values: Mapping[str, Any]) -> str:
-    """Return a small Markdown table of names and values."""
-    lines = [f"# {title}", "", "| | |", "|---|---|"]
-    for name, value in values.items():
-        shown = f"{value:,.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
-        lines.append(f"| {name.replace('_', ' ')} | {shown} |")
-    return "\n".join(lines)

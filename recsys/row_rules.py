@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.config import Contract
     from recsys.lake import Lake
+    from recsys.settings import Contract
     from recsys.staging import Pulled
 
 _BATCHES_TO_COMPARE = 3

@@ -28,8 +28,7 @@ from sql import file_literal, literal, load, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from recsys.config import ItemSource, Source
-    from recsys.settings import ObjectStorage
+    from recsys.settings import ItemSource, ObjectStorage, Source
     from recsys.staging import Pulled
 
 Kind = Literal["duckdb", "parquet", "csv", "jsonl"]

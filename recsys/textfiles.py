@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from recsys.config import Source
     from recsys.objects import Stored
+    from recsys.settings import Source
 
 _CHUNK = 16 << 20
 

@@ -27,6 +27,7 @@ from recsys.evaluation.protocol import (
 )
 from recsys.lake import connect
 from recsys.model.presets import resolve
+from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
 from recsys.registry import as_json
@@ -36,14 +37,13 @@ from recsys.version import code_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recsys.config import Training
     from recsys.evaluation.protocol import Protocol, Split
     from recsys.evaluation.protocol import Scorer as Judged
     from recsys.lake import Lake
     from recsys.model.recommender import Recommender
     from recsys.registry import Model, Status
     from recsys.sequences import Packed
-    from recsys.settings import Settings
+    from recsys.settings import Settings, Training
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def train(
             "interactions, so that one could be learnt from and two withheld; popularity serves "
             "until there are more"
         )
-    runtime = settings.runtime()
+    runtime = Runtime(settings.device, settings.threads)
     fitted = fit(
         split.train,
         len(packed.items),
@@ -220,7 +220,12 @@ def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:
 def _scorer(model: Recommender, settings: Settings) -> Scorer:
     """Return a model as a night scores with it."""
     served = settings.recommending
-    return Scorer(model, steps=served.steps, seed=served.seed, runtime=settings.runtime())
+    return Scorer(
+        model,
+        steps=served.steps,
+        seed=served.seed,
+        runtime=Runtime(settings.device, settings.threads),
+    )
 
 
 def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> dict[str, Any]:

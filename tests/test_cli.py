@@ -15,10 +15,11 @@ import duckdb
 import pytest
 import typer
 
-from recsys import catalog, cli
+from flows import cli
+from recsys import catalog
 from recsys.lake import Lake
-from recsys.scratch import scratch
 from recsys.settings import Settings
+from recsys.temporary import temporary_folder
 from tests import lakes
 from tests.flows import nights
 
@@ -189,11 +190,11 @@ def test_the_next_run_removes_what_a_killed_one_left(
         held = set(temporary.iterdir())
         assert held
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-        with scratch() as folder:
+        with temporary_folder() as folder:
             assert set(temporary.iterdir()) == {*held, folder}, "one that lives keeps its own"
         living.kill()
         living.wait()
-        with scratch() as folder:
+        with temporary_folder() as folder:
             assert set(temporary.iterdir()) == {folder}
     assert not list(temporary.iterdir())
 
@@ -245,8 +246,6 @@ def test_the_catalog_answers_in_utc_wherever_the_machine_is(
 
 
 def commands() -> list[str]:
-    for plugin in cli.entry_points(group="recsys.commands"):
-        plugin.load()(cli.app)
     group = typer.main.get_command(cli.app)
     return sorted(group.commands)  # type: ignore[attr-defined]
 

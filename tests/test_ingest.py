@@ -14,13 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import columns
-from recsys.config import Contract, ItemSource, Source
 from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
 from recsys.ingest import ingest
 from recsys.items import ingest_items
 from recsys.lake import Lake
 from recsys.recovery import recover
-from recsys.settings import Settings
+from recsys.settings import Contract, ItemSource, Settings, Source
 from tests import lakes
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import columns, objects
-from recsys.config import Source
 from recsys.errors import ConfigurationError, LakeError, SourceError
 from recsys.ingest import ingest
 from recsys.lake import Lake
-from recsys.settings import ObjectStorage
+from recsys.settings import ObjectStorage, Source
 from tests.conftest import free_port
 from tests.servers import SECRET_KEY, client, moto_s3, rclone_s3, use_credentials
 

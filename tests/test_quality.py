@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import columns, quality
-from recsys.config import Contract, Source
 from recsys.errors import BrokenCheckError, ContractError
 from recsys.ingest import ingest
 from recsys.quality import PROFILE, ROWS, Rule, judge
+from recsys.settings import Contract, Source
 
 if TYPE_CHECKING:
     from pathlib import Path

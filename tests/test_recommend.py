@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from recsys import registry
-from recsys.config import Recommending
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake import Lake, connect
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
 from recsys.recommend import RecommendResult, _behind, _Lists, recommend
-from recsys.settings import Settings
+from recsys.settings import Recommending, Settings
 from tests import lakes
 
 DAY = date(2026, 1, 2)

@@ -9,11 +9,10 @@ import duckdb
 import pytest
 
 from recsys import catalog, report
-from recsys.config import Recommending, Source, Training
 from recsys.ingest import ingest
 from recsys.lake import Lake
 from recsys.recommend import recommend
-from recsys.settings import ObjectStorage, Settings
+from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training
 from recsys.train import train
 from tests import servers
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from recsys.config import ItemSource, Source, Training
 from recsys.lake import Lake
-from recsys.settings import ObjectStorage, Settings
+from recsys.settings import ItemSource, ObjectStorage, Settings, Source, Training
 
 
 def test_the_environment_comes_before_the_file(

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from recsys import sources, staging, textfiles
-from recsys.config import Source
 from recsys.errors import ConfigurationError, SourceError
 from recsys.lake import connect
+from recsys.settings import Source
 from sql import load
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pytest
 
 from recsys import registry
-from recsys.config import Recommending, Training
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake import Lake, connect
 from recsys.recommend import recommend
-from recsys.settings import Settings
+from recsys.settings import Recommending, Settings, Training
 from recsys.train import train
 from tests import lakes
 from tests.worlds import SuccessorWorld, successor_world

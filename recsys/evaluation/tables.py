@@ -6,6 +6,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from recsys.evaluation.published import PUBLISHED
+from recsys.markdown import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +47,7 @@ def _part(splitting: str, systems: Mapping[str, Runs]) -> str:
     ]
     for protocol, said in (("masked", "left out"), ("unmasked", "ranked with the others")):
         text += [f"Seen items {said}:", ""]
-        text += table(
+        text += markdown_table(
             ["system", "seeds", *(f"{split} {name}" for split in _SPLITS for name in _NAMES)],
             [
                 [
@@ -69,7 +70,7 @@ def _part(splitting: str, systems: Mapping[str, Runs]) -> str:
             text += [f"Published: {reached}.", ""]
     parts = [part["name"] for part in first["test"]["slices"]]
     text += ["NDCG@10 of the test, seen items left out, by part of the users:", ""]
-    text += table(
+    text += markdown_table(
         ["system", *parts],
         [
             [
@@ -84,7 +85,7 @@ def _part(splitting: str, systems: Mapping[str, Runs]) -> str:
     )
     text += ["What the lists of the test show:", ""]
     shown = list(first["test"]["lists"])
-    text += table(
+    text += markdown_table(
         ["system", *shown, "minutes"],
         [
             [
@@ -115,7 +116,7 @@ def _against(published: Published, systems: Mapping[str, Runs]) -> list[str]:
         return []
     heads = ["system", "metric", "published", "our validation", "our test"]
     heads += ["validation - published", "test - published"]
-    return ["Published figures, seen items not left out:", "", *table(heads, rows)]
+    return ["Published figures, seen items not left out:", "", *markdown_table(heads, rows)]
 
 
 def _figures(runs: Runs, split: str, protocol: str, metric: str) -> list[float]:
@@ -130,9 +131,3 @@ def _said(runs: Runs, split: str, protocol: str, metric: str) -> str:
 
 def _mean(figures: Iterable[float]) -> float:
     return statistics.fmean(figures)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a Markdown table's lines, and an empty one."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return [*("| " + " | ".join(cells) + " |" for cells in lines), ""]

@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.config import Source
 from recsys.datasets import movielens_100k
 from recsys.ingest import ingest
 from recsys.lake import Lake, connect, schemas
 from recsys.sequences import Packed, pack
-from recsys.settings import Settings
+from recsys.settings import Settings, Source
 from sql import literal
 from tests.benchmarks.common import Measured, Setup, rate
 

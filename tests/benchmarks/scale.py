@@ -65,8 +65,8 @@ def ingest(args: argparse.Namespace) -> Figures:
     """Take all files as one batch, through every check."""
     import great_expectations  # noqa: F401 - seconds of import, once a process and at any size
 
-    from recsys.config import Source
     from recsys.ingest import ingest as take
+    from recsys.settings import Source
 
     lake, settings = _lake(args)
     source = Source(uri=str(args.source / "*.parquet"))
@@ -81,6 +81,7 @@ def train(args: argparse.Namespace) -> Figures:
     from recsys import registry
     from recsys.lake import connect
     from recsys.model.presets import resolve
+    from recsys.model.runtime import Runtime
     from recsys.sequences import pack
     from recsys.training.trainer import fit
 
@@ -91,7 +92,10 @@ def train(args: argparse.Namespace) -> Figures:
         packed = pack(con, pa.array(np.arange(args.items)))
 
     def run() -> None:
-        some, how = packed.histories, {"seed": args.seed, "runtime": settings.runtime()}
+        some, how = (
+            packed.histories,
+            {"seed": args.seed, "runtime": Runtime(settings.device, settings.threads)},
+        )
         fitted = fit(some, args.items, resolve("best", {}), validate=None, epochs=1, **how)
         registry.save(lake, "m-scale", fitted.model, packed.items, {}, "")
         row = {"model_id": "m-scale", "status": "champion", "why": "a benchmark's"}
@@ -114,8 +118,8 @@ def pack(args: argparse.Namespace) -> Figures:
 def recommend(args: argparse.Namespace) -> Figures:
     """Make, check and publish every list; the model's own seconds apart."""
     from recsys import recommend as nightly
-    from recsys.config import Recommending
     from recsys.model.scoring import TopK
+    from recsys.settings import Recommending
 
     lake, settings = _lake(args)
     scored, spent = vars(nightly)["top_k"], 0.0

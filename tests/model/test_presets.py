@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from recsys.config import Training
 from recsys.errors import ConfigurationError
 from recsys.model.presets import PRESETS, adapted, resolve
+from recsys.settings import Training
 
 
 def test_the_systems_of_the_paper_have_their_published_shape() -> None:

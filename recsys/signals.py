@@ -23,7 +23,7 @@ _EXITS = (signal.SIGTERM, signal.SIGHUP)  # Ctrl-C has Python's own KeyboardInte
 _arrived: socket.socket | None = None
 
 
-def asked() -> signal.Signals | None:
+def stop_signal() -> signal.Signals | None:
     """Return the first signal that asked this process to stop; None where nobody watches."""
     if _arrived is None:
         return None
@@ -36,7 +36,7 @@ def asked() -> signal.Signals | None:
 
 
 @contextmanager
-def watched() -> Iterator[None]:
+def watch_signals() -> Iterator[None]:
     """Let `asked` know of signals while the block runs, whoever handles them.
 
     Nothing happens outside the main thread, or where something watches already.
@@ -59,7 +59,7 @@ def watched() -> Iterator[None]:
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Leave the block by an exception at such a signal, so that what is on can record its end.
 
     Raises:
@@ -69,11 +69,11 @@ def heeded() -> Iterator[None]:
     for number in _EXITS:
         if signal.getsignal(number) is signal.SIG_DFL:  # rather than ignored, as nohup does
             signal.signal(number, _exit)
-    with watched():
+    with watch_signals():
         try:
             yield
         except BaseException as error:
-            stopped = asked()
+            stopped = stop_signal()
             if not stopped or (isinstance(error, SystemExit) and not error.code):
                 raise
             each: BaseException | None = error

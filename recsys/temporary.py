@@ -16,7 +16,7 @@ _PREFIX, _HELD = "recsys-", ".held"
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """Make a folder where the system keeps temporary files (TMPDIR); it goes with the block.
 
     A process that is killed leaves its folders behind: whoever makes the next one removes them.
