@@ -19,7 +19,7 @@ from recsys.cli import app, run_app
 from recsys.terminal import print_line
 
 if TYPE_CHECKING:
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
 Train = Annotated[
     Literal["auto", "always", "never"],
@@ -40,7 +40,7 @@ def nightly(
 
     Without PREFECT_API_URL it runs on a temporary Prefect server.
     """
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.settings import Settings
 
     settings = Settings()
@@ -49,7 +49,7 @@ def nightly(
     from flows.nightly import nightly as flow
 
     flow(train=train, run_date=run_date.date() if run_date else None, k=k)
-    _summary(Lake.at(settings))
+    _summary(Lake.from_settings(settings))
 
 
 @app.command()
@@ -144,12 +144,12 @@ def _summary(home: Lake) -> None:
 def _show(lake: Path) -> None:
     """Print, out of the catalog, what the night came to."""
     from recsys import catalog
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.settings import Settings
     from recsys.terminal import rendered
     from sql import load
 
-    home = Lake.at(Settings())
+    home = Lake.from_settings(Settings())
     _summary(home)
     users = catalog.query(home, load("queries/sample_users"), {"count": 3})
     for user in users["user_id"].to_pylist():

@@ -33,11 +33,11 @@ from recsys.evaluation.protocol import (
     validator,
 )
 from recsys.evaluation.tables import rendered
+from recsys.lake.engine import column_types, type_family
+from recsys.lake.packing import pack
 from recsys.model.presets import PRESETS, resolve
 from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
-from recsys.sequences import pack
-from recsys.staging import family, types_of
 from recsys.training.trainer import fit
 from recsys.version import code_version
 from sql import file_literal, load
@@ -428,7 +428,7 @@ def _require_whole(con: duckdb.DuckDBPyConnection, file: Path) -> None:
     for name, missing in nulls.items():
         if missing:
             raise SourceError(f"{file}: {missing:,} rows have no {name}; leave them out")
-    if family(types_of(con, "interactions")[columns.TIMESTAMP]) == "text":
+    if type_family(column_types(con, "interactions")[columns.TIMESTAMP]) == "text":
         raise SourceError(f"{file}: timestamp is text; make it a timestamp or a number")
 
 

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from recsys import columns, objects
+from recsys import columns
 from recsys.errors import LakeError
-from recsys.lake import ENGINE, schemas, select_files
+from recsys.lake import object_store
+from recsys.lake.engine import ENGINE, select_files
+from recsys.lake.schemas import schemas
 from recsys.temporary import temporary_folder
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
 NAME = "catalog.duckdb"
 _MEMORY = "1GB"  # to build with: lists are copied as they lie, so little is held at a time
@@ -61,7 +63,7 @@ def fetch(lake: Lake, folder: Path) -> Path:
             raise LakeError(f"{path} does not exist yet: run `recsys nightly` first")
         return path
     path = folder / NAME
-    objects.download(lake.uri(NAME), path, lake.storage)
+    object_store.download(lake.uri(NAME), path, lake.storage)
     return path
 
 
@@ -93,7 +95,7 @@ def _connect(lake: Lake, path: Path, *, read_only: bool = False) -> duckdb.DuckD
     )
     con.execute("set TimeZone = 'UTC'")
     if not lake.is_local:
-        con.register_filesystem(objects.filesystem(lake.storage))
+        con.register_filesystem(object_store.filesystem(lake.storage))
     return con
 
 
@@ -148,5 +150,5 @@ def _upload(lake: Lake) -> str:
     with temporary_folder() as folder:
         building = folder / NAME
         _build(lake, building)
-        objects.upload(building, lake.uri(NAME), lake.storage)
+        object_store.upload(building, lake.uri(NAME), lake.storage)
     return lake.uri(NAME)

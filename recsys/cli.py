@@ -156,7 +156,7 @@ def sql(
 ) -> None:
     """Ask the catalog: `recsys sql "select * from latest_recommendations limit 5"`."""
     from recsys import catalog
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from sql import load
 
     if statement.replace("_", "").isalnum():
@@ -166,7 +166,7 @@ def sql(
             raise ConfigurationError(
                 f"there is no query {statement!r}; there are: {', '.join(_queries())}"
             ) from None
-    rows = catalog.query(Lake.at(_settings()), statement, _pairs(param))
+    rows = catalog.query(Lake.from_settings(_settings()), statement, _pairs(param))
     typer.echo(rendered(rows, output))
 
 
@@ -178,10 +178,10 @@ def models(
     import pyarrow as pa
 
     from recsys import registry
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
     shown = ("model_id", "status", "preset", "validation_ndcg_10", "test_ndcg_10", "test_hr_10")
-    rows = registry.rows(Lake.at(_settings()))
+    rows = registry.rows(Lake.from_settings(_settings()))
     if not rows:
         print_line("no model yet: run `recsys train`")
         return

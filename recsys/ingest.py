@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from recsys import columns, objects, quality, row_rules, sources
+from recsys import columns, quality, row_rules, sources
 from recsys.errors import (
     BrokenCheckError,
     ContractError,
     LakeError,
     SourceError,
 )
-from recsys.lake import connect
+from recsys.lake import object_store
+from recsys.lake.engine import open_duckdb
 from recsys.progress import silent
 from recsys.recovery import ACCEPTED, record, recover
 from recsys.staging import ARROW, DUCKDB, as_schema
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.lake import Lake
-    from recsys.objects import Stored
+    from recsys.lake.object_store import Stored
+    from recsys.lake.tables import Lake
     from recsys.progress import Progress
     from recsys.settings import Contract, Settings, Source
 
@@ -88,7 +89,7 @@ def ingest(
     """
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
-    with temporary_folder() as folder, connect(settings) as con:
+    with temporary_folder() as folder, open_duckdb(settings) as con:
         return _ingest(lake, settings, source, con, folder, partial(_say, progress), now)
 
 
@@ -315,7 +316,7 @@ def _write_verdicts(
 def _keep_documents(lake: Lake, documents: Path) -> None:
     """Put the HTML pages under the lake, beside those of earlier batches."""
     if not lake.is_local:
-        objects.upload_folder(documents, lake.uri("data_docs"), lake.storage, once=("static",))
+        object_store.upload_folder(documents, lake.uri("data_docs"), lake.storage, once=("static",))
         return
     try:
         shutil.copytree(documents, lake.uri("data_docs"), dirs_exist_ok=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from recsys import columns, sources
 from recsys.errors import ConfigurationError, SourceError
-from recsys.lake import connect
-from recsys.staging import DUCKDB, as_schema, explained, family, id_type, rows_in, types_of
+from recsys.lake.engine import column_types, open_duckdb, type_family
+from recsys.staging import DUCKDB, as_schema, explained, id_type, rows_in
 from recsys.temporary import temporary_folder
 from recsys.textfiles import csv_dialect, csv_relation
 from sql import file_literal, literal, load, quote
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.settings import ItemSource, Settings
 
 
@@ -46,7 +46,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
             "with a uri into recsys.toml"
         )
     schema = lake.schema(columns.ITEMS)
-    with temporary_folder() as folder, connect(settings) as con:
+    with temporary_folder() as folder, open_duckdb(settings) as con:
         found = sources.find(items, settings.s3)
         paths = sources.fetch(found, folder / "objects", settings.s3)
         held = DUCKDB[schema.field(columns.ITEM_ID).type]
@@ -88,7 +88,7 @@ def _pull(
             read = readers[kind]
             every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
             con.execute(f"create or replace temp table given as {every}")
-        kinds = types_of(con, "given")
+        kinds = column_types(con, "given")
         names = {ours: source.columns.get(ours, ours) for ours in columns.OF_ITEMS}
         for ours, theirs in names.items():
             if theirs not in kinds and (ours == columns.ITEM_ID or ours in source.columns):
@@ -99,7 +99,7 @@ def _pull(
         given = id_type(columns.ITEM_ID, names[columns.ITEM_ID], kinds[names[columns.ITEM_ID]])
         if kind != "csv" and given != held:
             raise SourceError(
-                f"item_id of {where} holds {family(kinds[names['item_id']])}, but that "
+                f"item_id of {where} holds {type_family(kinds[names['item_id']])}, but that "
                 f"of the lake's interactions {'integers' if held == 'BIGINT' else 'text'}; cast it"
             )
         taken = ", ".join(
@@ -130,12 +130,12 @@ def _csv_items(path: Path) -> str:
 def _json_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:
     read = f"read_json({file_literal(str(path))}, format = 'newline_delimited', sample_size = -1"
     # A text that looks like a UUID or a date is a text all the same, and keeps its letters.
-    kinds = ((name, _json_type(kind)) for name, kind in types_of(con, f"{read})").items())
+    kinds = ((name, _json_type(kind)) for name, kind in column_types(con, f"{read})").items())
     typed = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in kinds)
     return f"{read}, columns = {{{typed}}})"
 
 
 def _json_type(kind: str) -> str:
-    if kind in ("BOOLEAN", "VARCHAR", "JSON") or family(kind) in ("integers", "real numbers"):
+    if kind in ("BOOLEAN", "VARCHAR", "JSON") or type_family(kind) in ("integers", "real numbers"):
         return kind
     return "JSON" if kind.startswith(("STRUCT", "MAP")) or kind.endswith("[]") else "VARCHAR"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
 
 class ListChecks:

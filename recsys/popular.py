@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from recsys.sequences import Histories
+    from recsys.histories import Histories
 
 _CELLS = 8_000_000
 
@@ -73,7 +73,7 @@ class Popular:
                 row, column = np.nonzero(items[rows])
                 self._cross_out(taken, row, items[rows][row, column])
                 if exclude_seen:
-                    self._cross_out(taken, *histories[rows].flat())
+                    self._cross_out(taken, *histories[rows].interactions())
                 free = np.cumsum(~taken, axis=1, dtype=np.int32)
                 row, column = np.nonzero(~taken & (free <= need[rows, None]))
                 place = items.shape[1] - need[rows][row] + free[row, column] - 1

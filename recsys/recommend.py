@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import columns, registry, snapshot
+from recsys import columns, registry
 from recsys.errors import ConfigurationError, GateError
-from recsys.lake import connect
+from recsys.lake.engine import open_duckdb
+from recsys.lake.history_cache import load_histories
 from recsys.list_checks import ListChecks, judge
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import top_k
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     import duckdb
     from numpy.typing import NDArray
 
-    from recsys.lake import Lake
+    from recsys.histories import Packed
+    from recsys.lake.tables import Lake
     from recsys.registry import Model
-    from recsys.sequences import Packed
     from recsys.settings import Recommending, Settings
 
 _T = TypeVar("_T")
@@ -121,11 +122,11 @@ def recommend(
             **standing["counts"],
         )
 
-    with connect(settings) as con, temporary_folder() as folder:
+    with open_duckdb(settings) as con, temporary_folder() as folder:
         lake.view(con, columns.INTERACTIONS, version)
         lake.view(con, columns.ITEMS, inputs["items_version"])
         model = registry.load(lake, row, settings.device) if row else None
-        packed = snapshot.packed(lake, con, version, model.items if model else None)
+        packed = load_histories(lake, con, version, model.items if model else None)
         if not len(packed.histories):
             raise GateError(
                 "there is nobody to recommend to: `interactions` is empty; run `recsys ingest`"
@@ -212,7 +213,7 @@ class _Lists:
 
     def history(self, packed: Packed) -> pa.Table:
         """Return the interactions of these users, one a row: user_id, item_id."""
-        user, item = packed.histories[self.start : self.start + len(self.items)].flat()
+        user, item = packed.histories[self.start : self.start + len(self.items)].interactions()
         return pa.table(
             {
                 columns.USER_ID: packed.users.slice(self.start).take(pa.array(user)),
@@ -259,7 +260,7 @@ def _from_model(
     for first in range(0, len(histories), step):
         for block in top_k(
             model.recommender,
-            histories[first : first + step].up_to(known),
+            histories[first : first + step].drop_unknown_items(known),
             wanted.k,
             steps=wanted.steps,
             seed=wanted.seed,

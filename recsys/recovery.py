@@ -12,7 +12,7 @@ from recsys import columns, quality
 from sql import literal
 
 if TYPE_CHECKING:
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
 ACCEPTED = "accepted"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -13,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import columns, objects
+from recsys import columns
 from recsys.errors import LakeError
+from recsys.lake import object_store
 from recsys.temporary import temporary_folder
 from recsys.training import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
 
 Status = Literal["candidate", "champion", "retired", "rejected"]
@@ -88,7 +88,7 @@ def save(
         (folder / _TEXT).write_text(text, encoding="utf-8")
         pq.write_table(pa.table({columns.ITEM_ID: items}), folder / _ITEMS)
         if not lake.is_local:
-            objects.upload_folder(folder, lake.uri(_FOLDER, model_id), lake.storage)
+            object_store.upload_folder(folder, lake.uri(_FOLDER, model_id), lake.storage)
             return
         target = Path(lake.uri(_FOLDER, model_id))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
         if lake.is_local:
             folder = Path(lake.uri(_FOLDER, model_id))
         else:
-            objects.download_folder(lake.uri(_FOLDER, model_id), folder, lake.storage)
+            object_store.download_folder(lake.uri(_FOLDER, model_id), folder, lake.storage)
         recommender, _ = checkpoint.load(folder, device)
         try:
             items = pq.read_table(folder / _ITEMS)[columns.ITEM_ID].combine_chunks()
@@ -136,8 +136,3 @@ def register(lake: Lake, row: Mapping[str, Any]) -> None:
         changed.append({**before, "status": "retired", "why": why})
     table = pa.Table.from_pylist(changed, schema=lake.schema(columns.MODELS))
     lake.upsert(columns.MODELS, table, on="model_id")
-
-
-def as_json(value: object) -> str:
-    """Return the JSON text that tables hold for nested values, keys in order."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from recsys import catalog, columns
 from recsys.errors import RecsysError
-from recsys.lake import Lake
-from recsys.registry import as_json
+from recsys.lake.schemas import as_json
+from recsys.lake.tables import Lake
 from recsys.signals import stop_signal
 from recsys.version import code_version
 
@@ -44,8 +44,8 @@ def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any
     A lake without tables yet (its first ingest was refused before it knew the type of an id) has
     nowhere to record, and stays empty.
     """
-    this = Run(run_id, Lake.at(settings), settings)
-    with this.lake.held():
+    this = Run(run_id, Lake.from_settings(settings), settings)
+    with this.lake.write_lock():
         started = datetime.now(UTC)
         row = {
             "run_id": run_id,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.settings import Contract
     from recsys.staging import Pulled
 

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 import duckdb
 
-from recsys import columns, objects, textfiles
+from recsys import columns, textfiles
 from recsys.errors import ConfigurationError, SourceError
-from recsys.objects import Stored
-from recsys.staging import (
-    explained,
-    family,
-    first_line,
-    resolve,
-    rows_in,
-    stage_typed,
-    types_of,
-)
+from recsys.lake import object_store
+from recsys.lake.engine import column_types, type_family
+from recsys.lake.object_store import Stored
+from recsys.staging import explained, first_line, resolve, rows_in, stage_typed
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
@@ -82,7 +76,7 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
             raise SourceError(f"no such file: {uri}; check the source's uri")
         return [Stored(os.path.normpath(uri), None, None)]
     if "://" in uri:
-        found = objects.find(uri, storage, raising=SourceError)
+        found = object_store.find(uri, storage, raising=SourceError)
     elif Path(uri).is_file():
         found = [_local(uri)]
     else:
@@ -106,7 +100,7 @@ def fetch(found: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list
         path = Path(stored.key)
         if "://" in stored.key:
             path = folder / f"{number:06d}-{stored.key.rsplit('/', 1)[-1]}"
-            objects.download(stored.key, path, storage, raising=SourceError)
+            object_store.download(stored.key, path, storage, raising=SourceError)
         paths.append(path)
     return paths
 
@@ -121,7 +115,7 @@ def pull(
     """Fill ``staged`` (see sql/sources/stage.sql) and ``objects`` (object, first_row, rows).
 
     Args:
-        con: an in-memory connection of our own, see :func:`recsys.lake.connect`.
+        con: an in-memory connection of our own, see :func:`recsys.lake.tables.connect`.
         source: what to read.
         found: the objects to read, in the order that breaks ties in time.
         paths: where each of them lies locally.
@@ -134,7 +128,7 @@ def pull(
     with explained(source.uri):
         if kind == "duckdb":
             with attached(con, source, paths[0]) as relation:
-                names = resolve(source.columns, list(types_of(con, relation)), identity(source))
+                names = resolve(source.columns, list(column_types(con, relation)), identity(source))
                 pulled = stage_typed(con, relation, names, held)
             counts = [pulled.rows]
         elif kind == "parquet":
@@ -225,7 +219,7 @@ def _one_shape(
     found: Sequence[Stored],
     paths: Sequence[Path],
 ) -> dict[str, str]:
-    """Check that each file has the mapped columns, and ids and moments of one family of types.
+    """Check that each file has the mapped columns, and ids and moments of one type_family of types.
 
     A column that may be absent is null in the files that lack it.
     """
@@ -233,11 +227,11 @@ def _one_shape(
     names: dict[str, str] = {}
     for stored, path in zip(found, paths, strict=True):
         with explained(stored.key):
-            kinds = types_of(con, parquet([path]))
+            kinds = column_types(con, parquet([path]))
         this = resolve(source.columns, list(kinds), stored.key)
         names |= this
         for ours in columns.REQUIRED:
-            kind = family(kinds[this[ours]])
+            kind = type_family(kinds[this[ours]])
             if first.setdefault(ours, kind) != kind:
                 raise SourceError(
                     f"{stored.key}: column {this[ours]!r} holds {kind}, but {first[ours]} in "

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.errors import SourceError
+from recsys.lake.engine import INTEGER_TYPES, column_types, type_family
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ DUCKDB = {arrow: name for name, arrow in ARROW.items()}
 # What does not make an id: white space, and marks that show nothing.
 BLANKS = " \t\n\r\f\v\u00a0\u2003\u3000\u200b\ufeff"
 
-_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
-_INTEGERS |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 _WIDER_THAN_OURS = {"HUGEINT", "UBIGINT", "UHUGEINT"}
 _ROWS_AT_A_TIME = 100_000  # as many as the Delta writer may hold several of
 
@@ -76,7 +75,7 @@ def stage_typed(
         names: our column -> the relation's.
         held: the lake's id types, when it has rows already.
     """
-    kinds = types_of(con, relation)
+    kinds = column_types(con, relation)
     types = {ours: kinds[theirs] for ours, theirs in names.items()}
     ids = {ours: id_type(ours, names[ours], types[ours]) for ours in ("user_id", "item_id")}
     same_as_held((ids["user_id"], ids["item_id"]), held)
@@ -108,30 +107,13 @@ def stage_typed(
     return Pulled(rows_in(con, "memory.main.staged"), ids["user_id"], ids["item_id"], names)
 
 
-def types_of(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
-    """Return column -> DuckDB type of something to select from."""
-    there = con.sql(f"select * from {relation} limit 0")  # noqa: S608 - names are quoted
-    return dict(zip(there.columns, map(str, there.types), strict=True))
-
-
-def family(kind: str) -> str:
-    """Say what a DuckDB type holds: integers, reals, moments, text, or the type's own name."""
-    if kind in _INTEGERS:
-        return "integers"
-    if kind.startswith(("DECIMAL", "FLOAT", "DOUBLE")):
-        return "real numbers"
-    if kind == "DATE" or kind.startswith("TIMESTAMP"):
-        return "moments"
-    return "text" if kind.startswith(("VARCHAR", "ENUM", "UUID")) else kind
-
-
 def id_type(ours: str, theirs: str, kind: str) -> str:
     """Return BIGINT or VARCHAR, what an id of a DuckDB type becomes.
 
     Raises:
         SourceError: an id can't be of this type.
     """
-    held = family(kind)
+    held = type_family(kind)
     if held == "integers":
         return "BIGINT"
     if held == "text":
@@ -175,7 +157,7 @@ def define_macros(
         finite = "isfinite(cast(given as timestamptz))"
         moment = f"case when {finite} then cast(given as timestamptz) end"
         kept = f"case when not {finite} then cast(given as varchar) end"
-    elif timestamp in _INTEGERS or family(timestamp) == "real numbers":
+    elif timestamp in INTEGER_TYPES or type_family(timestamp) == "real numbers":
         moment = "moment_of_number(given)"
     elif timestamp == "VARCHAR":
         con.execute(load("sources/moment_of_text"))

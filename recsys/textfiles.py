@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from recsys.objects import Stored
+    from recsys.lake.object_store import Stored
     from recsys.settings import Source
 
 _CHUNK = 16 << 20

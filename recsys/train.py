@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from recsys import columns, registry, snapshot
+from recsys import columns, registry
 from recsys.card import model_card
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
@@ -25,12 +25,13 @@ from recsys.evaluation.protocol import (
     numbered,
     validator,
 )
-from recsys.lake import connect
+from recsys.lake.engine import open_duckdb
+from recsys.lake.history_cache import load_histories
+from recsys.lake.schemas import as_json
 from recsys.model.presets import resolve
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
-from recsys.registry import as_json
 from recsys.training.trainer import fit
 from recsys.version import code_version
 
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 
     from recsys.evaluation.protocol import Protocol, Split
     from recsys.evaluation.protocol import Scorer as Judged
-    from recsys.lake import Lake
+    from recsys.histories import Packed
+    from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
     from recsys.registry import Model, Status
-    from recsys.sequences import Packed
     from recsys.settings import Settings, Training
 
 _log = logging.getLogger(__name__)
@@ -124,8 +125,8 @@ def train(
     if standing and standing["status"] != "rejected":
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
-    with connect(settings) as con:
-        packed = snapshot.packed(lake, con, version)
+    with open_duckdb(settings) as con:
+        packed = load_histories(lake, con, version)
     packed, split = numbered(packed, leave_one_out)
     if standing:
         metrics, found = json.loads(standing["metrics"]), json.loads(standing["baselines"])
@@ -241,7 +242,7 @@ def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> d
     index = np.concatenate([[0], place + 1]).astype(np.int32)
     scorer = _scorer(model.recommender, settings)
     renamed = {
-        name: Withheld(withheld.history.renamed(index), index[withheld.target])
+        name: Withheld(withheld.history.remap_items(index), index[withheld.target])
         for name, withheld in split.withheld.items()
     }
     try:

@@ -13,7 +13,7 @@ from prefect.settings import (
 )
 from prefect.testing.utilities import prefect_test_harness
 
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def lake(settings: Settings) -> Lake:
-    return Lake.at(settings)
+    return Lake.from_settings(settings)
 
 
 def free_port() -> int:

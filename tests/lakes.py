@@ -12,7 +12,7 @@ from recsys import columns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

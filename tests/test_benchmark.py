@@ -29,7 +29,7 @@ def write(file: Path, rows: list[tuple[int, int, int]]) -> None:
 def written(folder: Path, users: int = 150) -> Path:
     """The known world as a file whose rows are out of order and whose ids are strings."""
     world = successor_world(users=users)
-    user, item = world.histories.flat()
+    user, item = world.histories.interactions()
     at = pa.array(range(len(user)), pa.timestamp("us"))
     table = pa.table(
         {

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
     "sql": {"recsys", "flows", "deployments", "prefect"},
     "recsys": {"flows", "deployments", "prefect"},
-    "recsys/model": {"recsys.training", "recsys.lake", "recsys.cli", "recsys.settings"},
-    "recsys/training": {"recsys.lake", "recsys.cli", "recsys.settings"},
-    "recsys/evaluation": {"recsys.lake", "recsys.cli", "recsys.settings", "recsys.training"},
+    "recsys/model": {"recsys.training", "recsys.lake.tables", "recsys.cli", "recsys.settings"},
+    "recsys/training": {"recsys.lake.tables", "recsys.cli", "recsys.settings"},
+    "recsys/evaluation": {"recsys.lake.tables", "recsys.cli", "recsys.settings", "recsys.training"},
     "flows": {"deployments"},
 }
 

@@ -10,7 +10,7 @@ import pytest
 
 from recsys import catalog
 from recsys.errors import LakeError
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from tests import lakes
 
 DAY = date(2026, 1, 2)

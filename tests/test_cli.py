@@ -17,7 +17,7 @@ import typer
 
 from flows import cli
 from recsys import catalog
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from recsys.temporary import temporary_folder
 from tests import lakes

@@ -17,7 +17,7 @@ from recsys import columns
 from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
 from recsys.ingest import ingest
 from recsys.items import ingest_items
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.recovery import recover
 from recsys.settings import Contract, ItemSource, Settings, Source
 from tests import lakes
@@ -494,7 +494,7 @@ def _night(root: Path, statement: str) -> None:
     """One undisturbed ingest, from a source of the name that all of them share."""
     duck(root / "s.duckdb", statement)
     settings = Settings(lake=str(root / "lake"))
-    _take_shared(Lake.at(settings), settings, root)
+    _take_shared(Lake.from_settings(settings), settings, root)
 
 
 def _take_shared(lake: Lake, settings: Settings, root: Path) -> None:
@@ -532,7 +532,7 @@ def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
     else:
         shutil.copytree(nights["one"], tmp_path, dirs_exist_ok=True)
         duck(tmp_path / "s.duckdb", GREW)
-    lake = Lake.at(settings)
+    lake = Lake.from_settings(settings)
     with pytest.raises(Killed):
         _take_shared(Dying(lake, commits, after), settings, tmp_path)
     if changes:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys.histories import Histories
 from recsys.popular import Popular
-from recsys.sequences import Histories
 
 
 def world(users: int, items: int, seed: int) -> tuple[Popular, Histories, np.ndarray]:
@@ -24,7 +24,9 @@ def test_empty_places_take_the_most_popular_items_that_are_left(exclude_seen: bo
     items = np.zeros((users, k), dtype=np.int32)
     scores = np.full((users, k), -np.inf, dtype=np.float32)
     for user in range(users):  # some lists hold a few items of a model already
-        held = [i for i in (4, 9) if i not in histories[np.array([user])].flat()[1]][: user % 3]
+        held = [i for i in (4, 9) if i not in histories[np.array([user])].interactions()[1]][
+            : user % 3
+        ]
         items[user, : len(held)], scores[user, : len(held)] = held, 5.0
     before = items.copy()
 
@@ -33,7 +35,9 @@ def test_empty_places_take_the_most_popular_items_that_are_left(exclude_seen: bo
     ranking = sorted(popular.order.tolist(), key=lambda i: (-counts[i - 1], i))
     for user in range(users):
         held = before[user][before[user] != 0].tolist()
-        seen = set(histories[np.array([user])].flat()[1].tolist()) if exclude_seen else set()
+        seen = (
+            set(histories[np.array([user])].interactions()[1].tolist()) if exclude_seen else set()
+        )
         rest = [i for i in ranking if i not in seen and i not in held]
         expected = (held + rest)[:k]
         assert items[user].tolist() == expected + [0] * (k - len(expected))

@@ -20,7 +20,7 @@ from recsys.settings import Contract, Source
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.settings import Settings
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recsys import catalog
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from sql import load
 from tests import lakes

@@ -11,7 +11,8 @@ import torch
 
 from recsys import registry
 from recsys.errors import ConfigurationError, GateError, LakeError
-from recsys.lake import Lake, connect
+from recsys.lake.engine import open_duckdb
+from recsys.lake.tables import Lake
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
 from recsys.recommend import RecommendResult, _behind, _Lists, recommend
@@ -35,7 +36,7 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
 
 
 def made(lake: Lake, settings: Settings, table: str = "recommendations") -> list[tuple[Any, ...]]:
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, table)
         return con.sql(
             f"select user_id, rank, item_id, score, reason from {table} order by user_id, rank"
@@ -218,7 +219,7 @@ def test_a_lake_without_interactions_says_what_to_do(lake: Lake, settings: Setti
 def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     run(lake, settings)
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "quality_results")
         found = con.sql(
             "select subject, suite, status, count(distinct rule) from quality_results group by all"
@@ -255,7 +256,7 @@ def test_lists_that_break_a_rule_are_not_published(
     with pytest.raises(GateError, match=r"every user has the items due: 1 offences; ranks run"):
         run(lake, settings)
     assert (made(lake, settings), lake.version("recommendations")) == (rows, before)
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "quality_results")
         failed = con.sql("select rule from quality_results where status = 'failed'").fetchall()
     assert sorted(failed) == [

@@ -10,7 +10,7 @@ import pytest
 
 from recsys import catalog, report
 from recsys.ingest import ingest
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.recommend import recommend
 from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training
 from recsys.train import train
@@ -64,7 +64,7 @@ def test_two_nights_from_s3_to_a_lake_on_s3(
         put_events(endpoint, tmp_path, "two.parquet", "9, 10")
         assert night(ours, date(2026, 1, 3)) == "published"
 
-        lake = Lake.at(ours)
+        lake = Lake.from_settings(ours)
         lists = "select count(*) as n, count(distinct user_id) as users, min(run_date) as day "
         found = catalog.query(lake, lists + "from latest_recommendations").to_pylist()
         assert found == [{"n": 200, "users": 40, "day": date(2026, 1, 3)}]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.settings import ItemSource, ObjectStorage, Settings, Source, Training
 
 
@@ -54,7 +54,7 @@ def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert Lake.at(Settings(lake="~/lake")).root == "/home/me/lake"
+    assert Lake.from_settings(Settings(lake="~/lake")).root == "/home/me/lake"
     assert Source(uri="~/events/*.parquet").uri == "/home/me/events/*.parquet"
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from recsys import sources, staging, textfiles
 from recsys.errors import ConfigurationError, SourceError
-from recsys.lake import connect
+from recsys.lake.engine import open_duckdb
 from recsys.settings import Source
 from sql import load
 
@@ -29,7 +29,7 @@ HEADER = "user_id,item_id,timestamp\n"
 
 @pytest.fixture
 def con(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(settings) as connection:
+    with open_duckdb(settings) as connection:
         yield connection
 
 
@@ -580,9 +580,9 @@ def test_files_that_differ_in_types_are_refused(pull: Puller, tmp_path: Path) ->
 
 def test_empty_sources_say_so(settings: Settings, tmp_path: Path) -> None:
     from recsys.ingest import ingest
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
 
-    lake = Lake.at(settings)
+    lake = Lake.from_settings(settings)
     empty = pa.table(
         {
             "user_id": pa.array([], "int64"),

@@ -14,7 +14,8 @@ import pytest
 
 from recsys import registry
 from recsys.errors import ConfigurationError, GateError, LakeError
-from recsys.lake import Lake, connect
+from recsys.lake.engine import open_duckdb
+from recsys.lake.tables import Lake
 from recsys.recommend import recommend
 from recsys.settings import Recommending, Settings, Training
 from recsys.train import train
@@ -28,7 +29,7 @@ SMALL = {"width": 32, "heads": 2, "blocks": 1, "max_length": 12, "batch_size": 2
 def known_world(lake: Lake, prefix: str = "item ") -> SuccessorWorld:
     """A lake in which every item has one true successor; ids are text."""
     world = successor_world()
-    flat_rows, flat_items = world.histories.flat()
+    flat_rows, flat_items = world.histories.interactions()
     histories: dict[Any, list[Any]] = {f"u{user}": [] for user in range(len(world.histories))}
     for row, item in zip(flat_rows.tolist(), flat_items.tolist(), strict=True):
         histories[f"u{row}"].append(f"{prefix}{item}")
@@ -41,7 +42,7 @@ def training(epochs: int, **changes: Any) -> Training:
 
 
 def lists(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "recommendations")
         columns = "user_id, rank, item_id, score, reason, model_id"
         return con.sql(f"select {columns} from recommendations order by user_id, rank").fetchall()
@@ -85,7 +86,7 @@ def test_the_same_run_in_another_lake_gives_identical_rows(
 ) -> None:
     other = Settings(lake=str(tmp_path / "other"), device="cpu")
     found = []
-    for home, own, block in ((lake, settings, 4096), (Lake.at(other), other, 7)):
+    for home, own, block in ((lake, settings, 4096), (Lake.from_settings(other), other, 7)):
         known_world(home)
         train(home, own, training(epochs=3))
         recommend(home, own, Recommending(k=4, block=block), run_date=DAY, run_id="r")
@@ -158,7 +159,7 @@ def test_a_rejected_model_serves_where_the_champion_is_lost(lake: Lake, settings
 def test_the_gate_judges_what_is_served(lake: Lake, settings: Settings) -> None:
     """Every user takes their items once more: seen items hold all that can be found."""
     world = successor_world()
-    rows, items = world.histories.flat()
+    rows, items = world.histories.interactions()
     histories: dict[Any, list[Any]] = {}
     for row, item in zip(rows.tolist(), items.tolist(), strict=True):
         histories.setdefault(f"u{row}", []).append(f"item {item}")
@@ -205,7 +206,7 @@ def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
     champion = train(lake, settings, training(epochs=40))
     # As many users again, on items of their own: the champion knows half of the catalogue.
     world = successor_world(seed=5)
-    rows, items = world.histories.flat()
+    rows, items = world.histories.interactions()
     more: dict[Any, list[Any]] = {f"v{user}": [] for user in range(len(world.histories))}
     for row, item in zip(rows.tolist(), items.tolist(), strict=True):
         more[f"v{row}"].append(f"new {item}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.histories import Histories
 from recsys.model.presets import Preset, resolve
-from recsys.sequences import Histories
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
     from torch import Tensor
 
-    from recsys.sequences import Histories
+    from recsys.histories import Histories
 
 NEIGHBOURS, DECAY = 100, 0.7
 """What item-kNN takes where nothing is tuned."""
@@ -62,7 +62,7 @@ class Transitions:
     @classmethod
     def of(cls, train: Histories, n_items: int) -> Transitions:
         """Count each pair of neighbours."""
-        users, items = train.flat()
+        users, items = train.interactions()
         paired = users[1:] == users[:-1]
         counts = _sparse(items[:-1][paired], items[1:][paired], (n_items + 1, n_items + 1))
         return cls(counts, Popularity.of(train, n_items))
@@ -95,7 +95,7 @@ class ItemKNN:
         """Keep each item's ``neighbours`` most similar items."""
         from scipy.sparse import csr_array, vstack  # here: serving runs without it
 
-        users, items = train.flat()
+        users, items = train.interactions()
         had = _sparse(users, items, (len(train), n_items + 1))
         had.data[:] = 1
         norms = np.sqrt(np.maximum(had.sum(0), 1)).astype(np.float32)
@@ -129,7 +129,7 @@ class ItemKNN:
         """Yield rows of users and their scores (R, V + 1)."""
         size = self.similar.shape[0]
         for rows in _blocks(np.flatnonzero(histories.lengths), size):
-            user, item = histories[rows].flat()
+            user, item = histories[rows].interactions()
             ends = np.cumsum(histories.lengths[rows])
             ahead = ends[user] - 1 - np.arange(len(item))
             weight = np.float32(self.decay) ** ahead.astype(np.float32)

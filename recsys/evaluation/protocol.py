@@ -22,10 +22,10 @@ from recsys.evaluation.metrics import (
     intervals,
     novelty,
 )
+from recsys.histories import Histories, Packed
 from recsys.model.ranking import best_of
 from recsys.model.scoring import Scorer as ModelScorer
 from recsys.progress import Progress, silent
-from recsys.sequences import Histories, Packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,7 +176,7 @@ def ranks(
     for rows, scored in scorer(withheld.history):
         target = torch.from_numpy(withheld.target[rows]).long().to(scored.device)
         found["unmasked"][rows] = _rank(scored, target)
-        seen_row, seen_item = withheld.history[rows].flat()
+        seen_row, seen_item = withheld.history[rows].interactions()
         scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
         found["masked"][rows] = _rank(scored, target)
         if lists is not None:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from recsys.histories import Histories
     from recsys.model.config import ModelConfig
     from recsys.model.recommender import Recommender
-    from recsys.sequences import Histories
 
 _TOKENS, _TOKENS_CUDA = 2048, 262_144  # of a micro-batch; 4096 leave the cache: 1.5 x slower
 _ROWS = 16
@@ -210,7 +210,7 @@ def top_k(
 
 def _seen(histories: Histories, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return (S,) row and (S,) item of every interaction, int64."""
-    row, item = histories.flat()
+    row, item = histories.interactions()
     return torch.from_numpy(row).to(device), torch.from_numpy(item).long().to(device)
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from recsys.histories import Histories
     from recsys.model.config import Objective
-    from recsys.sequences import Histories
 
 _MOST_SEEN = 1000  # interactions before a row that its targets know of: bounds a step's memory
 _NARROWEST = 48  # cells of a line, so that short histories leave few of them empty

@@ -10,7 +10,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recsys.sequences import Histories
+    from recsys.histories import Histories
 
 _POWER = 0.75
 

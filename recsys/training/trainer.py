@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from recsys.histories import Histories
     from recsys.model.presets import Preset
     from recsys.model.runtime import Runtime
-    from recsys.sequences import Histories
 
 _TELL_SECONDS = 0.5
 

@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from recsys import columns
 from recsys.datasets import movielens_100k
+from recsys.histories import Packed
 from recsys.ingest import ingest
-from recsys.lake import Lake, connect, schemas
-from recsys.sequences import Packed, pack
+from recsys.lake.engine import open_duckdb
+from recsys.lake.packing import pack
+from recsys.lake.schemas import schemas
+from recsys.lake.tables import Lake
 from recsys.settings import Settings, Source
 from sql import literal
 from tests.benchmarks.common import Measured, Setup, rate
@@ -51,7 +54,9 @@ def ingest_ours(setup: Setup) -> Measured:
 
     def take(file: str) -> int:
         settings = Settings(lake=f"{setup.folder}/lake-{next(lakes)}")
-        return ingest(Lake.at(settings), settings, Source(uri=f"{setup.folder}/{file}")).accepted
+        return ingest(
+            Lake.from_settings(settings), settings, Source(uri=f"{setup.folder}/{file}")
+        ).accepted
 
     figures = rate(lambda: take("rows.parquet"), setup.sizes.seconds, lambda: take("few.parquet"))
     return Measured(figures, 2 * _INTERACTION)
@@ -91,11 +96,11 @@ def pack_reference(setup: Setup) -> Measured:
 def commit_ours(setup: Setup) -> Measured:
     """Replace a run date of `recommendations` by a staged file, streamed, in one commit."""
     settings = Settings(lake=f"{setup.folder}/lake-commit")
-    lake = Lake.at(settings)
+    lake = Lake.from_settings(settings)
     lake.create(pa.int64(), pa.int64())
 
     def work() -> int:
-        with connect(settings) as con:
+        with open_duckdb(settings) as con:
             staged = con.sql(f"from read_parquet({literal(f'{setup.folder}/lists.parquet')})")
             rows = staged.to_arrow_reader(100_000).cast(_LISTS)
             lake.replace(columns.RECOMMENDATIONS, rows, where=f"run_date = '{_DAY}'")
@@ -125,7 +130,7 @@ def _movielens(setup: Setup) -> str:
 
 
 def _packed(setup: Setup, file: str) -> Packed:
-    with connect(Settings(lake=setup.folder)) as con:
+    with open_duckdb(Settings(lake=setup.folder)) as con:
         con.execute(
             f"create view interactions as select {', '.join(columns.REQUIRED)}, "
             "timestamp as ingested_at, file_row_number as source_row "

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from recsys.evaluation.protocol import Split, Withheld, evaluate, leave_one_out
+from recsys.histories import Histories
 from recsys.model.presets import resolve
 from recsys.model.ranking import best_items
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
-from recsys.sequences import Histories
 from recsys.training.batches import training_rows
 from recsys.training.checkpoint import load, save
 from recsys.training.trainer import fit

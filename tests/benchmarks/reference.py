@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from recsys.histories import Histories
 from recsys.model.config import ModelConfig
 from recsys.model.presets import PRESETS, Preset
 from recsys.model.recommender import Recommender
 from recsys.progress import Progress, silent
-from recsys.sequences import Histories
 
 Draw = Callable[[tuple[int, ...]], Tensor]  # standard normal numbers of a shape
 

@@ -79,14 +79,14 @@ def train(args: argparse.Namespace) -> Figures:
     import pyarrow as pa
 
     from recsys import registry
-    from recsys.lake import connect
+    from recsys.lake.engine import open_duckdb
+    from recsys.lake.packing import pack
     from recsys.model.presets import resolve
     from recsys.model.runtime import Runtime
-    from recsys.sequences import pack
     from recsys.training.trainer import fit
 
     lake, settings = _lake(args)
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "interactions", name="everyone")
         con.execute(f"create temp table interactions as from everyone where user_id < {_SAMPLE}")
         packed = pack(con, pa.array(np.arange(args.items)))
@@ -106,11 +106,11 @@ def train(args: argparse.Namespace) -> Figures:
 
 def pack(args: argparse.Namespace) -> Figures:
     """Pack every history, on its own."""
-    from recsys.lake import connect
-    from recsys.sequences import pack as packed
+    from recsys.lake.engine import open_duckdb
+    from recsys.lake.packing import pack as packed
 
     lake, settings = _lake(args)
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "interactions")
         return _timed(partial(packed, con))[0]
 
@@ -165,11 +165,11 @@ MEASURED = (*list(STAGES)[1:], "night")
 
 
 def _lake(args: argparse.Namespace) -> tuple[Any, Any]:
-    from recsys.lake import Lake
+    from recsys.lake.tables import Lake
     from recsys.settings import Settings
 
     settings = Settings(lake=str(args.folder / "lake"))
-    return Lake.at(settings), settings
+    return Lake.from_settings(settings), settings
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Figures, Any]:

@@ -28,10 +28,10 @@ from recsys.evaluation.protocol import (
     temporal,
     validator,
 )
+from recsys.histories import Histories, Packed
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
-from recsys.sequences import Histories, Packed
 from tests.worlds import pack, small, successor_world
 
 

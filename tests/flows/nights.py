@@ -13,7 +13,8 @@ import duckdb
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from recsys import columns
-from recsys.lake import Lake, connect
+from recsys.lake.engine import open_duckdb
+from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Settings
 from sql import quote
 
@@ -116,7 +117,7 @@ def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every table's rows, sorted, without what differs between two equal runs."""
     lake = Lake(str(root), ObjectStorage())
     found = {}
-    with connect(Settings(lake=str(root))) as con:
+    with open_duckdb(Settings(lake=str(root))) as con:
         for table, volatile in _VOLATILE.items():
             lake.view(con, table)
             excluded = f"exclude ({', '.join(map(quote, volatile))})" if volatile else ""

@@ -18,7 +18,7 @@ from flows.nightly import nightly
 from flows.train import train
 from recsys import catalog
 from recsys.errors import ContractError, SourceError
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from tests.flows import nights
 
@@ -32,7 +32,7 @@ def shop(tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> t
     for name, value in nights.environment(source, lake, prefect_api).items():
         if name.startswith("RECSYS_"):
             monkeypatch.setenv(name, value)
-    return source, Lake.at(Settings())
+    return source, Lake.from_settings(Settings())
 
 
 def rows(lake: Lake, statement: str) -> list[dict[str, Any]]:

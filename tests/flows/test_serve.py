@@ -18,7 +18,7 @@ import pytest
 
 from recsys import catalog
 from recsys.errors import LakeError
-from recsys.lake import Lake
+from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recsys.errors import ConfigurationError, GateError
+from recsys.histories import Histories
 from recsys.model import ranking, scoring
 from recsys.model.config import ModelConfig
 from recsys.model.loss import directions
@@ -13,7 +14,6 @@ from recsys.model.ranking import best_items
 from recsys.model.recommender import Draws, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import scores, top_k
-from recsys.sequences import Histories
 from tests.worlds import pack, small, successor_world
 
 CPU = Runtime(device="cpu")

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from recsys.sequences import Histories
+from recsys.histories import Histories
 from recsys.training import batches as batching
 from recsys.training.batches import batches, packed, plan, training_rows
 from tests.worlds import pack

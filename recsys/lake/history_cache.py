@@ -17,8 +17,8 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from recsys import columns
-from recsys.lake import select_files
-from recsys.sequences import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
+from recsys.lake.engine import select_files
+from recsys.lake.packing import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
 from sql import load
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from numpy.typing import NDArray
 
-    from recsys.lake import Lake
-    from recsys.sequences import Packed
+    from recsys.histories import Packed
+    from recsys.lake.tables import Lake
 
 _FOLDER, _NAME = "packed", "interactions.arrows"
 _METADATA_KEY = b"recsys"
@@ -40,7 +40,7 @@ _READ = 1 << 22  # bytes of a file at a time
 _log = logging.getLogger(__name__)
 
 
-def packed(
+def load_histories(
     lake: Lake, con: duckdb.DuckDBPyConnection, version: int, first: pa.Array | None = None
 ) -> Packed:
     """Pack `interactions` at a version, as `pack` does on a view of it.

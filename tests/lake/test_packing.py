@@ -7,14 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.lake import Lake, connect
-from recsys.sequences import Histories, Packed, pack
+from recsys.histories import Histories, Packed
+from recsys.lake.engine import open_duckdb
+from recsys.lake.packing import pack
+from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from tests import lakes
 
 
 def packed(lake: Lake, settings: Settings, first: pa.Array | None = None) -> Packed:
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "interactions")
         return pack(con, first)
 
@@ -114,15 +116,15 @@ def test_a_models_items_keep_their_indices_and_new_items_follow(
     assert found.items.to_pylist() == [100, 8, 9, 7]
     assert found.counts.tolist() == [0, 2, 3, 1]
     assert as_items(found) == {1: [7, 8, 9], 2: [9, 8], 3: [9]}
-    known = found.histories.up_to(2)
-    assert [known[np.array([u])].flat()[1].tolist() for u in range(3)] == [[2], [2], []]
+    known = found.histories.drop_unknown_items(2)
+    assert [known[np.array([u])].interactions()[1].tolist() for u in range(3)] == [[2], [2], []]
 
 
 def test_an_older_version_is_read_as_it_was(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [7]})
     before = lake.version("interactions")
     lakes.fill(lake, {1: [8]}, batch_id="later", day=1)
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "interactions", before)
         assert as_items(pack(con)) == {1: [7]}
         lake.view(con, "interactions")
@@ -134,7 +136,7 @@ def test_cutting_keeps_the_right_items() -> None:
         np.array([1, 2, 3, 4, 5, 6], dtype=np.int32), np.array([0, 3, 3, 6])
     )
     assert whole.lengths.tolist() == [3, 0, 3]
-    assert [each.tolist() for each in whole.without_last(2).flat()] == [[0, 2], [1, 4]]
-    rows, items = whole.without_last(1)[np.array([2, 0])].flat()
+    assert [each.tolist() for each in whole.without_last(2).interactions()] == [[0, 2], [1, 4]]
+    rows, items = whole.without_last(1)[np.array([2, 0])].interactions()
     assert rows.tolist() == [0, 0, 1, 1]
     assert items.tolist() == [4, 5, 1, 2]

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys import columns, objects
+from recsys import columns
 from recsys.errors import ConfigurationError, LakeError, SourceError
 from recsys.ingest import ingest
-from recsys.lake import Lake
+from recsys.lake import object_store
+from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Source
 from tests.conftest import free_port
 from tests.servers import SECRET_KEY, client, moto_s3, rclone_s3, use_credentials
@@ -82,7 +83,7 @@ def events(path: Path, first: int, count: int = 10) -> bytes:
 )
 def test_a_pattern_finds_objects_by_name(endpoint: str, pattern: str, names: list[str]) -> None:
     put(endpoint, "globs", "in/b.csv", "in/a.csv", "in/a.csv.bak", "in/deep/er/d.csv", "out/a.csv")
-    found = objects.find(f"s3://globs/{pattern}", on(endpoint))
+    found = object_store.find(f"s3://globs/{pattern}", on(endpoint))
     assert [stored.key for stored in found] == [f"s3://globs/{name}" for name in names]
     assert all(stored.etag and stored.size == 1 for stored in found)
 
@@ -92,12 +93,12 @@ def test_a_folder_goes_up_and_comes_down(endpoint: str, tmp_path: Path) -> None:
     (tmp_path / "up/sub").mkdir(parents=True)
     (tmp_path / "up/a").write_text("A")
     (tmp_path / "up/sub/b").write_text("B")
-    objects.upload_folder(tmp_path / "up", "s3://folders/models/m", on(endpoint))
-    objects.download_folder("s3://folders/models/m", tmp_path / "down", on(endpoint))
+    object_store.upload_folder(tmp_path / "up", "s3://folders/models/m", on(endpoint))
+    object_store.download_folder("s3://folders/models/m", tmp_path / "down", on(endpoint))
     assert (tmp_path / "down/a").read_text() == "A"
     assert (tmp_path / "down/sub/b").read_text() == "B"
     with pytest.raises(LakeError, match="s3://folders/none holds no object"):
-        objects.download_folder("s3://folders/none", tmp_path / "x", on(endpoint))
+        object_store.download_folder("s3://folders/none", tmp_path / "x", on(endpoint))
 
 
 def test_new_objects_on_s3_are_taken_once(
@@ -121,7 +122,7 @@ def test_a_lake_on_s3_takes_batches_and_data_docs(
 ) -> None:
     put(endpoint, "lake", "events/1.parquet", content=events(tmp_path / "e", 0))
     settings = settings.model_copy(update={"s3": on(endpoint), "lake": "s3://lake/tables"})
-    lake = Lake.at(settings)
+    lake = Lake.from_settings(settings)
     source = Source(uri="s3://lake/events/*.parquet")
     first = ingest(lake, settings, source, now=NOW)
     assert first.accepted == 10
@@ -134,18 +135,18 @@ def test_a_lake_on_s3_takes_batches_and_data_docs(
     put(endpoint, "lake", "events/3.parquet", content=(tmp_path / "e").read_bytes())
     third = ingest(lake, settings, source, now=NOW)
     assert (third.status, third.duplicates) == ("nothing new", 10)
-    pages = objects.find("s3://lake/tables/data_docs/**", on(endpoint))
+    pages = object_store.find("s3://lake/tables/data_docs/**", on(endpoint))
     assert "s3://lake/tables/data_docs/index.html" in [page.key for page in pages]
 
 
 def test_missing_buckets_and_objects_are_named(moto: str, tmp_path: Path) -> None:
     storage = ObjectStorage(endpoint_url=moto)
     with pytest.raises(SourceError, match=r"s3://nowhere/\*\.csv: no such bucket"):
-        objects.find("s3://nowhere/*.csv", storage, raising=SourceError)
+        object_store.find("s3://nowhere/*.csv", storage, raising=SourceError)
     with pytest.raises(LakeError, match="s3://here/none: no such object"):
-        objects.download("s3://here/none", tmp_path / "none", storage)
+        object_store.download("s3://here/none", tmp_path / "none", storage)
     with pytest.raises(LakeError, match="s3://nowhere/x: no such bucket"):
-        objects.upload(_file_in(tmp_path), "s3://nowhere/x", storage)
+        object_store.upload(_file_in(tmp_path), "s3://nowhere/x", storage)
 
 
 def _file_in(folder: Path) -> Path:
@@ -177,13 +178,13 @@ def test_no_credentials_says_what_to_set(endpoint: str, monkeypatch: pytest.Monk
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SourceError, match="set AWS_ACCESS_KEY_ID"):
-        objects.find("s3://events/*.parquet", on(endpoint), raising=SourceError)
+        object_store.find("s3://events/*.parquet", on(endpoint), raising=SourceError)
 
 
 def test_a_silent_endpoint_may_be_tried_again() -> None:
     nobody = on(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(SourceError, match="does not answer") as refusal:
-        objects.find("s3://events/*.parquet", nobody, raising=SourceError)
+        object_store.find("s3://events/*.parquet", nobody, raising=SourceError)
     assert refusal.value.transient
 
 
@@ -235,11 +236,11 @@ def test_faults_that_pass_are_told_from_those_that_stay(
     storage = on(f"http://127.0.0.1:{server.server_port}")
     try:
         with pytest.raises(SourceError) as listing:
-            objects.find("s3://here/*.csv", storage, raising=SourceError)
+            object_store.find("s3://here/*.csv", storage, raising=SourceError)
         with pytest.raises(SourceError) as reading:
-            objects.download("s3://here/a.csv", tmp_path / "a", storage, raising=SourceError)
+            object_store.download("s3://here/a.csv", tmp_path / "a", storage, raising=SourceError)
         with pytest.raises(LakeError) as writing:
-            objects.upload(_file_in(tmp_path), "s3://here/a.csv", storage)
+            object_store.upload(_file_in(tmp_path), "s3://here/a.csv", storage)
     finally:
         server.shutdown()
         server.server_close()
@@ -266,18 +267,18 @@ def test_credentials_are_in_no_table_and_no_log(
 def test_an_address_has_a_bucket() -> None:
     for wrong in ("s3://", "bucket/key", "https://bucket/key"):
         with pytest.raises(ConfigurationError, match="s3://bucket/key"):
-            objects.split(wrong)
+            object_store.split(wrong)
 
 
 def test_a_full_disk_is_told_as_such() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/spool/a.parquet")
     with (
         pytest.raises(SourceError, match=r"s3://b/k: No space left on device, /spool/a\.parquet"),
-        objects._explained("s3://b/k", "read", SourceError),
+        object_store._explained("s3://b/k", "read", SourceError),
     ):
         raise full
 
 
 def test_a_range_of_letters_in_a_pattern_means_itself() -> None:
-    assert re.fullmatch(objects._as_regex("day[0-3].p*"), "day2.parquet")
-    assert not re.fullmatch(objects._as_regex("day[0-3].p*"), "day4.parquet")
+    assert re.fullmatch(object_store._as_regex("day[0-3].p*"), "day2.parquet")
+    assert not re.fullmatch(object_store._as_regex("day[0-3].p*"), "day4.parquet")

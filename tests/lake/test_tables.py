@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 
 from recsys.errors import LakeError
-from recsys.lake import Lake, connect, schemas
+from recsys.lake.engine import open_duckdb
+from recsys.lake.schemas import schemas
+from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Settings
 from tests import lakes
 
@@ -38,7 +40,7 @@ def test_an_append_with_a_transaction_happens_once(lake: Lake, settings: Setting
     assert found == [(2, "WRITE", noted), (1, "WRITE", {}), (0, "CREATE TABLE", {})]
     assert first == 2
     assert [lake.has("interactions", name) for name in ("b7", "b8")] == [True, False]
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "interactions")
         assert con.sql("select count(*) from interactions").fetchall() == [(2,)]
 
@@ -50,7 +52,7 @@ def test_replacing_a_run_date_leaves_the_others(lake: Lake, settings: Settings) 
     lakes.write(lake, "recommendations", lakes.lists(two, {1: [3]}))
     new = pa.Table.from_pylist(lakes.lists(two, {1: [9]}), schema=lake.schema("recommendations"))
     lake.replace("recommendations", new, where=f"run_date = '{two}'")
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "recommendations")
         found = con.sql("select run_date, item_id from recommendations order by all").fetchall()
     assert found == [(one, 1), (one, 2), (two, 9)]
@@ -76,7 +78,7 @@ def test_a_second_writer_waits_for_the_first_and_a_killed_one_lets_go(
 ) -> None:
     hold = (
         "import sys, time; from recsys.lake import Lake; from recsys.settings import ObjectStorage;"
-        "held = Lake(sys.argv[1], ObjectStorage()).held(); held.__enter__();"
+        "held = Lake(sys.argv[1], ObjectStorage()).write_lock(); held.__enter__();"
         "print('in', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", hold, lake.root]
@@ -85,7 +87,7 @@ def test_a_second_writer_waits_for_the_first_and_a_killed_one_lets_go(
         assert other.stdout.readline() == "in\n"
         threading.Timer(0.5, other.kill).start()
         started = time.monotonic()
-        with lake.held():
+        with lake.write_lock():
             assert time.monotonic() - started > 0.3
     assert "waiting for another run" in caplog.text
 
@@ -118,6 +120,6 @@ def test_tables_under_awkward_paths_can_be_viewed(
 ) -> None:
     lake = Lake(str(tmp_path / name), ObjectStorage())
     lakes.fill(lake, {1: [1, 2]})
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, "interactions")
         assert con.sql("select count(*) from interactions").fetchall() == [(2,)]

@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys import columns, snapshot
-from recsys.lake import Lake, connect
-from recsys.sequences import Packed, pack
+from recsys import columns
+from recsys.histories import Packed
+from recsys.lake.engine import open_duckdb
+from recsys.lake.history_cache import load_histories
+from recsys.lake.packing import pack
+from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Settings
 from tests import lakes, servers
 
@@ -26,7 +29,7 @@ MERGED = "packing 1 new files"
 def afresh(
     lake: Lake, settings: Settings, version: int | None = None, first: pa.Array | None = None
 ) -> Packed:
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         lake.view(con, TABLE, version)
         return pack(con, first)
 
@@ -34,8 +37,8 @@ def afresh(
 def packed(
     lake: Lake, settings: Settings, version: int | None = None, first: pa.Array | None = None
 ) -> Packed:
-    with connect(settings) as con:
-        return snapshot.packed(lake, con, lake.open(TABLE, version).version(), first)
+    with open_duckdb(settings) as con:
+        return load_histories(lake, con, lake.open(TABLE, version).version(), first)
 
 
 def assert_same(found: Packed, right: Packed) -> None:
@@ -257,9 +260,9 @@ def test_a_snapshot_that_cannot_be_written_is_done_without(
 
 
 def test_the_connection_is_left_as_it_was(grown: Lake, settings: Settings) -> None:
-    with connect(settings) as con:
+    with open_duckdb(settings) as con:
         for day in range(1, 3):
-            snapshot.packed(grown, con, grown.version(TABLE))
+            load_histories(grown, con, grown.version(TABLE))
             assert con.execute("show all tables").fetchall() == []
             night(grown, day, [(3, 4, 10 * day)])
 
@@ -300,7 +303,7 @@ def test_a_lake_on_s3_keeps_no_snapshot(tmp_path: Path, monkeypatch: pytest.Monk
     with servers.moto_s3(tmp_path) as endpoint:
         servers.client(endpoint).create_bucket(Bucket="lake")
         ours = Settings(lake="s3://lake/here", s3=ObjectStorage(endpoint_url=endpoint))
-        lake = Lake.at(ours)
+        lake = Lake.from_settings(ours)
         lake.create(pa.int64(), pa.int64())
         night(lake, 0, [(1, 2, 3), (1, 1, 2), (0, 1, 1)])
         assert_same(packed(lake, ours), afresh(lake, ours))

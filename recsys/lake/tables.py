@@ -10,24 +10,25 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-import duckdb
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from recsys import columns, objects
+from recsys import columns
 from recsys.errors import LakeError
-from recsys.temporary import temporary_folder
-from sql import literal, quote
+from recsys.lake import object_store
+from recsys.lake.engine import select_files
+from recsys.lake.schemas import schemas
+from sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
+
+    import duckdb
 
     from recsys.settings import ObjectStorage, Settings
 
-_MOMENT = pa.timestamp("us", tz="UTC")
 _METADATA_KEY = "recsys"
 _LOCK = ".lock"
 _WAIT_SECONDS = 3600.0
@@ -36,119 +37,7 @@ _log = logging.getLogger(__name__)
 _UNFIT = [*"[]^|\\%*?", "run_date="]
 
 
-def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
-    """Return the schema of every table for these id types (int64 or string)."""
-
-    def table(required: dict[str, pa.DataType], **optional: pa.DataType) -> pa.Schema:
-        fields = [pa.field(name, kind, nullable=False) for name, kind in required.items()]
-        return pa.schema([*fields, *(pa.field(name, kind) for name, kind in optional.items())])
-
-    text, count, real = pa.string(), pa.int64(), pa.float64()
-    a_file = pa.struct([("key", text), ("etag", text), ("size", count)])
-    return {
-        columns.INTERACTIONS: table(
-            {"user_id": user_id, "item_id": item_id, "timestamp": _MOMENT},
-            event=text,
-            value=real,
-            source_row=count,
-            batch_id=text,
-            ingested_at=_MOMENT,
-        ),
-        columns.QUARANTINE: table(
-            {"batch_id": text, "source": text},
-            object=text,
-            source_row=count,
-            row=text,
-            reasons=pa.list_(text),
-            quarantined_at=_MOMENT,
-        ),
-        columns.BATCHES: table(
-            {"batch_id": text, "source": text, "status": text},
-            objects=pa.list_(a_file),
-            rows_in=count,
-            accepted=count,
-            quarantined=count,
-            duplicates=count,
-            interactions_version=count,
-            started=_MOMENT,
-            finished=_MOMENT,
-        ),
-        columns.ITEMS: table(
-            {"item_id": item_id}, title=text, category=text, eligible=pa.bool_(), extra=text
-        ),
-        columns.RECOMMENDATIONS: table(
-            {"run_date": pa.date32(), "run_id": text, "user_id": user_id, "rank": pa.int32()},
-            item_id=item_id,
-            score=pa.float32(),
-            reason=text,
-            model_id=text,
-            interactions_version=count,
-            generated_at=_MOMENT,
-        ),
-        columns.MODELS: table(
-            {"model_id": text, "status": text},
-            why=text,
-            preset=text,
-            seed=count,
-            interactions_version=count,
-            users=count,
-            items=count,
-            interactions=count,
-            validation_ndcg_10=real,
-            test_ndcg_10=real,
-            test_hr_10=real,
-            popularity_validation_ndcg_10=real,
-            popularity_test_ndcg_10=real,
-            popularity_test_hr_10=real,
-            metrics=text,
-            baselines=text,
-            config=text,
-            code_version=text,
-            seconds=real,
-            trained_at=_MOMENT,
-        ),
-        columns.RUNS: table(
-            {"run_id": text, "flow": text, "status": text},
-            started=_MOMENT,
-            finished=_MOMENT,
-            seconds=real,
-            parameters=text,
-            outcome=text,
-            error=text,
-            code_version=text,
-        ),
-        columns.QUALITY_RESULTS: table(
-            {"subject": text, "suite": text, "rule": text, "status": text},
-            column=text,
-            observed=text,
-            threshold=text,
-            detail=text,
-            checked_at=_MOMENT,
-        ),
-    }
-
-
-# Of every DuckDB that works on a lake or its catalog.
-ENGINE = {
-    "autoinstall_known_extensions": "false",
-    "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
-}
 _PARTITIONS = {columns.RECOMMENDATIONS: ["run_date"]}
-
-
-@contextmanager
-def connect(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory DuckDB that spills to disk, speaks UTC and never fetches an extension."""
-    with temporary_folder() as folder:
-        config: dict[str, Any] = {
-            "memory_limit": settings.memory_limit,
-            **ENGINE,
-            "temp_directory": str(folder / "spill"),
-            **({"threads": str(settings.threads)} if settings.threads else {}),
-        }
-        with duckdb.connect(config=config) as con:
-            con.execute("SET TimeZone = 'UTC'")
-            yield con
 
 
 class Lake:
@@ -174,7 +63,7 @@ class Lake:
         self._options = {} if self.is_local else storage.delta_options()
 
     @classmethod
-    def at(cls, settings: Settings) -> Lake:
+    def from_settings(cls, settings: Settings) -> Lake:
         """Return the lake that the settings name."""
         return cls(settings.lake, settings.s3)
 
@@ -211,7 +100,7 @@ class Lake:
                     )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def write_lock(self) -> Iterator[None]:
         """Keep every other writer out while the block runs; wait for one that is in.
 
         On S3 nothing can be locked: there the deployment's concurrency limit keeps writers apart.
@@ -375,33 +264,6 @@ class Lake:
             return target.version()
 
 
-def select_files(table: DeltaTable, files: Sequence[str] | None = None) -> str:
-    """Return a SELECT over the Parquet files of a table's version, or over some of them.
-
-    Empty tables included.
-    """
-    schema = pa.schema(table.schema())
-    files = table.file_uris() if files is None else files
-    if not files:
-        nothing = ", ".join(
-            f"NULL::{_duckdb_type(field.type)} AS {quote(field.name)}" for field in schema
-        )
-        return f"SELECT {nothing} WHERE false"
-    listed = ", ".join(literal(unquote(uri)) for uri in files)
-    names = ", ".join(quote(name) for name in schema.names)
-    partitioned = bool(table.metadata().partition_columns)
-    return (  # names are quoted, paths are literals
-        f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, "  # noqa: S608
-        f"hive_partitioning = {str(partitioned).lower()})"
-    )
-
-
-def _duckdb_type(kind: pa.DataType) -> str:
-    with duckdb.connect() as con:
-        con.register("t", pa.table({"c": pa.array([], kind)}))
-        return str(con.sql("from t").types[0])
-
-
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
     """Turn the storage layer's errors into ours, which say what failed and what to do."""
@@ -410,7 +272,10 @@ def _explained(doing: str) -> Iterator[None]:
     except (DeltaError, OSError) as error:
         reason, passing = " ".join(_COLOUR.sub("", str(error)).split()), "s3://" in doing
         if answered := re.search(r"<Code>(\w+)</Code>", reason):
-            reason, passing = objects.meaning(answered[1]), answered[1] not in objects.MEANINGS
+            reason, passing = (
+                object_store.meaning(answered[1]),
+                answered[1] not in object_store.MEANINGS,
+            )
         raise LakeError(
             f"could not {doing}: {reason}. Check that the lake's folder or bucket exists, that "
             "this user may write there, and that the disk has room",

@@ -1,0 +1,1 @@
+"""The lake: Delta tables under one root, the DuckDB that reads them, and packed histories."""
