@@ -6,9 +6,9 @@ from prefect import flow
 
 from flows.artifacts import step
 from flows.runs import flow_run, retried
-from recsys.ingest import IngestResult
-from recsys.ingest import ingest as ingest_batch
-from recsys.items import ingest_items
+from recsys.ingest.batch import IngestResult
+from recsys.ingest.batch import ingest as ingest_batch
+from recsys.ingest.items import ingest_items
 from recsys.report import Run
 from recsys.settings import Source
 

@@ -451,7 +451,7 @@ def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
             packed = pack(con)
             if splitting == "temporal":
                 shares = {"validated": _VALIDATED, "tested": _TESTED}
-                counted = con.sql(load("evaluation/before"), params=shares).to_arrow_table()
+                counted = con.sql(load("benchmark/before"), params=shares).to_arrow_table()
         except duckdb.Error as error:
             raise SourceError(
                 f"{file} can't be read as Parquet with the columns {named}: {error}"

@@ -64,8 +64,8 @@ def ingest(
 ) -> None:
     """Take new interactions into the lake, checked. Without a source, the configured one."""
     from recsys import report
-    from recsys.ingest import ingest as take
-    from recsys.items import ingest_items
+    from recsys.ingest.batch import ingest as take
+    from recsys.ingest.items import ingest_items
     from recsys.settings import Source
 
     settings = _settings()

@@ -43,7 +43,7 @@ class ListChecks:
         con.register("given", pa.table({columns.ITEM_ID: eligible}))
         con.execute("create or replace temp table eligible as from given")
         con.unregister("given")
-        con.execute(load("checks/histories_used"))
+        con.execute(load("lists/histories_used"))
 
     def see(self, lists: pa.Table, history: pa.Table) -> None:
         """Check the whole lists of some users.
@@ -54,13 +54,13 @@ class ListChecks:
         """
         self._con.register("lists", lists)
         self._con.register("history", history)
-        found = self._con.execute(load("checks/lists"), self._parameters).fetchall()
+        found = self._con.execute(load("lists/lists"), self._parameters).fetchall()
         self._offences.update(dict(found))
-        self._con.execute(load("checks/use_history"))
+        self._con.execute(load("lists/use_history"))
 
     def offences(self) -> dict[str, int]:
         """Return each rule with the number of offences over all slices."""
-        found = self._con.execute(load("checks/histories")).fetchall()
+        found = self._con.execute(load("lists/histories")).fetchall()
         return {**self._offences, **dict(found)}
 
 

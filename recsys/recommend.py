@@ -280,7 +280,7 @@ def _eligible(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool
     index = np.flatnonzero(packed.counts).astype(np.int32)
     catalogue = {"item_id": packed.items.take(pa.array(index)), "item": index + 1}
     con.register("catalogue", pa.table(catalogue))
-    chosen = con.sql(load("sources/eligible")).to_arrow_table()["item"].to_numpy()
+    chosen = con.sql(load("lists/eligible")).to_arrow_table()["item"].to_numpy()
     con.unregister("catalogue")
     mask = np.zeros(len(packed.items) + 1, dtype=bool)
     mask[chosen] = True

@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
     path = Path(catalog.publish(lake))
     before = path.read_bytes()
     publish = (
-        "import resource, sys; from recsys import catalog; from recsys.lake import Lake;"
+        "import resource, sys; from recsys.catalog.publish import publish_catalog; from recsys.lake.tables import Lake;"
         "from recsys.settings import ObjectStorage;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2);"
         "catalog.publish(Lake(sys.argv[1], ObjectStorage()))"

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from recsys import catalog, report
-from recsys.ingest import ingest
+from recsys.ingest.batch import ingest
 from recsys.lake.tables import Lake
 from recsys.recommend import recommend
 from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training

@@ -122,6 +122,8 @@ class _Snapshot:
 
 def _restored(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
     """Return the table's histories by way of the snapshot, or None where it is of no use."""
+    if not path.exists():
+        return None
     files, schema = _files(table), pa.schema(table.schema())
     try:
         with pa.OSFile(str(path)) as file:
@@ -137,8 +139,6 @@ def _restored(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> 
             codes = joined(held.codes(), offsets(held.users)[-1])
             coded = Coded(held.users, held.items, codes)
             return _State(coded, held.files, held.ingested, is_kept=True)
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, pa.ArrowException) as error:
         _log.warning("%s can't be used (%s): packing afresh", path, error)
         return None
@@ -157,9 +157,9 @@ def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -
     con.register("held_users", held.users)
     held_codes = pa.array(np.arange(1, len(held.items) + 1, dtype=np.int32))
     con.register("held_items", held.items.append_column("code", held_codes))
-    late_users = f"create temp table late_users as {load('sources/late_users')}"
+    late_users = f"create temp table late_users as {load('packing/late_users')}"
     con.execute(late_users, {"ingested": held.ingested})
-    with tables(con, fresh_users=load("sources/users"), fresh_items=load("sources/vocabulary")):
+    with tables(con, fresh_users=load("packing/users"), fresh_items=load("packing/vocabulary")):
         ingested = max(held.ingested, _last_ingestion(con))
         ((late,),) = con.execute("select count(*) from late_users").fetchall()
         if late > _LATE_SHARE * len(held.users):
@@ -169,9 +169,9 @@ def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -
         )
         if late:
             con.execute(f"create temp view whole as {select_files(table)}")
-            both = load("sources/late_interactions")
+            both = load("packing/late_interactions")
             con.execute(f"create or replace temp view interactions as {both}")
-        grown = {"users": load("sources/grown_users"), "vocabulary": load("sources/grown_items")}
+        grown = {"users": load("packing/grown_users"), "vocabulary": load("packing/grown_items")}
         with tables(con, **grown):
             coded = _merged(held, con)
     return _State(coded, files.keys(), ingested)
@@ -270,5 +270,5 @@ def _files(table: DeltaTable) -> dict[str, str]:
 
 
 def _last_ingestion(con: duckdb.DuckDBPyConnection) -> int:
-    ((last,),) = con.execute(load("sources/last_ingestion")).fetchall()
+    ((last,),) = con.execute(load("packing/last_ingestion")).fetchall()
     return last or 0

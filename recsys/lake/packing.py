@@ -92,7 +92,7 @@ def pack(con: duckdb.DuckDBPyConnection, first: pa.Array | None = None) -> Packe
 
 def code(con: duckdb.DuckDBPyConnection) -> Coded:
     """Pack the view ``interactions`` of ``con`` over codes in order of item_id; see `pack`."""
-    with tables(con, users=load("sources/users"), vocabulary=load("sources/vocabulary")):
+    with tables(con, users=load("packing/users"), vocabulary=load("packing/vocabulary")):
         users = con.sql("select * exclude (place) from users order by place").to_arrow_table()
         items = con.sql("select * exclude (place) from vocabulary order by place").to_arrow_table()
         return Coded(users, items, joined(item_places(con), offsets(users)[-1]))
@@ -114,8 +114,8 @@ def item_places(con: duckdb.DuckDBPyConnection) -> Iterator[NDArray[np.int32]]:
 
     ``con`` has ``interactions``, and ``users`` and ``vocabulary`` with places.
     """
-    with tables(con, arrivals=load("sources/arrivals")):
-        for batch in con.sql(load("sources/histories")).to_arrow_reader(CHUNK):
+    with tables(con, arrivals=load("packing/arrivals")):
+        for batch in con.sql(load("packing/histories")).to_arrow_reader(CHUNK):
             yield batch.column(0).to_numpy()
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from recsys import columns
 from recsys.datasets import movielens_100k
 from recsys.histories import Packed
-from recsys.ingest import ingest
+from recsys.ingest.batch import ingest
 from recsys.lake.engine import open_duckdb
 from recsys.lake.packing import pack
 from recsys.lake.schemas import schemas

@@ -65,7 +65,7 @@ def ingest(args: argparse.Namespace) -> Figures:
     """Take all files as one batch, through every check."""
     import great_expectations  # noqa: F401 - seconds of import, once a process and at any size
 
-    from recsys.ingest import ingest as take
+    from recsys.ingest.batch import ingest as take
     from recsys.settings import Source
 
     lake, settings = _lake(args)

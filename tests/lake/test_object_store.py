@@ -14,7 +14,7 @@ import pytest
 
 from recsys import columns
 from recsys.errors import ConfigurationError, LakeError, SourceError
-from recsys.ingest import ingest
+from recsys.ingest.batch import ingest
 from recsys.lake import object_store
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Source

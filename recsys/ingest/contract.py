@@ -1,6 +1,6 @@
 """The contract of a batch, judged by Great Expectations; a check that breaks is told from bad data.
 
-Row rules are SQL (sql/checks/). Here stands what the batch as a whole must keep to, on its profile
+Row rules are SQL (sql/ingest/). Here stands what the batch as a whole must keep to, on its profile
 of one row, and a second look at the accepted rows themselves, up to a bounded number.
 """
 
@@ -133,7 +133,7 @@ def contract_rules(
     return rules
 
 
-def judge(
+def evaluate_contract(
     rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], run_name: str, docs: Path | None
 ) -> list[Verdict]:
     """Evaluate every rule on its suite's frame; write HTML Data Docs under ``docs`` when given.
@@ -209,7 +209,7 @@ def _exception(info: Any) -> str | None:
     return None
 
 
-def refusal(
+def refusal_report(
     con: duckdb.DuckDBPyConnection, batch_id: str, source: str, verdicts: Sequence[Verdict]
 ) -> str:
     """Say which rules a batch breaks, with figures and with sample rows out of ``con``."""
@@ -225,13 +225,13 @@ def refusal(
         f"{verdict.rule.threshold}"
         for verdict in failed
     ]
-    reasons = con.execute(load("checks/reasons")).fetchall()
+    reasons = con.execute(load("ingest/reasons")).fetchall()
     if reasons:
         lines += ["", "rejected rows by reason:"]
         lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
     spans = any(verdict.rule.column in ("span_days", "timestamp") for verdict in failed)
     samples = con.sql(
-        load("checks/sample_span" if spans or not reasons else "checks/sample_rejected")
+        load("ingest/sample_span" if spans or not reasons else "ingest/sample_rejected")
     )
     lines += ["", "sample rows:"]
     for row in samples.fetchall():
@@ -250,7 +250,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}… ({len(text):,} characters)"
 
 
-def breakage(batch_id: str, verdicts: Sequence[Verdict]) -> str:
+def breakage_report(batch_id: str, verdicts: Sequence[Verdict]) -> str:
     """Say which checks of a batch did not run."""
     broken = [verdict for verdict in verdicts if verdict.status == "broken"]
     lines = [

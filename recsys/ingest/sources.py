@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 import duckdb
 
-from recsys import columns, textfiles
+from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
+from recsys.ingest import text_files
+from recsys.ingest.staging import explained, first_line, resolve, rows_in, stage_typed
 from recsys.lake import object_store
 from recsys.lake.engine import column_types, type_family
 from recsys.lake.object_store import Stored
-from recsys.staging import explained, first_line, resolve, rows_in, stage_typed
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from recsys.ingest.staging import Pulled
     from recsys.settings import ItemSource, ObjectStorage, Source
-    from recsys.staging import Pulled
 
 Kind = Literal["duckdb", "parquet", "csv", "jsonl"]
 
@@ -112,7 +113,7 @@ def pull(
     paths: Sequence[Path],
     held: tuple[str, str] | None = None,
 ) -> Pulled:
-    """Fill ``staged`` (see sql/sources/stage.sql) and ``objects`` (object, first_row, rows).
+    """Fill ``staged`` (see sql/ingest/stage.sql) and ``objects`` (object, first_row, rows).
 
     Args:
         con: an in-memory connection of our own, see :func:`recsys.lake.tables.connect`.
@@ -136,7 +137,7 @@ def pull(
             names = _one_shape(con, source, found, paths)
             pulled = stage_typed(con, parquet(paths), names, held)
         else:
-            pulled, counts = textfiles.pull(con, source, kind, found, paths, held)
+            pulled, counts = text_files.pull(con, source, kind, found, paths, held)
     con.execute("create or replace table objects (object varchar, first_row bigint, rows bigint)")
     first = 0
     for stored, rows in zip(found, counts, strict=True):
@@ -176,7 +177,7 @@ def attached(
 
 def _the_table(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:
     wanted = source.table or ""
-    there = con.execute(load("sources/tables")).fetchall()
+    there = con.execute(load("ingest/tables")).fetchall()
     for schema, name in there:
         if wanted in ((name if schema == "main" else None), f"{schema}.{name}"):
             return f"recsys_source.{quote(schema)}.{quote(name)}"

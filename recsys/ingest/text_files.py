@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from recsys import columns
 from recsys.errors import SourceError
-from recsys.staging import (
+from recsys.ingest.staging import (
     BLANKS,
     Pulled,
     define_macros,
@@ -45,7 +45,7 @@ def pull(
     held: tuple[str, str] | None,
 ) -> tuple[Pulled, list[int]]:
     """Fill ``staged`` from text files; return what it holds, and how many rows each file gave."""
-    con.execute(load("sources/text"))
+    con.execute(load("ingest/text"))
     read = _read_csv if kind == "csv" else _read_json_lines
     counts = []
     present: dict[str, str] = {}
@@ -62,13 +62,13 @@ def _stage(
 ) -> Pulled:
     # Text has no types: where the lake holds text, digits stay text too; where it holds integers,
     # a row whose id is none is rejected, and not the whole batch.
-    user, item = held or con.execute(load("sources/id_types"), {"blanks": BLANKS}).fetchall()[0]
+    user, item = held or con.execute(load("ingest/id_types"), {"blanks": BLANKS}).fetchall()[0]
     row_as_json(con, names)
     whole = {"user_is_integer": user == "BIGINT", "item_is_integer": item == "BIGINT"}
     if any(whole.values()):
-        con.execute(load("sources/no_integers"), {**whole, "blanks": BLANKS})
+        con.execute(load("ingest/no_integers"), {**whole, "blanks": BLANKS})
     define_macros(con, user, item, "VARCHAR", "VARCHAR", marked=True)
-    con.execute(load("sources/stage"))
+    con.execute(load("ingest/stage"))
     con.execute("drop table recsys_pulled")
     return Pulled(rows_in(con, "memory.main.staged"), user, item, names)
 
@@ -149,13 +149,13 @@ def _read_csv(
             f"{stored.key} can't be told apart into lines: some end in CR LF and some in LF "
             "alone; write them all alike"
         ) from error
-    open_quote = con.execute(load("sources/csv_open_quote")).fetchall()
+    open_quote = con.execute(load("ingest/csv_open_quote")).fetchall()
     if open_quote:
         raise SourceError(
             f"{stored.key}, line {open_quote[0][0]}: a quote is opened and not closed, so that the "
             "rest of the file can't be told apart; close it or double it"
         )
-    con.execute(load("sources/csv_records"))
+    con.execute(load("ingest/csv_records"))
     con.execute("drop table records")
     return names
 
@@ -168,7 +168,7 @@ def _read_json_lines(
         con.register("arriving", batch)
         con.execute("insert into lines from arriving")
         con.unregister("arriving")
-    there = [name for (name,) in con.execute(load("sources/json_keys")).fetchall()]
+    there = [name for (name,) in con.execute(load("ingest/json_keys")).fetchall()]
     if not there:
         raise SourceError(f"{stored.key} is empty, or no line of it is a JSON object")
     names = resolve(source.columns, there, stored.key)
@@ -176,7 +176,7 @@ def _read_json_lines(
         ours: "/" + source.columns.get(ours, ours).replace("~", "~0").replace("/", "~1")
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     }
-    con.execute(load("sources/json_lines"), pointers)
+    con.execute(load("ingest/json_lines"), pointers)
     con.execute("drop table lines")
     return names
 

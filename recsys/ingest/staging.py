@@ -103,7 +103,7 @@ def stage_typed(
         types.get("value", "DOUBLE"),
         marked=bool(wide),
     )
-    con.execute(load("sources/stage"))
+    con.execute(load("ingest/stage"))
     return Pulled(rows_in(con, "memory.main.staged"), ids["user_id"], ids["item_id"], names)
 
 
@@ -144,11 +144,11 @@ def define_macros(
     *,
     marked: bool = False,
 ) -> None:
-    """Define what sql/sources/stage.sql needs for a source's types.
+    """Define what sql/ingest/stage.sql needs for a source's types.
 
     ``marked`` says that rows with ids that can't be of their type have a fault by now.
     """
-    con.execute(load("sources/moment_of_number"))
+    con.execute(load("ingest/moment_of_number"))
     cast = "try_cast" if marked else "cast"
     kept = "given"
     if timestamp.startswith("TIMESTAMP") or timestamp == "DATE":
@@ -160,7 +160,7 @@ def define_macros(
     elif timestamp in INTEGER_TYPES or type_family(timestamp) == "real numbers":
         moment = "moment_of_number(given)"
     elif timestamp == "VARCHAR":
-        con.execute(load("sources/moment_of_text"))
+        con.execute(load("ingest/moment_of_text"))
         moment = "as_moment(given)"
     else:
         raise SourceError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from recsys import columns, sources
+from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
+from recsys.ingest import sources
+from recsys.ingest.staging import DUCKDB, as_schema, explained, id_type, rows_in
+from recsys.ingest.text_files import csv_dialect, csv_relation
 from recsys.lake.engine import column_types, open_duckdb, type_family
-from recsys.staging import DUCKDB, as_schema, explained, id_type, rows_in
 from recsys.temporary import temporary_folder
-from recsys.textfiles import csv_dialect, csv_relation
 from sql import file_literal, literal, load, quote
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
         paths = sources.fetch(found, folder / "objects", settings.s3)
         held = DUCKDB[schema.field(columns.ITEM_ID).type]
         _pull(con, items, paths, held)
-        for without_id, repeated, example in con.execute(load("sources/bad_items")).fetchall():
+        for without_id, repeated, example in con.execute(load("ingest/bad_items")).fetchall():
             raise SourceError(
                 f"{sources.identity(items)}: {without_id:,} items have no item_id, and "
                 f"{repeated:,} ids come more than once, {example!r} for one; `items` was left as "
@@ -61,7 +62,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
         count = rows_in(con, "new_items")
         if not count:
             raise SourceError(f"{sources.identity(items)} holds no item; `items` was left as it is")
-        if con.execute(load("sources/changed_items")).fetchall()[0][0]:
+        if con.execute(load("ingest/changed_items")).fetchall()[0][0]:
             lake.replace(columns.ITEMS, as_schema(schema, con.sql("select * from new_items")))
         return count
 
@@ -69,7 +70,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
 def _pull(
     con: duckdb.DuckDBPyConnection, source: ItemSource, paths: Sequence[Path], held: str
 ) -> None:
-    """Fill ``new_items`` (see sql/sources/items.sql) with ids of the lake's type.
+    """Fill ``new_items`` (see sql/ingest/items.sql) with ids of the lake's type.
 
     Raises:
         SourceError: the source can't be read, or lacks item_id, or has one of another type.
@@ -113,7 +114,7 @@ def _pull(
             f"create or replace temp view catalogue as select {taken}, {extra} as extra from given"  # noqa: S608 - names are quoted
         )
         con.execute(f"create or replace temp macro as_item(given) as cast(given as {held})")
-        con.execute(load("sources/items"))
+        con.execute(load("ingest/items"))
 
 
 def _parquet_items(path: Path) -> str:

@@ -15,10 +15,10 @@ import pytest
 
 from recsys import columns
 from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
-from recsys.ingest import ingest
-from recsys.items import ingest_items
+from recsys.ingest.batch import ingest
+from recsys.ingest.commit import recover
+from recsys.ingest.items import ingest_items
 from recsys.lake.tables import Lake
-from recsys.recovery import recover
 from recsys.settings import Contract, ItemSource, Settings, Source
 from tests import lakes
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from recsys import sources, staging, textfiles
 from recsys.errors import ConfigurationError, SourceError
+from recsys.ingest import sources, staging
 from recsys.lake.engine import open_duckdb
 from recsys.settings import Source
 from sql import load
@@ -49,7 +49,7 @@ class Puller:
 
     def reasons(self) -> dict[int, list[str]]:
         rules = {"blanks": staging.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
-        self.con.execute(load("checks/faulty_rows"), rules)
+        self.con.execute(load("ingest/faulty_rows"), rules)
         found = "select source_row, reasons from faulty join staged on seq = staged.rowid"
         return dict(self.con.execute(found).fetchall())
 
@@ -249,7 +249,7 @@ def test_a_mark_of_utf_8_is_no_part_of_the_first_json_line(pull: Puller, tmp_pat
 def test_json_lines_longer_than_a_chunk_are_whole(
     pull: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(textfiles, "_CHUNK", 50)
+    monkeypatch.setattr("recsys.ingest.text_files._CHUNK", 50)
     rows = [{"user_id": f"{n:0{n + 1}d}", "item_id": n, "timestamp": n} for n in range(60)]
     file = text(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
     assert [row[0] for row in pull(file)] == [row["user_id"] for row in rows]
@@ -579,7 +579,7 @@ def test_files_that_differ_in_types_are_refused(pull: Puller, tmp_path: Path) ->
 
 
 def test_empty_sources_say_so(settings: Settings, tmp_path: Path) -> None:
-    from recsys.ingest import ingest
+    from recsys.ingest.batch import ingest
     from recsys.lake.tables import Lake
 
     lake = Lake.from_settings(settings)

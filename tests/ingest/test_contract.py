@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys import columns, quality
+from recsys import columns
 from recsys.errors import BrokenCheckError, ContractError
-from recsys.ingest import ingest
-from recsys.quality import PROFILE, ROWS, Rule, judge
+from recsys.ingest.batch import ingest
+from recsys.ingest.contract import PROFILE, ROWS, Rule, contract_rules, evaluate_contract
 from recsys.settings import Contract, Source
 
 if TYPE_CHECKING:
@@ -158,13 +158,13 @@ def test_batches_that_held_nothing_new_do_not_count_as_usual(
 def test_a_check_that_breaks_is_not_called_bad_data(
     lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rules = quality.contract_rules
+    rules = contract_rules
 
     def with_a_broken_one(*given: Any) -> list[Rule]:
         broken = Rule(ROWS, "broken", "no_such_column", "ExpectColumnValuesToNotBeNull", "none", {})
         return [*rules(*given), broken]
 
-    monkeypatch.setattr(quality, "contract_rules", with_a_broken_one)
+    monkeypatch.setattr("recsys.ingest.batch.contract_rules", with_a_broken_one)
     source = Source(uri=str(write(tmp_path / "a.parquet", [1, 2])))
     with pytest.raises(BrokenCheckError, match=r"rows: broken \(no_such_column\)") as refusal:
         ingest(lake, settings, source, now=NOW)
@@ -174,7 +174,7 @@ def test_a_check_that_breaks_is_not_called_bad_data(
     assert statuses["broken"] == "broken"
     assert statuses["rejected share"] == "passed"
     assert "failed" not in statuses.values()
-    monkeypatch.setattr(quality, "contract_rules", rules)
+    monkeypatch.setattr("recsys.ingest.batch.contract_rules", rules)
     assert ingest(lake, settings, source, now=NOW).accepted == 2
     assert {row["status"] for row in table(lake, columns.QUALITY_RESULTS)} == {"passed"}
 
@@ -187,7 +187,7 @@ def test_judging_tells_passed_failed_and_broken_apart() -> None:
         Rule(ROWS, "absurd", "text", between, "at most 2", {"max_value": 2}),
     ]
     frame = pd.DataFrame({"n": [1, 2, 3], "text": ["a", "b", "c"]})
-    verdicts = judge(rules, {ROWS: frame}, "a run", None)
+    verdicts = evaluate_contract(rules, {ROWS: frame}, "a run", None)
     assert [(verdict.status, verdict.observed) for verdict in verdicts] == [
         ("passed", "0 of 3 rows"),
         ("failed", "1 of 3 rows"),
@@ -199,7 +199,7 @@ def test_judging_tells_passed_failed_and_broken_apart() -> None:
 def test_a_judgement_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rule = Rule(ROWS, "no null", "n", "ExpectColumnValuesToNotBeNull", "none", {})
-    judge([rule], {ROWS: pd.DataFrame({"n": [1]})}, "a run", tmp_path)
+    evaluate_contract([rule], {ROWS: pd.DataFrame({"n": [1]})}, "a run", tmp_path)
     assert [record.getMessage() for record in caplog.records] == []
 
 
@@ -242,6 +242,6 @@ def test_the_sample_is_the_same_each_time() -> None:
                 "i as source_row from range(300000) t(i)"
             )
             given = {"most": 5000, "accepted": 300_000, "seed": 0}
-            samples.append(con.execute(load("checks/row_sample"), given).fetchall())
+            samples.append(con.execute(load("ingest/row_sample"), given).fetchall())
     assert [row[0] for row in samples[0]] == [row[0] for row in samples[1]]
     assert 4000 < len(samples[0]) <= 5000

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
-from recsys import columns, quality
+from recsys import columns
+from recsys.ingest.contract import PROFILE, ROWS
 from sql import literal
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def recover(lake: Lake) -> None:
                 taken.add(batch["batch_id"])
                 known.add(batch["batch_id"])
     _forget(lake, columns.QUARANTINE, "batch_id", taken)
-    suites = f"suite in ({literal(quality.PROFILE)}, {literal(quality.ROWS)})"
+    suites = f"suite in ({literal(PROFILE)}, {literal(ROWS)})"
     _forget(lake, columns.QUALITY_RESULTS, "subject", known, suites)
 
 

@@ -1,12 +1,13 @@
-"""The rows of a batch, one by one, against the rules in sql/checks/, and the batch's profile."""
+"""The rows of a batch, one by one, against the rules in sql/ingest/, and the batch's profile."""
 
 from __future__ import annotations
 
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from recsys import columns, quality
-from recsys.staging import BLANKS
+from recsys import columns
+from recsys.ingest.contract import ID_TYPES
+from recsys.ingest.staging import BLANKS
 from sql import load
 
 if TYPE_CHECKING:
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from recsys.ingest.staging import Pulled
     from recsys.lake.tables import Lake
     from recsys.settings import Contract
-    from recsys.staging import Pulled
 
 _BATCHES_TO_COMPARE = 3
 
 
-def check(
+def classify_rows(
     con: duckdb.DuckDBPyConnection,
     lake: Lake,
     source: str,
@@ -42,7 +43,7 @@ def check(
         compare: whether the lake has interactions to compare with.
     """
     con.execute(
-        load("checks/faulty_rows"),
+        load("ingest/faulty_rows"),
         {"blanks": BLANKS, "max_id_bytes": contract.max_id_bytes, "latest": latest},
     )
     con.execute("create or replace temp table held (seq bigint)")
@@ -51,21 +52,21 @@ def check(
         span = con.execute('select min("timestamp"), max("timestamp") from staged').fetchall()
         lake.view(con, columns.INTERACTIONS)
         bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
-        con.execute(load("checks/held_rows"), bounds)
-    con.execute(load("checks/suspects"))
-    con.execute(load("checks/repeated_rows"))
-    con.execute(load("checks/rejected_rows"))
+        con.execute(load("ingest/held_rows"), bounds)
+    con.execute(load("ingest/suspects"))
+    con.execute(load("ingest/repeated_rows"))
+    con.execute(load("ingest/rejected_rows"))
     if lake.exists(columns.QUARANTINE):
         lake.view(con, columns.QUARANTINE)
         con.execute(
             "insert into before select row, reasons from quarantine where source = ?",
             [source],
         )
-    con.execute(load("checks/fresh_rejected_rows"))
-    con.execute(load("checks/accepted_rows"))
+    con.execute(load("ingest/fresh_rejected_rows"))
+    con.execute(load("ingest/accepted_rows"))
 
 
-def profile(
+def profile_batch(
     con: duckdb.DuckDBPyConnection,
     pulled: Pulled,
     source: str,
@@ -74,12 +75,12 @@ def profile(
     """Return what the contract looks at, and a fingerprint of what is new.
 
     Args:
-        con: holds what :func:`check` made.
+        con: holds what :func:`classify_rows` made.
         pulled: what is in ``staged``.
         source: the source's name in `batches`.
         batches: the accepted batches before this one.
     """
-    found = con.sql(load("checks/profile"))
+    found = con.sql(load("ingest/profile"))
     figures = dict(zip(found.columns, found.fetchall()[0], strict=True))
     # A batch that held nothing new says nothing about how much is usual.
     counts = [row["rows_in"] for row in batches if row["source"] == source and row["accepted"]]
@@ -90,12 +91,12 @@ def profile(
         "rejected_share": figures["rejected"] / figures["row_count"],
         "span_days": figures["span_seconds"] / 86400,
         "row_count_change": change,
-        "user_id_type": quality.ID_TYPES[pulled.user_type],
-        "item_id_type": quality.ID_TYPES[pulled.item_type],
+        "user_id_type": ID_TYPES[pulled.user_type],
+        "item_id_type": ID_TYPES[pulled.item_type],
     }
 
 
-def is_usual(
+def is_usual_size(
     profile: dict[str, Any], source: str, batches: Sequence[dict[str, Any]], contract: Contract
 ) -> bool:
     """Say whether a source that holds nothing new still has about as many rows as it used to.

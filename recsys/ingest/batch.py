@@ -18,18 +18,30 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from recsys import columns, quality, row_rules, sources
+from recsys import columns
 from recsys.errors import (
     BrokenCheckError,
     ContractError,
     LakeError,
     SourceError,
 )
+from recsys.ingest import sources
+from recsys.ingest.commit import ACCEPTED, record, recover
+from recsys.ingest.contract import (
+    ID_TYPES,
+    PROFILE,
+    ROWS,
+    Verdict,
+    breakage_report,
+    contract_rules,
+    evaluate_contract,
+    refusal_report,
+)
+from recsys.ingest.row_checks import classify_rows, is_usual_size, profile_batch
+from recsys.ingest.staging import ARROW, DUCKDB, as_schema
 from recsys.lake import object_store
 from recsys.lake.engine import open_duckdb
 from recsys.progress import silent
-from recsys.recovery import ACCEPTED, record, recover
-from recsys.staging import ARROW, DUCKDB, as_schema
 from recsys.temporary import temporary_folder
 from sql import literal, load
 
@@ -127,8 +139,8 @@ def _ingest(
         raise
     say(2)
     latest = now + settings.contract.max_future
-    row_rules.check(con, lake, name, settings.contract, latest, compare=held is not None)
-    profile = row_rules.profile(con, pulled, name, batches)
+    classify_rows(con, lake, name, settings.contract, latest, compare=held is not None)
+    profile = profile_batch(con, pulled, name, batches)
     batch_id = _batch_id(lake, name, found, profile, batches)
     batch = {
         "batch_id": batch_id,
@@ -147,7 +159,7 @@ def _ingest(
         read_once = all(stored.etag is not None for stored in found)
         if read_once:
             record(lake, batch)
-        if read_once or row_rules.is_usual(profile, name, batches, settings.contract):
+        if read_once or is_usual_size(profile, name, batches, settings.contract):
             say(len(_STEPS))
             return _nothing_new(lake, begun, batch)
     say(3)
@@ -159,11 +171,11 @@ def _ingest(
     _write_verdicts(lake, batch_id, verdicts, now)
     _keep_documents(lake, documents)
     if any(verdict.status == "broken" for verdict in verdicts):
-        raise BrokenCheckError(quality.breakage(batch_id, verdicts))
+        raise BrokenCheckError(breakage_report(batch_id, verdicts))
     if any(verdict.status == "failed" for verdict in verdicts):
         refused = {"status": REFUSED, "accepted": 0, "quarantined": 0, "duplicates": 0}
         record(lake, batch | refused)
-        raise ContractError(quality.refusal(con, batch_id, name, verdicts))
+        raise ContractError(refusal_report(con, batch_id, name, verdicts))
     say(4)
     version = _write(lake, con, batch, now)
     say(len(_STEPS))
@@ -265,20 +277,18 @@ def _judge(
     latest: datetime,
     batch_id: str,
     documents: Path,
-) -> list[quality.Verdict]:
+) -> list[Verdict]:
     import pandas as pd
 
-    words = None if held is None else (quality.ID_TYPES[held[0]], quality.ID_TYPES[held[1]])
-    rules = quality.contract_rules(contract, profile, words, latest)
-    judged = {
-        name: profile[name] for name in {r.column for r in rules if r.suite == quality.PROFILE}
-    }
-    frames = {quality.PROFILE: pd.DataFrame([judged])}
+    words = None if held is None else (ID_TYPES[held[0]], ID_TYPES[held[1]])
+    rules = contract_rules(contract, profile, words, latest)
+    judged = {name: profile[name] for name in {r.column for r in rules if r.suite == PROFILE}}
+    frames = {PROFILE: pd.DataFrame([judged])}
     if profile["accepted"]:
         most = {"most": contract.sample_rows, "accepted": profile["accepted"], "seed": 0}
-        sample = con.sql(load("checks/row_sample"), params=most)
-        frames[quality.ROWS] = sample.to_arrow_table().to_pandas()
-    return quality.judge(rules, frames, batch_id, documents)
+        sample = con.sql(load("ingest/row_sample"), params=most)
+        frames[ROWS] = sample.to_arrow_table().to_pandas()
+    return evaluate_contract(rules, frames, batch_id, documents)
 
 
 # --- what is written, in this order
@@ -305,9 +315,7 @@ def _keep_refusal(lake: Lake, name: str, error: SourceError, now: datetime) -> N
     lake.replace(columns.QUALITY_RESULTS, table, where=where)
 
 
-def _write_verdicts(
-    lake: Lake, batch_id: str, verdicts: Sequence[quality.Verdict], now: datetime
-) -> None:
+def _write_verdicts(lake: Lake, batch_id: str, verdicts: Sequence[Verdict], now: datetime) -> None:
     rows = [verdict.row(batch_id, now) for verdict in verdicts]
     table = pa.Table.from_pylist(rows, schema=lake.schema(columns.QUALITY_RESULTS))
     lake.replace(columns.QUALITY_RESULTS, table, where=f"subject = {literal(batch_id)}")
@@ -328,7 +336,7 @@ def _write(lake: Lake, con: duckdb.DuckDBPyConnection, batch: dict[str, Any], no
     batch_id = batch["batch_id"]
     stamp = {"batch_id": batch_id, "now": now}
     if batch["quarantined"]:
-        rows = con.sql(load("sources/quarantine"), params={**stamp, "source": batch["source"]})
+        rows = con.sql(load("ingest/quarantine"), params={**stamp, "source": batch["source"]})
         lake.replace(
             columns.QUARANTINE,
             as_schema(lake.schema(columns.QUARANTINE), rows),
@@ -336,7 +344,7 @@ def _write(lake: Lake, con: duckdb.DuckDBPyConnection, batch: dict[str, Any], no
         )
     batch = batch | {"finished": datetime.now(UTC)}
     moments = {name: batch[name].isoformat() for name in ("started", "finished")}
-    rows = con.sql(load("sources/interactions"), params=stamp)
+    rows = con.sql(load("ingest/interactions"), params=stamp)
     version = lake.append(
         columns.INTERACTIONS,
         as_schema(lake.schema(columns.INTERACTIONS), rows),

@@ -1,0 +1,1 @@
+"""Interactions and items on their way into the lake: pulled, checked, committed."""
