@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
+    from recsys.operations.runs import Run
     from recsys.progress import Progress
-    from recsys.report import Run
 
 Result = TypeVar("Result")
 
@@ -86,7 +86,7 @@ def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
         text = f"# {name.capitalize()}: refused\n\n```\n{error}\n```"
         _report(text, f"{name}-refused", f"why {name} was refused")
         raise
-    run.came_to(name, result)
+    run.record(name, result)
     _report(markdown_values(name.capitalize(), run.outcome[name]), name, f"what {name} came to")
     return result
 

@@ -78,7 +78,7 @@ def demo(
 ) -> None:
     """Run a whole night on MovieLens-100K and read the lists with SQL."""
     started = time.perf_counter()
-    from recsys.datasets import movielens_100k
+    from recsys.benchmark.datasets import movielens_100k
     from recsys.settings import Settings
 
     source = movielens_100k(folder / "source.duckdb", say=print_line)
@@ -124,10 +124,10 @@ def demo(
 
 def _summary(home: Lake) -> None:
     """Say in three lines what the newest night came to."""
-    from recsys import catalog
+    from recsys.catalog.publish import query_catalog
 
     newest = "select outcome from runs where flow = 'nightly' order by started desc limit 1"
-    for row in catalog.query(home, newest).to_pylist():
+    for row in query_catalog(home, newest).to_pylist():
         outcome = json.loads(row["outcome"])
         taken, made = outcome["ingest"], outcome["recommend"]
         trained = outcome.get("train", {"status": "not asked for", "why": "the champion serves"})
@@ -143,7 +143,7 @@ def _summary(home: Lake) -> None:
 
 def _show(lake: Path) -> None:
     """Print, out of the catalog, what the night came to."""
-    from recsys import catalog
+    from recsys.catalog.publish import CATALOG_FILE, query_catalog
     from recsys.lake.tables import Lake
     from recsys.settings import Settings
     from recsys.terminal import rendered
@@ -151,17 +151,17 @@ def _show(lake: Path) -> None:
 
     home = Lake.from_settings(Settings())
     _summary(home)
-    users = catalog.query(home, load("queries/sample_users"), {"count": 3})
+    users = query_catalog(home, load("queries/sample_users"), {"count": 3})
     for user in users["user_id"].to_pylist():
-        seen = catalog.query(
+        seen = query_catalog(
             home, load("queries/user_history"), {"user_id": user, "count": 5}
         ).select(["timestamp", "title"])
-        new = catalog.query(home, load("queries/user_list"), {"user_id": user}).slice(0, 10)
+        new = query_catalog(home, load("queries/user_list"), {"user_id": user}).slice(0, 10)
         print_line("\n" + rendered(seen, "table", f"User {user} watched last"))
         print_line(rendered(new.select(["rank", "title", "score"]), "table", "and is recommended"))
-    figures = catalog.query(home, load("queries/champion_figures"))
+    figures = query_catalog(home, load("queries/champion_figures"))
     print_line("\n" + rendered(figures, "table", "On every user's withheld last item"))
-    print_line(f"\nThe lake: {lake}, read with SQL through {lake / catalog.NAME}")
+    print_line(f"\nThe lake: {lake}, read with SQL through {lake / CATALOG_FILE}")
 
 
 def _prepare_prefect() -> None:

@@ -9,7 +9,7 @@ from flows.runs import flow_run, retried
 from recsys.ingest.batch import IngestResult
 from recsys.ingest.batch import ingest as ingest_batch
 from recsys.ingest.items import ingest_items
-from recsys.report import Run
+from recsys.operations.runs import Run
 from recsys.settings import Source
 
 

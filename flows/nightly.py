@@ -12,8 +12,8 @@ from flows.ingest import refresh_items, take
 from flows.recommend import serve_everyone
 from flows.runs import flow_run, scheduled_day
 from flows.train import fit
-from recsys import registry
 from recsys.errors import GateError
+from recsys.registry.models import find_champion
 from recsys.settings import Source
 
 
@@ -40,7 +40,7 @@ def nightly(
     with flow_run("nightly") as run:
         take(run, source)
         refresh_items(run)
-        if train == "always" or (train == "auto" and registry.champion(run.lake) is None):
+        if train == "always" or (train == "auto" and find_champion(run.lake) is None):
             try:
                 fit(run, run.settings.training)
             except GateError as error:

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from flows.artifacts import step
 from flows.runs import flow_run, retried, scheduled_day
-from recsys.recommend import RecommendResult
-from recsys.recommend import recommend as make_lists
-from recsys.report import Run
+from recsys.lists.recommend import RecommendResult
+from recsys.lists.recommend import recommend as make_lists
+from recsys.operations.runs import Run
 from recsys.settings import Recommending
 
 

@@ -12,7 +12,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run as current
 
 from recsys.errors import RecsysError
-from recsys.report import Run, run
+from recsys.operations.runs import Run, record_run
 from recsys.settings import Settings
 from recsys.signals import stop_signal, watch_signals
 
@@ -37,7 +37,9 @@ def flow_run(flow: str) -> Iterator[Run]:
     """
     with watch_signals():
         try:
-            with run(flow, str(current.get_id()), Settings(), current.get_parameters()) as this:
+            with record_run(
+                flow, str(current.get_id()), Settings(), current.get_parameters()
+            ) as this:
                 yield this
         except Exception:
             if not (stopped := stop_signal()):

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from flows.artifacts import step
 from flows.runs import flow_run, retried
-from recsys.report import Run
+from recsys.operations.runs import Run
+from recsys.registry.retrain import TrainResult
+from recsys.registry.retrain import train as train_model
 from recsys.settings import Training
-from recsys.train import TrainResult
-from recsys.train import train as train_model
 
 
 @retried("train", (30,))

@@ -22,7 +22,7 @@ from recsys.signals import exit_on_signals
 from recsys.terminal import Format, bars, print_line, rendered
 
 if TYPE_CHECKING:
-    from recsys.benchmark import Splitting
+    from recsys.benchmark.run import Splitting
 
 app = typer.Typer(
     name="recsys",
@@ -63,9 +63,9 @@ def ingest(
     ] = None,
 ) -> None:
     """Take new interactions into the lake, checked. Without a source, the configured one."""
-    from recsys import report
     from recsys.ingest.batch import ingest as take
     from recsys.ingest.items import ingest_items
+    from recsys.operations.runs import record_run
     from recsys.settings import Source
 
     settings = _settings()
@@ -74,9 +74,9 @@ def ingest(
         given = Source(uri=source, table=table, query=query, columns=_pairs(column))
     elif table or query or column:
         raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
-    with report.run("ingest", _run_id(), settings, {"source": source}) as run, bars() as progress:
+    with record_run("ingest", _run_id(), settings, {"source": source}) as run, bars() as progress:
         result = take(run.lake, settings, given, progress=progress)
-        run.came_to("ingest", result)
+        run.record("ingest", result)
         if settings.items is not None and given is None:
             ingest_items(run.lake, settings)
     print_line(
@@ -94,14 +94,14 @@ def train(changes: Set = None) -> None:
     --set takes preset, epochs, seed, tolerance, and every field of the preset
     (such as dropout or max_length).
     """
-    from recsys import report
-    from recsys.train import train as train_model
+    from recsys.operations.runs import record_run
+    from recsys.registry.retrain import train as train_model
 
     settings = _settings()
     training = settings.training.with_fields(_pairs(changes))
-    with report.run("train", _run_id(), settings, training.model_dump()) as run, bars() as progress:
+    with record_run("train", _run_id(), settings, training.model_dump()) as run, bars() as progress:
         result = train_model(run.lake, settings, training, progress=progress)
-        run.came_to("train", result)
+        run.record("train", result)
     print_line(f"{result.model_id}: {result.status}. {result.why}")
     if result.status == "rejected":
         raise typer.Exit(1)
@@ -119,15 +119,15 @@ def recommend(
 
     --set takes k, steps, seed, block and seen (exclude or include).
     """
-    from recsys import report
-    from recsys.recommend import recommend as make_lists
+    from recsys.lists.recommend import recommend as make_lists
+    from recsys.operations.runs import record_run
 
     settings = _settings()
     wanted = settings.recommending.changed(_pairs(changes))
     run_id = _run_id()
     day = run_date.date() if run_date else settings.day_of(datetime.now(UTC))
     parameters = {"run_date": day, **wanted.model_dump()}
-    with report.run("recommend", run_id, settings, parameters) as run, bars() as progress:
+    with record_run("recommend", run_id, settings, parameters) as run, bars() as progress:
         result = make_lists(
             run.lake,
             settings,
@@ -136,7 +136,7 @@ def recommend(
             run_id=run_id,
             progress=progress,
         )
-        run.came_to("recommend", result)
+        run.record("recommend", result)
     print_line(
         f"{result.status}: {result.rows:,} rows for {result.users:,} users on {result.run_date}, "
         f"{result.popular_users:,} of them served by popularity"
@@ -155,7 +155,7 @@ def sql(
     output: Annotated[Format, typer.Option("--format", "-f", help="How rows are shown.")] = "table",
 ) -> None:
     """Ask the catalog: `recsys sql "select * from latest_recommendations limit 5"`."""
-    from recsys import catalog
+    from recsys.catalog.publish import query_catalog
     from recsys.lake.tables import Lake
     from sql import load
 
@@ -166,7 +166,7 @@ def sql(
             raise ConfigurationError(
                 f"there is no query {statement!r}; there are: {', '.join(_queries())}"
             ) from None
-    rows = catalog.query(Lake.from_settings(_settings()), statement, _pairs(param))
+    rows = query_catalog(Lake.from_settings(_settings()), statement, _pairs(param))
     typer.echo(rendered(rows, output))
 
 
@@ -177,11 +177,11 @@ def models(
     """List the trained models, newest first, with what became of them and why."""
     import pyarrow as pa
 
-    from recsys import registry
     from recsys.lake.tables import Lake
+    from recsys.registry.models import model_rows
 
     shown = ("model_id", "status", "preset", "validation_ndcg_10", "test_ndcg_10", "test_hr_10")
-    rows = registry.rows(Lake.from_settings(_settings()))
+    rows = model_rows(Lake.from_settings(_settings()))
     if not rows:
         print_line("no model yet: run `recsys train`")
         return
@@ -216,7 +216,7 @@ def benchmark(
     ] = Path("build/benchmark"),
 ) -> None:
     """Train and judge every preset on every file with every seed; no lake, no Prefect."""
-    from recsys.benchmark import System, matrix
+    from recsys.benchmark.run import System, matrix
     from recsys.model.runtime import Runtime
 
     settings, overrides = Settings(), _pairs(changes)

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from flows import cli
-from recsys import catalog
+from recsys.catalog.publish import publish_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from recsys.temporary import temporary_folder
@@ -95,7 +95,7 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
 
 def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {"a,b": ["[red]:smile:"], 'c"d': ["é🙂"]})
-    catalog.publish(lake)
+    publish_catalog(lake)
     select = (
         "--lake",
         settings.lake,
@@ -237,7 +237,7 @@ def test_the_catalog_answers_in_utc_wherever_the_machine_is(
     ask, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lakes.fill(lake, {1: [1]})
-    catalog.publish(lake)
+    publish_catalog(lake)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     select = "select timestamp::varchar as t from interactions"
     assert ask("--lake", settings.lake, "sql", select, "-f", "csv")[1] == (

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.datasets import movielens_100k
+from recsys.benchmark.datasets import movielens_100k
 from recsys.histories import Packed
 from recsys.ingest.batch import ingest
 from recsys.lake.engine import open_duckdb

@@ -78,11 +78,11 @@ def train(args: argparse.Namespace) -> Figures:
     """Train for a moment on a few users, over all items, and make it the champion."""
     import pyarrow as pa
 
-    from recsys import registry
     from recsys.lake.engine import open_duckdb
     from recsys.lake.packing import pack
     from recsys.model.presets import resolve
     from recsys.model.runtime import Runtime
+    from recsys.registry.models import register_model, save_model
     from recsys.training.trainer import fit
 
     lake, settings = _lake(args)
@@ -97,9 +97,9 @@ def train(args: argparse.Namespace) -> Figures:
             {"seed": args.seed, "runtime": Runtime(settings.device, settings.threads)},
         )
         fitted = fit(some, args.items, resolve("best", {}), validate=None, epochs=1, **how)
-        registry.save(lake, "m-scale", fitted.model, packed.items, {}, "")
+        save_model(lake, "m-scale", fitted.model, packed.items, {}, "")
         row = {"model_id": "m-scale", "status": "champion", "why": "a benchmark's"}
-        registry.register(lake, {**row, "trained_at": datetime.now(UTC)})
+        register_model(lake, {**row, "trained_at": datetime.now(UTC)})
 
     return _timed(run)[0]
 
@@ -117,7 +117,7 @@ def pack(args: argparse.Namespace) -> Figures:
 
 def recommend(args: argparse.Namespace) -> Figures:
     """Make, check and publish every list; the model's own seconds apart."""
-    from recsys import recommend as nightly
+    from recsys.lists import recommend as nightly
     from recsys.model.scoring import TopK
     from recsys.settings import Recommending
 
@@ -146,12 +146,12 @@ def publish(args: argparse.Namespace) -> Figures:
     """Copy the lists into the catalog; then how long one user's list takes to read, in seconds."""
     import duckdb
 
-    from recsys import catalog
+    from recsys.catalog.publish import CATALOG_FILE, publish_catalog
 
     lake, _ = _lake(args)
-    figures, _ = _timed(lambda: catalog.publish(lake))
+    figures, _ = _timed(lambda: publish_catalog(lake))
     ask = "select item_id from latest_recommendations where user_id = ? order by rank"
-    with duckdb.connect(lake.uri(catalog.NAME), read_only=True) as con:
+    with duckdb.connect(lake.uri(CATALOG_FILE), read_only=True) as con:
         users = range(0, args.users, max(1, args.users // _READS))
         reads = [_timed(lambda u=user: con.execute(ask, [u]).fetchall()) for user in users]
     median = float(np.median([reading["seconds"] for reading, _ in reads]))

@@ -16,7 +16,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.nightly import nightly
 from flows.train import train
-from recsys import catalog
+from recsys.catalog.publish import query_catalog
 from recsys.errors import ContractError, SourceError
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
@@ -36,7 +36,7 @@ def shop(tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 def rows(lake: Lake, statement: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = catalog.query(lake, statement).to_pylist()
+    found: list[dict[str, Any]] = query_catalog(lake, statement).to_pylist()
     return found
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from recsys import catalog
+from recsys.catalog.publish import query_catalog
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
@@ -90,7 +90,7 @@ def runs(lake: Path, flow: str) -> list[dict[str, Any]]:
     """Rows of `runs` of one flow that completed."""
     statement = "select * from runs where flow = $flow and status = 'completed' order by started"
     try:
-        found = catalog.query(Lake(str(lake), ObjectStorage()), statement, {"flow": flow})
+        found = query_catalog(Lake(str(lake), ObjectStorage()), statement, {"flow": flow})
     except LakeError:
         return []
     rows: list[dict[str, Any]] = found.to_pylist()
@@ -163,7 +163,7 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(tmp_path: Pa
         assert prefect(env, "flow-run", "cancel", night).returncode == 0
         until(lambda: state() == "CANCELLED", 60)
     statement = "select status, error from runs where flow = 'nightly'"
-    rows = catalog.query(Lake(str(lake), ObjectStorage()), statement, {})
+    rows = query_catalog(Lake(str(lake), ObjectStorage()), statement, {})
     assert rows.to_pylist() == [{"status": "failed", "error": "stopped by SIGTERM"}]
 
 
@@ -210,7 +210,7 @@ def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
     assert night.returncode == 128 + number
     assert servers
     assert not psutil.wait_procs(servers, 30)[1]
-    rows = catalog.query(Lake(str(lake), ObjectStorage()), "select status, error from runs", {})
+    rows = query_catalog(Lake(str(lake), ObjectStorage()), "select status, error from runs", {})
     assert rows.to_pylist() == [{"status": "failed", "error": f"stopped by {number.name}"}]
 
 

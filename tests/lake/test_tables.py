@@ -77,7 +77,8 @@ def test_a_second_writer_waits_for_the_first_and_a_killed_one_lets_go(
     lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
     hold = (
-        "import sys, time; from recsys.lake.tables import Lake; from recsys.settings import ObjectStorage;"
+        "import sys, time; from recsys.lake.tables import Lake;"
+        "from recsys.settings import ObjectStorage;"
         "held = Lake(sys.argv[1], ObjectStorage()).write_lock(); held.__enter__();"
         "print('in', flush=True); time.sleep(60)"
     )

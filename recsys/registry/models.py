@@ -52,7 +52,7 @@ class Model:
         return str(self.row["model_id"])
 
 
-def rows(lake: Lake) -> list[dict[str, Any]]:
+def model_rows(lake: Lake) -> list[dict[str, Any]]:
     """Return every row of `models`, newest first; none where the lake is still empty."""
     if not lake.exists(columns.MODELS):
         return []
@@ -60,17 +60,17 @@ def rows(lake: Lake) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["trained_at"], row["model_id"]), reverse=True)
 
 
-def find(lake: Lake, model_id: str) -> dict[str, Any] | None:
+def find_model(lake: Lake, model_id: str) -> dict[str, Any] | None:
     """Return the row of one model."""
-    return next((row for row in rows(lake) if row["model_id"] == model_id), None)
+    return next((row for row in model_rows(lake) if row["model_id"] == model_id), None)
 
 
-def champion(lake: Lake) -> dict[str, Any] | None:
+def find_champion(lake: Lake) -> dict[str, Any] | None:
     """Return the row of the champion, or None while there is none."""
-    return next((row for row in rows(lake) if row["status"] == "champion"), None)
+    return next((row for row in model_rows(lake) if row["status"] == "champion"), None)
 
 
-def save(
+def save_model(
     lake: Lake,
     model_id: str,
     recommender: Recommender,
@@ -99,7 +99,7 @@ def save(
         os.replace(arriving, target)
 
 
-def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
+def load_model(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
     """Read a model back.
 
     Raises:
@@ -127,10 +127,10 @@ def load(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
     return Model(recommender, items, dict(row))
 
 
-def register(lake: Lake, row: Mapping[str, Any]) -> None:
+def register_model(lake: Lake, row: Mapping[str, Any]) -> None:
     """Add a model's row and, when it is champion, retire the one before, in one commit."""
     changed = [dict(row)]
-    before = champion(lake)
+    before = find_champion(lake)
     if row["status"] == "champion" and before and before["model_id"] != row["model_id"]:
         why = f"{before['why']}; retired by {row['model_id']}"
         changed.append({**before, "status": "retired", "why": why})

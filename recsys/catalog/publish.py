@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from recsys.lake.tables import Lake
 
-NAME = "catalog.duckdb"
+CATALOG_FILE = "catalog.duckdb"
 _MEMORY = "1GB"  # to build with: lists are copied as they lie, so little is held at a time
 VIEWS = ("latest_batches", "champion", "model_against_popularity", "recommendations_titled")
 
 
-def publish(lake: Lake) -> str:
+def publish_catalog(lake: Lake) -> str:
     """Build the catalog over the newest versions and put it in place in one step.
 
     A reader that has the file of before open goes on with it; the next one to open it sees the
@@ -46,35 +46,37 @@ def publish(lake: Lake) -> str:
         return _replace(lake) if lake.is_local else _upload(lake)
     except (duckdb.Error, OSError) as error:
         raise LakeError(
-            f"could not publish {lake.uri(NAME)}: {error}. The catalog of before still "
+            f"could not publish {lake.uri(CATALOG_FILE)}: {error}. The catalog of before still "
             "stands; check that the lake may be written and the disk has room"
         ) from error
 
 
-def fetch(lake: Lake, folder: Path) -> Path:
+def fetch_catalog(lake: Lake, folder: Path) -> Path:
     """Return a local path of the catalog; one on S3 is copied into ``folder``.
 
     Raises:
         LakeError: there is no catalog yet.
     """
     if lake.is_local:
-        path = Path(lake.uri(NAME))
+        path = Path(lake.uri(CATALOG_FILE))
         if not path.exists():
             raise LakeError(f"{path} does not exist yet: run `recsys nightly` first")
         return path
-    path = folder / NAME
-    object_store.download(lake.uri(NAME), path, lake.storage)
+    path = folder / CATALOG_FILE
+    object_store.download(lake.uri(CATALOG_FILE), path, lake.storage)
     return path
 
 
-def query(lake: Lake, statement: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
+def query_catalog(
+    lake: Lake, statement: str, parameters: Mapping[str, object] | None = None
+) -> pa.Table:
     """Run one statement on the catalog, read-only.
 
     Raises:
         LakeError: there is no catalog, or DuckDB refuses the statement.
     """
     with temporary_folder() as folder:
-        path = fetch(lake, folder)
+        path = fetch_catalog(lake, folder)
         try:
             with _connect(lake, path, read_only=True) as con:
                 found = con.sql(statement, params=dict(parameters or {}))
@@ -127,14 +129,14 @@ def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> N
 
 def _replace(lake: Lake) -> str:
     """Build beside the catalog of before, so that one rename puts it in place, and no copy."""
-    target = Path(lake.uri(NAME))
+    target = Path(lake.uri(CATALOG_FILE))
     _clear(target.parent)  # of a run that was killed
-    building = target.with_name(f".{NAME}-{uuid.uuid4().hex}")
+    building = target.with_name(f".{CATALOG_FILE}-{uuid.uuid4().hex}")
     try:
         _build(lake, building)
         os.replace(building, target)
         # Of somebody who wrote to the catalog of before: beside this one it would stop all readers.
-        target.with_name(f"{NAME}.wal").unlink(missing_ok=True)
+        target.with_name(f"{CATALOG_FILE}.wal").unlink(missing_ok=True)
     finally:
         _clear(target.parent)
     return str(target)
@@ -142,13 +144,13 @@ def _replace(lake: Lake) -> str:
 
 def _clear(folder: Path) -> None:
     """Remove what was being built: the file and what DuckDB puts beside it."""
-    for left in folder.glob(f".{NAME}-*"):
+    for left in folder.glob(f".{CATALOG_FILE}-*"):
         left.unlink(missing_ok=True)
 
 
 def _upload(lake: Lake) -> str:
     with temporary_folder() as folder:
-        building = folder / NAME
+        building = folder / CATALOG_FILE
         _build(lake, building)
-        object_store.upload(building, lake.uri(NAME), lake.storage)
-    return lake.uri(NAME)
+        object_store.upload(building, lake.uri(CATALOG_FILE), lake.storage)
+    return lake.uri(CATALOG_FILE)

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from recsys import registry
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
+from recsys.lists.recommend import RecommendResult, _behind, _Lists, recommend
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
-from recsys.recommend import RecommendResult, _behind, _Lists, recommend
+from recsys.registry.models import find_champion, load_model, register_model, save_model
 from recsys.settings import Recommending, Settings
 from tests import lakes
 
@@ -30,9 +30,9 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
     preset = resolve("best", {"width": 16, "blocks": 1, "max_length": 8})
     torch.manual_seed(0)
     model = Recommender(preset.model, len(items)).eval()
-    registry.save(lake, model_id, model, pa.array(items), {}, "")
+    save_model(lake, model_id, model, pa.array(items), {}, "")
     row = {"model_id": model_id, "status": "champion", "why": "a test", "trained_at": lakes.START}
-    registry.register(lake, row)
+    register_model(lake, row)
 
 
 def made(lake: Lake, settings: Settings, table: str = "recommendations") -> list[tuple[Any, ...]]:
@@ -197,12 +197,12 @@ def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Setting
     untrained(lake, list(range(100, 117)))
     run(lake, settings)
     before = lake.version("recommendations")
-    model = registry.load(lake, registry.champion(lake) or {})
+    model = load_model(lake, find_champion(lake) or {})
     with torch.no_grad():
         next(iter(model.recommender.parameters())).fill_(float("nan"))
-    registry.save(lake, "m-broken", model.recommender, model.items, {}, "")
+    save_model(lake, "m-broken", model.recommender, model.items, {}, "")
     row = {"model_id": "m-broken", "status": "champion", "why": "", "trained_at": lakes.START}
-    registry.register(lake, row)
+    register_model(lake, row)
     with pytest.raises(LakeError, match="holds numbers that are not finite; train again"):
         run(lake, settings)
     assert lake.version("recommendations") == before
@@ -238,7 +238,7 @@ def test_working_in_small_pieces_changes_no_list(
     whole = made(lake, settings)
     assert {reason for *_, reason in whole} == {"model", "popular"}
     lake.delete("recommendations", "true")
-    monkeypatch.setattr(f"recsys.recommend.{bound}", 11)
+    monkeypatch.setattr(f"recsys.lists.recommend.{bound}", 11)
     day = date(2026, 1, 3)
     recommend(lake, settings, Recommending(k=15, block=8), run_date=day, run_id="run")
     assert made(lake, settings) == whole
@@ -253,7 +253,7 @@ def test_lists_that_break_a_rule_are_not_published(
     lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
     whole = _Lists.rows
     monkeypatch.setattr(_Lists, "rows", lambda *given: whole(*given)[1:])  # a defect of ours
-    with pytest.raises(GateError, match=r"every user has the items due: 1 offences; ranks run"):
+    with pytest.raises(GateError, match=r"every user has the items due: 1 violations; ranks run"):
         run(lake, settings)
     assert (made(lake, settings), lake.version("recommendations")) == (rows, before)
     with open_duckdb(settings) as con:

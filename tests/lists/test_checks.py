@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from recsys.list_checks import ListChecks
+from recsys.lists.checks import ListChecks
 
 Rows = list[tuple[Any, ...]]
 
@@ -38,13 +38,13 @@ def broken_in(slices: list[tuple[Rows, Rows]], k: int = 2, exclude_seen: bool = 
         eligible = pa.array(["a", "b", "c", "d"])
         checks = ListChecks(con, eligible, k=k, exclude_seen=exclude_seen)
         for lists, history in slices:
-            checks.see(
+            checks.check(
                 table(lists, "user_id", "rank", "item_id", "score", "reason"),
                 table(history, "user_id", "item_id"),
             )
-        offences = checks.offences()
-        assert len(offences) == 8
-        return {rule for rule, count in offences.items() if count}
+        violations = checks.violations()
+        assert len(violations) == 8
+        return {rule for rule, count in violations.items() if count}
 
 
 def test_good_lists_pass() -> None:
@@ -91,7 +91,7 @@ def test_rows_out_of_order_are_a_defect() -> None:
     assert broken([GOOD[1], GOOD[0], *GOOD[2:]]) >= {"ranks run from 1 without a gap"}
 
 
-def test_offences_add_up_over_slices() -> None:
+def test_violations_add_up_over_slices() -> None:
     one, two = (GOOD[:2], HISTORY[:2]), (GOOD[2:], HISTORY[2:])
     assert broken_in([one, two]) == set()
     bad = [(1, 1, "z", 0.9, "model"), GOOD[1]], HISTORY[:2]

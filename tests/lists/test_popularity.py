@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys.histories import Histories
-from recsys.popular import Popular
+from recsys.lists.popularity import Popular
 
 
 def world(users: int, items: int, seed: int) -> tuple[Popular, Histories, np.ndarray]:

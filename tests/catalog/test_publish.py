@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys import catalog
+from recsys.catalog.publish import CATALOG_FILE, VIEWS, publish_catalog, query_catalog
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from tests import lakes
@@ -25,7 +25,7 @@ def with_lists(lake: Lake, items: list[int], day: date = DAY) -> None:
 def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     with_lists(lake, [4, 5], date(2026, 1, 3))
-    path = catalog.publish(lake)
+    path = publish_catalog(lake)
     read = (
         "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True);"
         "con.execute('set autoinstall_known_extensions = false');"
@@ -44,21 +44,21 @@ def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> 
 def test_lists_of_a_clock_that_ran_ahead_are_not_the_newest(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     with_lists(lake, [4, 5], datetime.now(UTC).date() + timedelta(days=9))
-    with duckdb.connect(catalog.publish(lake), read_only=True) as con:
+    with duckdb.connect(publish_catalog(lake), read_only=True) as con:
         shown = con.sql("select distinct run_date from latest_recommendations").fetchall()
     assert shown == [(DAY,)]
 
 
 def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -> None:
     lakes.fill(lake, {"u": ["i"]})
-    with duckdb.connect(catalog.publish(lake), read_only=True) as con:
+    with duckdb.connect(publish_catalog(lake), read_only=True) as con:
         views = [
             name
             for (name,) in con.execute(
                 "select view_name from duckdb_views() where not internal"
             ).fetchall()
         ]
-        assert {"interactions", "quarantine", *catalog.VIEWS} <= set(views)
+        assert {"interactions", "quarantine", *VIEWS} <= set(views)
         counts = {view: con.execute(f"select count(*) from {view}").fetchall() for view in views}
     assert counts.pop("interactions") == [(1,)]
     assert set(map(tuple, counts.values())) == {((0,),)}
@@ -66,7 +66,7 @@ def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -
 
 def test_what_somebody_wrote_into_the_catalog_does_not_stop_its_readers(lake: Lake) -> None:
     with_lists(lake, [8, 9])
-    path = catalog.publish(lake)
+    path = publish_catalog(lake)
     write = (
         "import duckdb, os, sys; con = duckdb.connect(sys.argv[1]);"
         "con.execute('create view mine as select 1'); os._exit(1)"
@@ -74,14 +74,14 @@ def test_what_somebody_wrote_into_the_catalog_does_not_stop_its_readers(lake: La
     subprocess.run([sys.executable, "-I", "-c", write, path], check=False)
     assert Path(f"{path}.wal").exists()
     with_lists(lake, [4, 5], date(2026, 1, 3))
-    catalog.publish(lake)
-    found = catalog.query(lake, "select item_id from latest_recommendations where user_id = 1")
+    publish_catalog(lake)
+    found = query_catalog(lake, "select item_id from latest_recommendations where user_id = 1")
     assert found["item_id"].to_pylist() == [4, 5]
 
 
 def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lake) -> None:
     with_lists(lake, [8, 9])
-    path = catalog.publish(lake)
+    path = publish_catalog(lake)
     reader = (
         "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True);"
         "ask = lambda: con.sql('select list(item_id order by rank) from latest_recommendations "
@@ -97,32 +97,33 @@ def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lak
         assert process.stdout
         assert process.stdout.readline() == "[8, 9]\n"
         with_lists(lake, [4, 5], date(2026, 1, 3))
-        catalog.publish(lake)
+        publish_catalog(lake)
         rest, _ = process.communicate("\n", timeout=30)
     assert rest == "[8, 9]\n"
-    newest = catalog.query(lake, "select item_id from latest_recommendations where user_id = 1")
+    newest = query_catalog(lake, "select item_id from latest_recommendations where user_id = 1")
     assert newest["item_id"].to_pylist() == [4, 5]
 
 
 def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
     with_lists(lake, [8])
-    catalog.publish(lake)
-    left = Path(lake.root) / f".{catalog.NAME}-of-a-run-that-was-killed"
+    publish_catalog(lake)
+    left = Path(lake.root) / f".{CATALOG_FILE}-of-a-run-that-was-killed"
     left.write_bytes(b"half")
-    catalog.publish(lake)
+    publish_catalog(lake)
     files = [path.name for path in Path(lake.root).iterdir() if path.is_file()]
-    assert files == [catalog.NAME]
+    assert files == [CATALOG_FILE]
 
 
 def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
     with_lists(lake, list(range(1, 5000)))
-    path = Path(catalog.publish(lake))
+    path = Path(publish_catalog(lake))
     before = path.read_bytes()
     publish = (
-        "import resource, sys; from recsys.catalog.publish import publish_catalog; from recsys.lake.tables import Lake;"
+        "import resource, sys; from recsys.catalog.publish import publish_catalog;"
+        "from recsys.lake.tables import Lake;"
         "from recsys.settings import ObjectStorage;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2);"
-        "catalog.publish(Lake(sys.argv[1], ObjectStorage()))"
+        "publish_catalog(Lake(sys.argv[1], ObjectStorage()))"
     )
     for least in (1, 4096, len(before) // 2):
         done = subprocess.run(
@@ -138,11 +139,11 @@ def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
 
 def test_asking_before_the_first_publish_says_what_to_do(lake: Lake) -> None:
     with pytest.raises(LakeError, match="run `recsys nightly` first"):
-        catalog.query(lake, "select 1")
+        query_catalog(lake, "select 1")
 
 
 def test_a_statement_cannot_write_to_the_catalog(lake: Lake) -> None:
     with_lists(lake, [8])
-    catalog.publish(lake)
+    publish_catalog(lake)
     with pytest.raises(LakeError, match="read-only"):
-        catalog.query(lake, "delete from latest_recommendations")
+        query_catalog(lake, "delete from latest_recommendations")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from recsys import catalog, columns
+from recsys import columns
+from recsys.catalog.publish import publish_catalog
 from recsys.errors import RecsysError
 from recsys.lake.schemas import as_json
 from recsys.lake.tables import Lake
@@ -32,13 +33,15 @@ class Run:
     settings: Settings
     outcome: dict[str, Any] = field(default_factory=dict)
 
-    def came_to(self, step: str, result: Any) -> None:
+    def record(self, step: str, result: Any) -> None:
         """Keep a step's result dataclass for `runs.outcome`."""
         self.outcome[step] = dataclasses.asdict(result)
 
 
 @contextmanager
-def run(flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any]) -> Iterator[Run]:
+def record_run(
+    flow: str, run_id: str, settings: Settings, parameters: Mapping[str, Any]
+) -> Iterator[Run]:
     """Do a run, alone on its lake: however it ends, write its row of `runs`, then the catalog.
 
     A lake without tables yet (its first ingest was refused before it knew the type of an id) has
@@ -84,4 +87,4 @@ def _close(this: Run, row: dict[str, Any]) -> None:
     schema = this.lake.schema(columns.RUNS)
     # One that Prefect tries again goes by the same id.
     this.lake.upsert(columns.RUNS, pa.Table.from_pylist([row], schema=schema), on="run_id")
-    catalog.publish(this.lake)
+    publish_catalog(this.lake)

@@ -13,15 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys import columns, registry
+from recsys import columns
 from recsys.errors import ConfigurationError, GateError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
-from recsys.list_checks import ListChecks, judge
+from recsys.lists.checks import ListChecks, enforce
+from recsys.lists.popularity import Popular
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import top_k
-from recsys.popular import Popular
 from recsys.progress import Progress, silent
+from recsys.registry.models import find_champion, load_model
 from recsys.temporary import temporary_folder
 from sql import load
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
-    from recsys.registry import Model
+    from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
 
 _T = TypeVar("_T")
@@ -102,7 +103,7 @@ def recommend(
         )
     wanted = recommending or settings.recommending
     version = lake.version(columns.INTERACTIONS)
-    row = registry.champion(lake)
+    row = find_champion(lake)
     inputs = {
         "run_date": run_date.isoformat(),
         "model_id": row["model_id"] if row else None,
@@ -125,7 +126,7 @@ def recommend(
     with open_duckdb(settings) as con, temporary_folder() as folder:
         lake.view(con, columns.INTERACTIONS, version)
         lake.view(con, columns.ITEMS, inputs["items_version"])
-        model = registry.load(lake, row, settings.device) if row else None
+        model = load_model(lake, row, settings.device) if row else None
         packed = load_histories(lake, con, version, model.items if model else None)
         if not len(packed.histories):
             raise GateError(
@@ -147,7 +148,7 @@ def recommend(
         schema = lake.schema(columns.RECOMMENDATIONS)
         lists = _lists(model, packed, eligible, wanted, settings, progress)
         counts = _stage(lists, packed, checks, staged, schema)
-        judge(lake, checks.offences(), run_date)
+        enforce(lake, checks.violations(), run_date)
         constant = {
             "run_date": pa.scalar(run_date, pa.date32()),
             "run_id": pa.scalar(run_id),
@@ -301,7 +302,7 @@ def _stage(
         def keep(block: _Lists) -> None:
             for part in block.parts():
                 rows = part.rows(packed, varying)
-                checks.see(rows, part.history(packed))
+                checks.check(rows, part.history(packed))
                 writer.write_table(rows)
                 counts["rows"] += len(rows)
             counts["popular_users"] += block.popular_users

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from recsys import columns, registry
-from recsys.card import model_card
+from recsys import columns
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import (
@@ -32,6 +31,8 @@ from recsys.model.presets import resolve
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
+from recsys.registry.card import model_card
+from recsys.registry.models import find_champion, find_model, load_model, register_model, save_model
 from recsys.training.trainer import fit
 from recsys.version import code_version
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
-    from recsys.registry import Model, Status
+    from recsys.registry.models import Model, Status
     from recsys.settings import Settings, Training
 
 _log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def train(
         "code_version": code_version(),
     }
     model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
-    standing = registry.find(lake, model_id)
+    standing = find_model(lake, model_id)
     if standing and not _load(lake, standing, settings):
         standing = None
     if standing and standing["status"] != "rejected":
@@ -135,7 +136,7 @@ def train(
         status, why = _judge(metrics, baselines, protocol, asked.tolerance)
         row = {**standing, "status": status, "why": why, "baselines": as_json(baselines)}
         if row != standing:
-            registry.register(lake, row)
+            register_model(lake, row)
         return _result(row, is_new=False, seconds=time.perf_counter() - started)
     if not len(split.validation):
         raise GateError(
@@ -193,8 +194,8 @@ def train(
     card = {**recipe, "metrics": metrics, "baselines": baselines, "log": fitted.log}
     card["runtime"] = runtime.describe()
     text = model_card(row, card["runtime"])
-    registry.save(lake, model_id, fitted.model, packed.items, card, text)
-    registry.register(lake, row)
+    save_model(lake, model_id, fitted.model, packed.items, card, text)
+    register_model(lake, row)
     return _result(row, is_new=True, seconds=row["seconds"])
 
 
@@ -212,7 +213,7 @@ def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Judged]]:
 def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:
     """Return a model, or None where its files aren't whole: it can't serve and can't be judged."""
     try:
-        return registry.load(lake, row, settings.device)
+        return load_model(lake, row, settings.device)
     except LakeError as error:
         _log.warning("%s", error)
         return None
@@ -234,7 +235,7 @@ def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> d
 
     Nothing where none can serve: there is none, its files are lost, or it lacks the steps.
     """
-    serving = registry.champion(lake)
+    serving = find_champion(lake)
     model = serving and _load(lake, serving, settings)
     if not model:
         return {}

@@ -8,12 +8,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys import catalog, report
+from recsys.catalog.publish import query_catalog
 from recsys.ingest.batch import ingest
 from recsys.lake.tables import Lake
-from recsys.recommend import recommend
+from recsys.lists.recommend import recommend
+from recsys.operations.runs import record_run
+from recsys.registry.retrain import train
 from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training
-from recsys.train import train
 from tests import servers
 
 
@@ -30,11 +31,11 @@ def settings(endpoint: str, *, conditional_put: bool) -> Settings:
 
 
 def night(settings: Settings, day: date) -> str:
-    with report.run("nightly", f"run {day}", settings, {}) as run:
-        run.came_to("ingest", ingest(run.lake, settings))
-        run.came_to("train", train(run.lake, settings))
+    with record_run("nightly", f"run {day}", settings, {}) as run:
+        run.record("ingest", ingest(run.lake, settings))
+        run.record("train", train(run.lake, settings))
         result = recommend(run.lake, settings, run_date=day, run_id=run.run_id)
-        run.came_to("recommend", result)
+        run.record("recommend", result)
     return result.status
 
 
@@ -66,9 +67,9 @@ def test_two_nights_from_s3_to_a_lake_on_s3(
 
         lake = Lake.from_settings(ours)
         lists = "select count(*) as n, count(distinct user_id) as users, min(run_date) as day "
-        found = catalog.query(lake, lists + "from latest_recommendations").to_pylist()
+        found = query_catalog(lake, lists + "from latest_recommendations").to_pylist()
         assert found == [{"n": 200, "users": 40, "day": date(2026, 1, 3)}]
-        stored = catalog.query(lake, "select count(*) as n from recommendations").to_pylist()
+        stored = query_catalog(lake, "select count(*) as n from recommendations").to_pylist()
         assert stored == [{"n": 400}], "a view over s3:// needs no extension here either"
         batches = lake.open("batches").to_pyarrow_table().to_pylist()
         assert sorted((row["accepted"], len(row["objects"])) for row in batches) == [

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from recsys import datasets
-from recsys.datasets import movielens_100k
+from recsys.benchmark import datasets
+from recsys.benchmark.datasets import movielens_100k
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

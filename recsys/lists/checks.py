@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ListChecks:
-    """Counts offences over slices of users, so that memory grows by a few bytes a user only.
+    """Counts violations over slices of users, so that memory grows by a few bytes a user only.
 
     Each slice is held against the histories that its lists were made from. In the end those
     histories are held against `interactions`, so that no error of theirs can hide one of the lists.
@@ -39,13 +39,13 @@ class ListChecks:
     ) -> None:
         self._con = con
         self._parameters = {"k": k, "exclude_seen": exclude_seen}
-        self._offences: Counter[str] = Counter()
+        self._violations: Counter[str] = Counter()
         con.register("given", pa.table({columns.ITEM_ID: eligible}))
         con.execute("create or replace temp table eligible as from given")
         con.unregister("given")
         con.execute(load("lists/histories_used"))
 
-    def see(self, lists: pa.Table, history: pa.Table) -> None:
+    def check(self, lists: pa.Table, history: pa.Table) -> None:
         """Check the whole lists of some users.
 
         Args:
@@ -55,20 +55,20 @@ class ListChecks:
         self._con.register("lists", lists)
         self._con.register("history", history)
         found = self._con.execute(load("lists/lists"), self._parameters).fetchall()
-        self._offences.update(dict(found))
+        self._violations.update(dict(found))
         self._con.execute(load("lists/use_history"))
 
-    def offences(self) -> dict[str, int]:
-        """Return each rule with the number of offences over all slices."""
+    def violations(self) -> dict[str, int]:
+        """Return each rule with the number of violations over all slices."""
         found = self._con.execute(load("lists/histories")).fetchall()
-        return {**self._offences, **dict(found)}
+        return {**self._violations, **dict(found)}
 
 
-def judge(lake: Lake, offences: Mapping[str, int], run_date: date) -> None:
+def enforce(lake: Lake, violations: Mapping[str, int], run_date: date) -> None:
     """Keep every verdict in `quality_results`, and refuse lists that break a rule.
 
     Raises:
-        GateError: some rule has offences.
+        GateError: some rule has violations.
     """
     now = datetime.now(UTC)
     subject = f"{columns.RECOMMENDATIONS} {run_date.isoformat()}"
@@ -82,11 +82,11 @@ def judge(lake: Lake, offences: Mapping[str, int], run_date: date) -> None:
             "threshold": "0",
             "checked_at": now,
         }
-        for rule, count in offences.items()
+        for rule, count in violations.items()
     ]
     table = pa.Table.from_pylist(results, schema=lake.schema(columns.QUALITY_RESULTS))
     lake.replace(columns.QUALITY_RESULTS, table, where=f"subject = {literal(subject)}")
-    broken = [f"{rule}: {count:,} offences" for rule, count in offences.items() if count]
+    broken = [f"{rule}: {count:,} violations" for rule, count in violations.items() if count]
     if broken:
         raise GateError(
             "the lists were not published, since they break what every list must keep: "

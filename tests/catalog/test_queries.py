@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recsys import catalog
+from recsys.catalog.publish import publish_catalog, query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from sql import load
@@ -73,12 +73,12 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             {"run_id": "old", "started": now - timedelta(days=31), **run},
         ],
     )
-    catalog.publish(lake)
+    publish_catalog(lake)
     return lake
 
 
 def ask(lake: Lake, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    rows = catalog.query(lake, load(f"queries/{name}"), parameters)
+    rows = query_catalog(lake, load(f"queries/{name}"), parameters)
     return [tuple(row.values()) for row in rows.to_pylist()]
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys import registry
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
-from recsys.recommend import recommend
+from recsys.lists.recommend import recommend
+from recsys.registry.models import find_champion, find_model, load_model, model_rows
+from recsys.registry.retrain import train
 from recsys.settings import Recommending, Settings, Training
-from recsys.train import train
 from tests import lakes
 from tests.worlds import SuccessorWorld, successor_world
 
@@ -62,7 +62,7 @@ def test_the_rule_of_a_known_world_is_learnt_and_served(lake: Lake, settings: Se
 def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     result = train(lake, settings, training(epochs=2))
-    (row,) = registry.rows(lake)
+    (row,) = model_rows(lake)
     folder = Path(lake.uri("weights", result.model_id))
     card = (folder / "model.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {result.model_id}\n")
@@ -113,8 +113,8 @@ def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
     worse = train(lake, settings, training(epochs=1, tolerance=0.0))
     assert worse.status == "rejected"
     assert f"below the champion {best.model_id}'s" in worse.why or "popularity" in worse.why
-    assert (registry.champion(lake) or {})["model_id"] == best.model_id
-    assert {row["model_id"]: row["status"] for row in registry.rows(lake)} == {
+    assert (find_champion(lake) or {})["model_id"] == best.model_id
+    assert {row["model_id"]: row["status"] for row in model_rows(lake)} == {
         best.model_id: "champion",
         worse.model_id: "rejected",
     }
@@ -139,7 +139,7 @@ def test_a_rejected_model_is_judged_again_without_being_trained_again(
         False,
     )
     assert "less 1.0" in lenient.why
-    assert {row["model_id"]: row["status"] for row in registry.rows(lake)} == {
+    assert {row["model_id"]: row["status"] for row in model_rows(lake)} == {
         champion.model_id: "retired",
         lenient.model_id: "champion",
     }
@@ -171,7 +171,7 @@ def test_the_gate_judges_what_is_served(lake: Lake, settings: Settings) -> None:
     found = train(lake, served, training(epochs=40))
     assert found.status == "champion"
     assert found.validation_ndcg_10 > 0.5
-    (row,) = (row for row in registry.rows(lake) if row["model_id"] == found.model_id)
+    (row,) = (row for row in model_rows(lake) if row["model_id"] == found.model_id)
     assert (
         row["validation_ndcg_10"] == json.loads(row["metrics"])["validation"]["unmasked"]["ndcg@10"]
     )
@@ -194,7 +194,7 @@ def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings:
     second = train(lake, settings, training(epochs=40))
     assert second.status == "champion"
     assert lake.version("models") == version + 1
-    statuses = {row["model_id"]: row["status"] for row in registry.rows(lake)}
+    statuses = {row["model_id"]: row["status"] for row in model_rows(lake)}
     assert statuses == {first.model_id: "retired", second.model_id: "champion"}
 
 
@@ -212,7 +212,7 @@ def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
         more[f"v{row}"].append(f"new {item}")
     lakes.fill(lake, more, batch_id="more", day=1)
     result = train(lake, settings, training(epochs=40, seed=1))
-    row = registry.find(lake, result.model_id) or {}
+    row = find_model(lake, result.model_id) or {}
     before = json.loads(row["baselines"])["champion"]
     assert before["model_id"] == champion.model_id
     own = champion.validation_ndcg_10
@@ -225,7 +225,7 @@ def test_too_little_data_is_said_before_anything_is_trained(lake: Lake, settings
     lakes.fill(lake, {1: [1], 2: [2, 3]})
     with pytest.raises(GateError, match="none of 2 users has three interactions"):
         train(lake, settings, training(epochs=1))
-    assert registry.rows(lake) == []
+    assert model_rows(lake) == []
 
 
 def test_a_preset_or_a_field_that_does_not_exist_is_named(lake: Lake, settings: Settings) -> None:
@@ -241,8 +241,8 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
 ) -> None:
     known_world(lake)
     first = train(lake, settings, training(epochs=20))
-    row = registry.find(lake, first.model_id) or {}
-    assert registry.load(lake, row).items.to_pylist()[0].startswith("item ")
+    row = find_model(lake, first.model_id) or {}
+    assert load_model(lake, row).items.to_pylist()[0].startswith("item ")
     weights = Path(lake.uri("weights", first.model_id)) / "model.safetensors"
     weights.unlink()
     with pytest.raises(LakeError, match=r"model\.safetensors; train again"):

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.benchmark import System, benchmark, matrix
+from recsys.benchmark.run import System, benchmark, matrix
+from recsys.benchmark.tables import rendered
 from recsys.errors import ConfigurationError, GateError, SourceError
-from recsys.evaluation.tables import rendered
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress
 from tests.worlds import successor_world
@@ -177,7 +177,9 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
         == ("popularity", "test", "all", "masked", "ndcg@10")
     )
     assert value == one["test"]["masked"]["ndcg@10"]
-    monkeypatch.setattr("recsys.benchmark.code_version", lambda: "9")  # other code, other results
+    monkeypatch.setattr(
+        "recsys.benchmark.run.code_version", lambda: "9"
+    )  # other code, other results
     go([0])
     assert told[0] == (0, 2)
 

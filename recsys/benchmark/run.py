@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from recsys import columns
+from recsys.benchmark.tables import rendered
 from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import (
@@ -32,7 +33,6 @@ from recsys.evaluation.protocol import (
     temporal,
     validator,
 )
-from recsys.evaluation.tables import rendered
 from recsys.lake.engine import column_types, type_family
 from recsys.lake.packing import pack
 from recsys.model.presets import PRESETS, resolve

@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from recsys.evaluation.published import PUBLISHED
+from recsys.benchmark.published import PUBLISHED
 from recsys.markdown import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from recsys.evaluation.published import Published
+    from recsys.benchmark.published import Published
 
 Runs = list["Mapping[str, Any]"]
 

@@ -1,0 +1,1 @@
+"""Systems trained and judged on files: offline, no lake."""

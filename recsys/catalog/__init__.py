@@ -1,0 +1,1 @@
+"""catalog.duckdb: what people read."""

@@ -1,0 +1,1 @@
+"""A night's lists: made, checked, published."""

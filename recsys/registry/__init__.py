@@ -1,0 +1,1 @@
+"""Models: made, judged, kept, promoted."""
