@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
 	@echo "make test        run the tests"
-	@echo "make lint        ruff and mypy"
+	@echo "make lint        ruff, mypy and the rooms' import rule"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
 	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
 	@echo "make clean-demo  remove demo/"
@@ -25,6 +25,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .PHONY: bench
 bench: $(VENV)/.installed-test

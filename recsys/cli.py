@@ -216,7 +216,8 @@ def benchmark(
     ] = Path("build/benchmark"),
 ) -> None:
     """Train and judge every preset on every file with every seed; no lake, no Prefect."""
-    from recsys.benchmark.run import System, matrix
+    from recsys.benchmark.matrix import matrix
+    from recsys.benchmark.run import System
     from recsys.model.runtime import Runtime
 
     settings, overrides = Settings(), _pairs(changes)

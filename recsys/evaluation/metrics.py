@@ -1,4 +1,4 @@
-"""Metrics, one pure function each: of the 1-based rank of a user's withheld item, or of lists."""
+"""Metrics, one pure function each: of the 1-based rank of a user's held-out item, or of lists."""
 
 from __future__ import annotations
 

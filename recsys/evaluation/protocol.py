@@ -1,17 +1,14 @@
-"""Who is judged by which item, and where it stands in the full ranking."""
+"""Where the held-out items stand in the full ranking, and what that says of a scorer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from recsys.evaluation.metrics import (
@@ -22,9 +19,10 @@ from recsys.evaluation.metrics import (
     intervals,
     novelty,
 )
-from recsys.histories import Histories, Packed
-from recsys.model.ranking import best_of
+from recsys.evaluation.splits import HeldOut
+from recsys.histories import Histories
 from recsys.model.scoring import Scorer as ModelScorer
+from recsys.model.top_k import best_of
 from recsys.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -48,112 +46,9 @@ A row may be left out, and counts as a miss. The tensors are the caller's to cha
 """
 
 
-@dataclass(frozen=True)
-class Withheld:
-    """Users with what is known of them and the item to be found.
-
-    Attributes:
-        history: of each user, everything before the target.
-        target: (U,) int32; 0 is an item that the model does not know, a miss.
-    """
-
-    history: Histories
-    target: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-@dataclass(frozen=True)
-class Split:
-    """What is learnt from and what is judged by: views of one packed array, nothing is copied.
-
-    Attributes:
-        train: every user, without validation and test items.
-        validation: users with an item withheld for validation.
-        test: users with an item withheld for the test; the history includes validation items.
-    """
-
-    train: Histories
-    validation: Withheld
-    test: Withheld
-
-    @property
-    def withheld(self) -> dict[str, Withheld]:
-        """What is judged by, by name."""
-        return {"validation": self.validation, "test": self.test}
-
-
-def leave_one_out(histories: Histories) -> Split:
-    """Split off each user's last item (test) and the one before it (validation; 3 items or more).
-
-    A user with two items has a test item only; a user with one is trained on only, as far as one
-    item teaches anything.
-    """
-    lengths = histories.lengths
-    kept = np.where(lengths >= 3, lengths - 2, np.minimum(lengths, 1))
-    train = Histories(histories.items, histories.starts, histories.starts + kept)
-    return Split(
-        train=train,
-        validation=_withhold(histories.without_last(1)[lengths >= 3]),
-        test=_withhold(histories[lengths >= 2]),
-    )
-
-
-def temporal(
-    histories: Histories,
-    before_validation: NDArray[np.int64],
-    before_test: NDArray[np.int64],
-) -> Split:
-    """Split all users at two moments: train before the first, validate between them, test after.
-
-    Each user's target is the first item after the moment; who has none, or nothing before it, is
-    not judged. Unlike leave-one-out, nothing is learnt from what others do later (Ji et al. 2023).
-
-    Args:
-        histories: in time order.
-        before_validation: (U,) how many of a user's items lie before the first moment.
-        before_test: (U,) before the second one.
-    """
-    lengths = histories.lengths
-
-    def withheld(before: NDArray[np.int64], until: NDArray[np.int64]) -> Withheld:
-        judged = (before > 0) & (until > before)
-        ends = histories.starts + before + 1
-        return _withhold(Histories(histories.items, histories.starts, ends)[judged])
-
-    return Split(
-        train=Histories(histories.items, histories.starts, histories.starts + before_validation),
-        validation=withheld(before_validation, before_test),
-        test=withheld(before_test, lengths),
-    )
-
-
-def numbered(packed: Packed, split: Callable[[Histories], Split]) -> tuple[Packed, Split]:
-    """Return the data with its items in order of what is learnt from, and its split.
-
-    Ties in a ranking go to the lower index, so the order of all interactions, those withheld among
-    them, would tell what is to be found. Here it is that of the training part, then of the ids.
-    """
-    trained = split(packed.histories).train.counts(len(packed.items))
-    table = pa.table({"trained": trained[1:], "item_id": packed.items})
-    keys = [("trained", "descending"), ("item_id", "ascending")]
-    order = pc.sort_indices(table, sort_keys=keys)
-    index = np.zeros(len(trained), dtype=np.int32)
-    index[order.to_numpy() + 1] = np.arange(1, len(trained))
-    held = packed.histories
-    histories = Histories(index[held.items], held.starts, held.ends)
-    items, counts = packed.items.take(order), packed.counts[order.to_numpy()]
-    return Packed(packed.users, items, counts, histories), split(histories)
-
-
-def _withhold(histories: Histories) -> Withheld:
-    return Withheld(histories.without_last(1), histories.items[histories.ends - 1])
-
-
 def ranks(
     scorer: Scorer,
-    withheld: Withheld,
+    held_out: HeldOut,
     progress: Progress = silent,
     *,
     lists: NDArray[np.int32] | None = None,
@@ -166,17 +61,17 @@ def ranks(
 
     Args:
         scorer: what ranks.
-        withheld: users and their targets.
+        held_out: users and their targets.
         progress: told as the work goes on.
         lists: (U, K) zeros that the users' masked top K are written to.
     """
     found: dict[str, NDArray[np.int64]]
-    found = {name: np.full(len(withheld), UNRANKED) for name in PROTOCOLS}
+    found = {name: np.full(len(held_out), UNRANKED) for name in PROTOCOLS}
     done, told = 0, 0.0
-    for rows, scored in scorer(withheld.history):
-        target = torch.from_numpy(withheld.target[rows]).long().to(scored.device)
+    for rows, scored in scorer(held_out.history):
+        target = torch.from_numpy(held_out.target[rows]).long().to(scored.device)
         found["unmasked"][rows] = _rank(scored, target)
-        seen_row, seen_item = withheld.history[rows].interactions()
+        seen_row, seen_item = held_out.history[rows].interactions()
         scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
         found["masked"][rows] = _rank(scored, target)
         if lists is not None:
@@ -186,8 +81,8 @@ def ranks(
         done += len(rows)
         if time.monotonic() - told > _TELL_SECONDS:
             told = time.monotonic()
-            progress("evaluating", done, len(withheld))
-    progress("evaluating", len(withheld), len(withheld))
+            progress("evaluating", done, len(held_out))
+    progress("evaluating", len(held_out), len(held_out))
     return found
 
 
@@ -206,15 +101,15 @@ def _rank(scored: Tensor, target: Tensor) -> NDArray[np.int64]:
     return found
 
 
-def evaluate(scorer: Scorer, withheld: Withheld, progress: Progress = silent) -> dict[str, Any]:
+def evaluate(scorer: Scorer, held_out: HeldOut, progress: Progress = silent) -> dict[str, Any]:
     """Return ``{"users": U, "masked": {"hr@5": ..., ...}, "unmasked": {...}}``, per-user means."""
-    found = ranks(scorer, withheld, progress)
-    return {"users": len(withheld), **{name: figures(each) for name, each in found.items()}}
+    found = ranks(scorer, held_out, progress)
+    return {"users": len(held_out), **{name: figures(each) for name, each in found.items()}}
 
 
-def assess(
+def evaluation_report(
     scorer: Scorer,
-    withheld: Withheld,
+    held_out: HeldOut,
     train: Histories,
     n_items: int,
     progress: Progress = silent,
@@ -223,7 +118,7 @@ def assess(
 
     Args:
         scorer: what is judged.
-        withheld: users and their targets.
+        held_out: users and their targets.
         train: what was learnt from: an item's popularity is its interactions there.
         n_items: V.
         progress: told as the work goes on.
@@ -235,11 +130,11 @@ def assess(
         the most popular fifth of the items; ``lists``, of the masked top 10: ``coverage@10``,
         ``novelty@10`` (bits) and ``popularity@10`` (mean interactions).
     """
-    lists = np.zeros((len(withheld), _LISTED), dtype=np.int32)
-    found = ranks(scorer, withheld, progress, lists=lists)
+    lists = np.zeros((len(held_out), _LISTED), dtype=np.int32)
+    found = ranks(scorer, held_out, progress, lists=lists)
     counts = train.counts(n_items)
     return {
-        "users": len(withheld),
+        "users": len(held_out),
         **{name: figures(each) for name, each in found.items()},
         "intervals": {name: intervals(each) for name, each in found.items()},
         "slices": [
@@ -248,7 +143,7 @@ def assess(
                 "users": int(users.sum()),
                 **{protocol: figures(each[users]) for protocol, each in found.items()},
             }
-            for name, users in _slices(withheld, counts)
+            for name, users in _slices(held_out, counts)
         ],
         "lists": {
             f"coverage@{_LISTED}": coverage(lists, n_items),
@@ -259,9 +154,9 @@ def assess(
 
 
 def _slices(
-    withheld: Withheld, counts: NDArray[np.int64]
+    held_out: HeldOut, counts: NDArray[np.int64]
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    lengths = withheld.history.lengths
+    lengths = held_out.history.lengths
     # Whole lengths: a quintile of equal lengths falls together with its neighbour.
     lowest = np.unique(np.quantile(lengths, np.arange(5) / 5, method="higher"))
     for low, high in pairwise([*lowest.tolist(), int(lengths.max()) + 1]):
@@ -269,12 +164,12 @@ def _slices(
     order = np.argsort(-counts[1:], kind="stable") + 1
     popular = np.zeros(len(counts), dtype=bool)
     popular[order[: max(1, len(order) // 5)]] = True
-    yield "popular fifth of items", popular[withheld.target]
-    yield "other items", ~popular[withheld.target]
+    yield "popular fifth of items", popular[held_out.target]
+    yield "other items", ~popular[held_out.target]
 
 
 def validator(
-    withheld: Withheld,
+    held_out: HeldOut,
     *,
     seed: int,
     runtime: Runtime,
@@ -287,11 +182,11 @@ def validator(
     Above ``most_users`` a sample of the users, drawn once, stands for all, so that validation
     does not outgrow training.
     """
-    chosen = withheld
-    if len(withheld) > most_users:
+    chosen = held_out
+    if len(held_out) > most_users:
         generator = np.random.default_rng(seed)
-        users = np.sort(generator.choice(len(withheld), most_users, replace=False))
-        chosen = Withheld(withheld.history[users], withheld.target[users])
+        users = np.sort(generator.choice(len(held_out), most_users, replace=False))
+        chosen = HeldOut(held_out.history[users], held_out.target[users])
 
     def figure(model: Recommender) -> float:
         scorer = ModelScorer(model, seed=seed, runtime=runtime)

@@ -17,10 +17,8 @@ from recsys import columns
 from recsys.errors import ConfigurationError, GateError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
+from recsys.lists.blocks import ListBlock, make_lists
 from recsys.lists.checks import ListChecks, enforce
-from recsys.lists.popularity import Popular
-from recsys.model.runtime import Runtime
-from recsys.model.scoring import top_k
 from recsys.progress import Progress, silent
 from recsys.registry.models import find_champion, load_model
 from recsys.temporary import temporary_folder
@@ -36,15 +34,11 @@ if TYPE_CHECKING:
 
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
-    from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
 
 _T = TypeVar("_T")
 _VARYING = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason")
-_REASONS = pa.array(["model", "popular"])
-_ROWS = 500_000  # checked and written at a time
 _BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
-_USERS = 32_768  # whose histories are copied at a time where some items are new to the model
 _KEEPING = {"OPTIMIZE", "VACUUM START", "VACUUM END"}  # commits that change no row
 _WAITING = 2  # blocks of lists that may wait to be checked and written
 
@@ -146,7 +140,7 @@ def recommend(
             exclude_seen=wanted.seen == "exclude",
         )
         schema = lake.schema(columns.RECOMMENDATIONS)
-        lists = _lists(model, packed, eligible, wanted, settings, progress)
+        lists = make_lists(model, packed, eligible, wanted, settings, progress)
         counts = _stage(lists, packed, checks, staged, schema)
         enforce(lake, checks.violations(), run_date)
         constant = {
@@ -173,106 +167,6 @@ def recommend(
     )
 
 
-@dataclass(frozen=True)
-class _Lists:
-    """The lists of one block of users: items (B, K) int32 with 0 at the end of short ones."""
-
-    start: int
-    items: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    from_model: NDArray[np.bool_]
-
-    @property
-    def popular_users(self) -> int:
-        return int(((self.items[:, 0] != 0) & ~self.from_model[:, 0]).sum())
-
-    def parts(self) -> Iterator[_Lists]:
-        """Yield the same lists, so many users at a time that their rows are bounded."""
-        step = max(1, _ROWS // self.items.shape[1])
-        for at in range(0, len(self.items), step):
-            users = slice(at, at + step)
-            yield _Lists(
-                self.start + at, self.items[users], self.scores[users], self.from_model[users]
-            )
-
-    def rows(self, packed: Packed, schema: pa.Schema) -> pa.Table:
-        """Return user_id, rank, item_id, score and reason, in order of user and rank."""
-        held = self.items != 0
-        users = np.repeat(np.arange(len(held)), held.sum(axis=1))
-        ranks = np.broadcast_to(np.arange(1, held.shape[1] + 1, dtype=np.int32), held.shape)
-        reasons = (~self.from_model[held]).view(np.int8)
-        return pa.table(
-            [
-                packed.users.slice(self.start).take(pa.array(users)),
-                ranks[held],
-                packed.items.take(pa.array(self.items[held] - 1)),
-                self.scores[held],
-                _REASONS.take(pa.array(reasons)),
-            ],
-            schema=schema,
-        )
-
-    def history(self, packed: Packed) -> pa.Table:
-        """Return the interactions of these users, one a row: user_id, item_id."""
-        user, item = packed.histories[self.start : self.start + len(self.items)].interactions()
-        return pa.table(
-            {
-                columns.USER_ID: packed.users.slice(self.start).take(pa.array(user)),
-                columns.ITEM_ID: packed.items.take(pa.array(item - 1)),
-            }
-        )
-
-
-def _lists(
-    model: Model | None,
-    packed: Packed,
-    eligible: NDArray[np.bool_],
-    wanted: Recommending,
-    settings: Settings,
-    progress: Progress,
-) -> Iterator[_Lists]:
-    """Yield the lists block by block: the model's, filled up by popularity."""
-    popular = Popular.of(packed.counts, eligible)
-    exclude = wanted.seen == "exclude"
-    for start, items, scores in _from_model(model, packed, eligible, wanted, settings):
-        users = slice(start, start + len(items))
-        from_model = items != 0
-        popular.fill(items, scores, packed.histories[users], exclude_seen=exclude)
-        yield _Lists(start, items, scores, from_model)
-        progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))
-
-
-def _from_model(
-    model: Model | None,
-    packed: Packed,
-    eligible: NDArray[np.bool_],
-    wanted: Recommending,
-    settings: Settings,
-) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
-    if model is None:
-        for start in range(0, len(packed.histories), wanted.block):
-            size = min(wanted.block, len(packed.histories) - start)
-            nothing = np.zeros((size, wanted.k), dtype=np.int32)
-            yield start, nothing, np.full((size, wanted.k), -np.inf, dtype=np.float32)
-        return
-    histories, known = packed.histories, len(model.items)
-    # Leaving out what the model doesn't know copies, so not everybody's history at once.
-    step = len(histories) if known == len(packed.items) else _USERS
-    for first in range(0, len(histories), step):
-        for block in top_k(
-            model.recommender,
-            histories[first : first + step].drop_unknown_items(known),
-            wanted.k,
-            steps=wanted.steps,
-            seed=wanted.seed,
-            block=wanted.block,
-            exclude_seen=wanted.seen == "exclude",
-            eligible=eligible[: known + 1],
-            runtime=Runtime(settings.device, settings.threads),
-        ):
-            yield first + block.start, block.items, block.scores
-
-
 def _eligible(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool_]:
     """Return (V + 1,) whether each index may be recommended.
 
@@ -289,7 +183,7 @@ def _eligible(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool
 
 
 def _stage(
-    lists: Iterable[_Lists], packed: Packed, checks: ListChecks, staged: Path, schema: pa.Schema
+    lists: Iterable[ListBlock], packed: Packed, checks: ListChecks, staged: Path, schema: pa.Schema
 ) -> dict[str, int]:
     """Check and write the lists while the next ones are made; return the counts of the result."""
     counts = {"users": len(packed.histories), "rows": 0, "popular_users": 0}
@@ -299,7 +193,7 @@ def _stage(
         staged, varying, use_dictionary=["reason"], write_statistics=False
     ) as writer:
 
-        def keep(block: _Lists) -> None:
+        def keep(block: ListBlock) -> None:
             for part in block.parts():
                 rows = part.rows(packed, varying)
                 checks.check(rows, part.history(packed))

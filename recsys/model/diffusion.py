@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Diffusion(nn.Module):
     """A noise schedule with the constants of the forward and the reverse process.
 
-    Steps are numbered 1..T; index 0 of ``alpha_bar`` is the clean target.
+    Steps are reindex_by_train_popularity 1..T; index 0 of ``alpha_bar`` is the clean target.
     """
 
     alpha_bar: Tensor

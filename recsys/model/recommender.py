@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Draws:
+class InferenceNoise:
     """All noise of one inference run, for one row: common random numbers for every user.
 
     A user's list then does not depend on who else is scored beside them, batch of one equals batch
@@ -51,7 +51,7 @@ class Draws:
     known_noise: Tensor
 
     @classmethod
-    def of(cls, config: ModelConfig, steps: int, seed: int, device: torch.device) -> Draws:
+    def of(cls, config: ModelConfig, steps: int, seed: int, device: torch.device) -> InferenceNoise:
         """Draw on the CPU, so that every device sees the same numbers.
 
         They are not those that a model of the same seed started from: x_T would be an item.
@@ -211,7 +211,7 @@ class Recommender(nn.Module):
         noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
         return self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, self.step())
 
-    def predict(self, items: Tensor, steps: int, draws: Draws) -> Tensor:
+    def predict(self, items: Tensor, steps: int, draws: InferenceNoise) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
 
         Args:
@@ -244,7 +244,7 @@ class Recommender(nn.Module):
         )
         return x_0.float()
 
-    def _prefix(self, items: Tensor, draws: Draws) -> Callable[[Tensor, int], Tensor]:
+    def _prefix(self, items: Tensor, draws: InferenceNoise) -> Callable[[Tensor, int], Tensor]:
         """Every position carries the target that is being denoised: all run at every step."""
         offsets = _offsets_from_right(items)
         history = self._history(self.items(items), offsets, None)
@@ -262,7 +262,7 @@ class Recommender(nn.Module):
 
         return approximate
 
-    def _causal(self, items: Tensor, draws: Draws) -> Callable[[Tensor, int], Tensor]:
+    def _causal(self, items: Tensor, draws: InferenceNoise) -> Callable[[Tensor, int], Tensor]:
         """Only the last position carries the unknown target; all before it run once.
 
         They carry their known next items, noised by fixed draws, as in training; their keys and

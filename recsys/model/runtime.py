@@ -66,7 +66,7 @@ class Runtime:
         return _cpu_has_bf16()
 
     @contextmanager
-    def engaged(self) -> Iterator[None]:
+    def applied(self) -> Iterator[None]:
         """Compute with these threads and this precision inside the block."""
         before = torch.get_num_threads()
         wanted = self.threads or before

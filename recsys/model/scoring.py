@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from recsys.errors import ConfigurationError, GateError
-from recsys.model.ranking import best_items
-from recsys.model.recommender import Draws
+from recsys.model.recommender import InferenceNoise
 from recsys.model.runtime import Runtime
+from recsys.model.top_k import top_k_items
 from recsys.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class Scorer:
         model.to(device)
         if not bool(torch.isfinite(model.items.weight).all()):
             raise GateError("the model has item embeddings that are not finite; train it again")
-        draws = Draws.of(config, steps, self.seed, device)
+        draws = InferenceNoise.of(config, steps, self.seed, device)
         queries = torch.zeros(len(histories), config.width, device=device)
         tokens = _TOKENS if device.type == "cpu" else _TOKENS_CUDA
-        with torch.no_grad(), self.runtime.engaged():
+        with torch.no_grad(), self.runtime.applied():
             for rows, items in _micro_batches(histories, config, tokens):
                 x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)
                 queries[torch.from_numpy(rows).to(device)] = model.queries(x_0[: len(rows)])
@@ -111,7 +111,7 @@ class Scorer:
             users = known[start : start + _ENCODED]
             queries = self.encode(histories[users])
             for at in range(0, len(users), size):
-                with self.runtime.engaged():
+                with self.runtime.applied():
                     with torch.autocast(catalogue.device.type, enabled=False):
                         scored = queries[at : at + size] @ catalogue.T
                     scored[:, 0] = -torch.inf
@@ -175,13 +175,13 @@ def top_k(
         if value < 1:
             raise ConfigurationError(f"{name} = {value} is not allowed; it must be 1 or more")
     scorer = Scorer(model, steps, seed, runtime or Runtime())
-    barred = None
+    ineligible = None
     if eligible is not None:
         if eligible.shape != (model.n_items + 1,):
             raise ConfigurationError(
                 f"eligible has shape {eligible.shape}; it must be ({model.n_items + 1},)"
             )
-        barred = torch.from_numpy(~eligible).to(scorer.runtime.torch_device)
+        ineligible = torch.from_numpy(~eligible).to(scorer.runtime.torch_device)
     seen_bias = -math.inf if exclude_seen else _seen_bias(model)
     wanted, told = min(k, model.n_items), 0.0
     device = scorer.runtime.torch_device
@@ -195,8 +195,8 @@ def top_k(
         known = np.flatnonzero(users.lengths)
         seen = _seen(users[known], device) if seen_bias else None
         rows = torch.from_numpy(start % encoded + known).to(device)
-        with scorer.runtime.engaged():
-            best, index = best_items(queries[rows], catalogue, wanted, seen, barred, seen_bias)
+        with scorer.runtime.applied():
+            best, index = top_k_items(queries[rows], catalogue, wanted, seen, ineligible, seen_bias)
         index.masked_fill_(best == -torch.inf, 0)
         items = np.zeros((len(users), k), dtype=np.int32)
         kept = np.full((len(users), k), -np.inf, dtype=np.float32)

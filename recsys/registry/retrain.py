@@ -16,14 +16,8 @@ import pyarrow.compute as pc
 from recsys import columns
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
-from recsys.evaluation.protocol import (
-    Withheld,
-    assess,
-    evaluate,
-    leave_one_out,
-    numbered,
-    validator,
-)
+from recsys.evaluation.protocol import evaluate, evaluation_report, validator
+from recsys.evaluation.splits import HeldOut, leave_one_out, reindex_by_train_popularity
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
 from recsys.lake.schemas import as_json
@@ -32,6 +26,7 @@ from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
+from recsys.registry.gate import GATE, judge
 from recsys.registry.models import find_champion, find_model, load_model, register_model, save_model
 from recsys.training.trainer import fit
 from recsys.version import code_version
@@ -39,8 +34,9 @@ from recsys.version import code_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from recsys.evaluation.protocol import Protocol, Split
+    from recsys.evaluation.protocol import Protocol
     from recsys.evaluation.protocol import Scorer as Judged
+    from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
@@ -48,10 +44,6 @@ if TYPE_CHECKING:
     from recsys.settings import Settings, Training
 
 _log = logging.getLogger(__name__)
-
-GATE = "ndcg@10"
-"""The metric of the gate, on validation items, of lists as they are served: with the settings'
-reverse steps, and without items that the user has had unless ``recommending.seen`` is include."""
 
 _MOST_COMPARED = 20_000_000  # interactions, of about 50 bytes each in a sparse matrix of floats
 
@@ -128,12 +120,12 @@ def train(
 
     with open_duckdb(settings) as con:
         packed = load_histories(lake, con, version)
-    packed, split = numbered(packed, leave_one_out)
+    packed, split = reindex_by_train_popularity(packed, leave_one_out)
     if standing:
         metrics, found = json.loads(standing["metrics"]), json.loads(standing["baselines"])
         others = {name: each for name, each in found.items() if name != "champion"}
         baselines = {**others, **_champion(lake, packed, split, settings)}
-        status, why = _judge(metrics, baselines, protocol, asked.tolerance)
+        status, why = judge(metrics, baselines, protocol, asked.tolerance)
         row = {**standing, "status": status, "why": why, "baselines": as_json(baselines)}
         if row != standing:
             register_model(lake, row)
@@ -141,7 +133,7 @@ def train(
     if not len(split.validation):
         raise GateError(
             f"too little data to train on: none of {len(packed.histories):,} users has three "
-            "interactions, so that one could be learnt from and two withheld; popularity serves "
+            "interactions, so that one could be learnt from and two held out; popularity serves "
             "until there are more"
         )
     runtime = Runtime(settings.device, settings.threads)
@@ -157,15 +149,15 @@ def train(
     )
     scorer = _scorer(fitted.model, settings)
     metrics = {
-        name: assess(scorer, withheld, split.train, len(packed.items))
-        for name, withheld in split.withheld.items()
+        name: evaluation_report(scorer, held_out, split.train, len(packed.items))
+        for name, held_out in split.held_out.items()
     }
     baselines = {
-        name: {part: evaluate(each, withheld) for part, withheld in split.withheld.items()}
+        name: {part: evaluate(each, held_out) for part, held_out in split.held_out.items()}
         for name, each in _baselines(split, len(packed.items))
     }
     baselines |= _champion(lake, packed, split, settings)
-    status, why = _judge(metrics, baselines, protocol, asked.tolerance)
+    status, why = judge(metrics, baselines, protocol, asked.tolerance)
     row = {
         "model_id": model_id,
         "status": status,
@@ -243,34 +235,15 @@ def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> d
     index = np.concatenate([[0], place + 1]).astype(np.int32)
     scorer = _scorer(model.recommender, settings)
     renamed = {
-        name: Withheld(withheld.history.remap_items(index), index[withheld.target])
-        for name, withheld in split.withheld.items()
+        name: HeldOut(held_out.history.remap_items(index), index[held_out.target])
+        for name, held_out in split.held_out.items()
     }
     try:
-        figures = {name: evaluate(scorer, withheld) for name, withheld in renamed.items()}
+        figures = {name: evaluate(scorer, held_out) for name, held_out in renamed.items()}
     except ConfigurationError as error:
         _log.warning("the champion %s can't be judged: %s", model.model_id, error)
         return {}
     return {"champion": {"model_id": model.model_id, **figures}}
-
-
-def _judge(
-    metrics: dict[str, Any], baselines: dict[str, Any], protocol: Protocol, tolerance: float
-) -> tuple[Status, str]:
-    """Decide whether a model serves: above popularity, and no worse than what serves."""
-    own = metrics["validation"][protocol][GATE]
-    popularity = baselines["popularity"]["validation"][protocol][GATE]
-    said = f"validation NDCG@10 {own:.4f}"
-    if own <= popularity:
-        return "rejected", f"{said} is not above popularity's {popularity:.4f}"
-    said += f", popularity's {popularity:.4f}"
-    if "champion" not in baselines:
-        return "champion", f"{said}, no champion before"
-    before = baselines["champion"]["validation"][protocol][GATE]
-    name = baselines["champion"]["model_id"]
-    if own < before - tolerance:
-        return "rejected", f"{said}, below the champion {name}'s {before:.4f} less {tolerance}"
-    return "champion", f"{said}, the champion {name}'s {before:.4f} less {tolerance}"
 
 
 def _result(row: dict[str, Any], *, is_new: bool, seconds: float) -> TrainResult:

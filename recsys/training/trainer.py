@@ -127,7 +127,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, gradient_steps / max(1, config.warmup))
             optimizer.zero_grad(set_to_none=True)
-            with runtime.engaged():
+            with runtime.applied():
                 drawn = negatives.draw(generator) if negatives else None
                 loss = model.loss(batch.to(device), generator, drawn)
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.benchmark.run import System, benchmark, matrix
+from recsys.benchmark.matrix import matrix
+from recsys.benchmark.run import System, benchmark
 from recsys.benchmark.tables import rendered
 from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.model.runtime import Runtime
@@ -177,9 +178,8 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
         == ("popularity", "test", "all", "masked", "ndcg@10")
     )
     assert value == one["test"]["masked"]["ndcg@10"]
-    monkeypatch.setattr(
-        "recsys.benchmark.run.code_version", lambda: "9"
-    )  # other code, other results
+    for module in ("matrix", "run"):  # other code, other results
+        monkeypatch.setattr(f"recsys.benchmark.{module}.code_version", lambda: "9")
     go([0])
     assert told[0] == (0, 2)
 

@@ -21,7 +21,7 @@ class Sizes:
     users: int = 2048  # users served by ours in one step
     users_all_steps: int = 1024  # users served by ours in all 32 steps
     reference_users: int = 64  # users served by the reference
-    quality_users: int = 256  # users whose withheld item is ranked
+    quality_users: int = 256  # users whose held-out item is ranked
     rows: int = 2_000_000  # synthetic interactions to ingest and pack, and lists' rows to commit
     reference_rows: int = 500_000  # synthetic interactions that pandas packs
     catalogue: int = 100_000  # items that a top-K is chosen from

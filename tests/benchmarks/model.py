@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.evaluation.protocol import Split, Withheld, evaluate, leave_one_out
+from recsys.evaluation.protocol import evaluate
+from recsys.evaluation.splits import HeldOut, Split, leave_one_out
 from recsys.histories import Histories
 from recsys.model.presets import resolve
-from recsys.model.ranking import best_items
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
+from recsys.model.top_k import top_k_items
 from recsys.training.batches import training_rows
 from recsys.training.checkpoint import load, save
 from recsys.training.trainer import fit
@@ -108,7 +109,7 @@ def serve_reference(setup: Setup) -> Measured:
 
 
 def _quality(setup: Setup, *, steps: int | None) -> Measured:
-    """Rank withheld items with the same weights, ours with so many steps or the reference."""
+    """Rank held-out items with the same weights, ours with so many steps or the reference."""
     ranked = _some(_data(setup)[0].test, setup.sizes.quality_users)
     ours = Scorer(_weights(setup), steps, runtime=Runtime(setup.device))
     found = evaluate(ours if steps else _reference(setup), ranked)
@@ -125,7 +126,7 @@ def choose_ours(setup: Setup) -> Measured:
     predicted, weight = _vectors(setup)
 
     def work() -> int:
-        return len(best_items(predicted, weight, K)[1].cpu()) * (len(weight) - 1)
+        return len(top_k_items(predicted, weight, K)[1].cpu()) * (len(weight) - 1)
 
     return Measured(rate(work, setup.sizes.seconds), scoring_flops(len(weight[0]), 1, 1), "fp32")
 
@@ -169,9 +170,9 @@ def _reference(setup: Setup) -> ReferenceScorer:
     return ReferenceScorer(Reference.of(_weights(setup)).to(Runtime(setup.device).torch_device))
 
 
-def _some(withheld: Withheld, most: int) -> Withheld:
-    users = np.random.default_rng(0).permutation(len(withheld))[:most]
-    return Withheld(withheld.history[users], withheld.target[users])
+def _some(held_out: HeldOut, most: int) -> HeldOut:
+    users = np.random.default_rng(0).permutation(len(held_out))[:most]
+    return HeldOut(held_out.history[users], held_out.target[users])
 
 
 def _targets(train: Histories, most: int) -> Histories:

@@ -117,12 +117,13 @@ def pack(args: argparse.Namespace) -> Figures:
 
 def recommend(args: argparse.Namespace) -> Figures:
     """Make, check and publish every list; the model's own seconds apart."""
+    from recsys.lists import blocks as made
     from recsys.lists import recommend as nightly
     from recsys.model.scoring import TopK
     from recsys.settings import Recommending
 
     lake, settings = _lake(args)
-    scored, spent = vars(nightly)["top_k"], 0.0
+    scored, spent = vars(made)["top_k"], 0.0
 
     def watched(*given: Any, **named: Any) -> Iterator[TopK]:
         nonlocal spent
@@ -134,7 +135,7 @@ def recommend(args: argparse.Namespace) -> Figures:
                 return
             yield block
 
-    vars(nightly)["top_k"] = watched
+    vars(made)["top_k"] = watched
     wanted, run_date = Recommending(k=args.k), date(2026, 1, 1)
     run = partial(nightly.recommend, lake, settings, wanted, run_date=run_date, run_id="scale")
     figures, result = _timed(run)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.evaluation.protocol import evaluate, leave_one_out
-from recsys.model.recommender import Draws, Recommender
+from recsys.evaluation.protocol import evaluate
+from recsys.evaluation.splits import leave_one_out
+from recsys.model.recommender import InferenceNoise, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer
 from recsys.training.batches import packed, training_rows
@@ -32,7 +33,7 @@ def untrained(**overrides: object) -> Recommender:
     return Recommender(replace(config, init_std=0.5), 30, torch.Generator().manual_seed(3))
 
 
-def same_noise(draws: Draws) -> Draw:
+def same_noise(draws: InferenceNoise) -> Draw:
     """Give the reference, which pads on the left, the noise that ours was given."""
     steps: Iterator[Tensor] = iter(draws.noise.flip(0))
     begun = False
@@ -51,7 +52,7 @@ def test_same_weights_and_noise_give_the_logits_of_ours() -> None:
     model = untrained(activation="relu")  # the two have different forms of GELU
     reference = Reference.of(model).eval()
     histories = successor_world(users=40).histories
-    draws = Draws.of(model.config, 32, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(model.config, 32, 0, torch.device("cpu"))
     theirs = reference.scores(padded(histories, 12), same_noise(draws))
     ours = torch.zeros_like(theirs)
     for rows, scores in Scorer(model, 32, 0, FP32)(histories):

@@ -18,16 +18,8 @@ from recsys.evaluation.metrics import (
     ndcg,
     novelty,
 )
-from recsys.evaluation.protocol import (
-    Withheld,
-    assess,
-    evaluate,
-    leave_one_out,
-    numbered,
-    ranks,
-    temporal,
-    validator,
-)
+from recsys.evaluation.protocol import evaluate, evaluation_report, ranks, validator
+from recsys.evaluation.splits import HeldOut, leave_one_out, reindex_by_train_popularity, temporal
 from recsys.histories import Histories, Packed
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
@@ -79,7 +71,7 @@ def test_leave_one_out_on_short_histories() -> None:
 
 
 def test_ranks_by_hand() -> None:
-    withheld = Withheld(
+    held_out = HeldOut(
         pack([[1], [1, 2], [3], [4], [2]]), np.array([3, 3, 3, 2, 0], dtype=np.int32)
     )
     inf = -np.inf
@@ -92,10 +84,10 @@ def test_ranks_by_hand() -> None:
             [inf, 9, 5, 4, 1],  # the target is not known
         ]
     )
-    found = ranks(scorer, withheld)
+    found = ranks(scorer, held_out)
     assert found["unmasked"].tolist() == [3, 3, 3, 2, UNRANKED]
     assert found["masked"].tolist() == [2, 1, UNRANKED, 2, UNRANKED]
-    judged = evaluate(scorer, withheld)
+    judged = evaluate(scorer, held_out)
     assert judged["users"] == 5
     assert judged["masked"]["hr@5"] == pytest.approx(3 / 5)
     assert judged["unmasked"]["hr@5"] == pytest.approx(4 / 5)
@@ -119,8 +111,8 @@ def test_ranks_agree_with_the_lists_that_are_served(tied: bool) -> None:
 
 def test_users_whom_a_scorer_leaves_out_are_misses() -> None:
     model = Recommender(small("best").model, 3)
-    withheld = Withheld(pack([[], [1]]), np.array([2, 2], dtype=np.int32))
-    found = ranks(Scorer(model, runtime=Runtime(device="cpu")), withheld)
+    held_out = HeldOut(pack([[], [1]]), np.array([2, 2], dtype=np.int32))
+    found = ranks(Scorer(model, runtime=Runtime(device="cpu")), held_out)
     assert found["masked"][0] == UNRANKED
     assert found["masked"][1] < UNRANKED
 
@@ -183,7 +175,7 @@ def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
     world = successor_world(users=100)
     split = leave_one_out(world.histories)
     popularity = Popularity.of(split.train, world.n_items)
-    found = assess(popularity, split.test, split.train, world.n_items)
+    found = evaluation_report(popularity, split.test, split.train, world.n_items)
     assert found["masked"] == evaluate(popularity, split.test)["masked"]
     by_length = [each for each in found["slices"] if each["name"].startswith("history")]
     by_item = [each for each in found["slices"] if "items" in each["name"]]
@@ -204,11 +196,11 @@ def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
 
 def test_an_assessment_by_hand() -> None:
     histories = pack([[1], [1, 2], [2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 5], [4]])
-    withheld = Withheld(histories, np.array([2, 1, 5, 6, 7, 1], dtype=np.int32))
+    held_out = HeldOut(histories, np.array([2, 1, 5, 6, 7, 1], dtype=np.int32))
     # Item 1 is the most popular of ten in what was learnt from; in the histories, 2 and 4 are.
     train = pack([[1, 1, 1, 2, 2]])
     level = Fixed([[-np.inf, *[0.0] * 10]] * 6)  # everything ties
-    found = assess(level, withheld, train, 10)
+    found = evaluation_report(level, held_out, train, 10)
     slices = {each["name"]: each for each in found["slices"]}
     assert {name: each["users"] for name, each in slices.items()} == {
         "history 1-1": 2,
@@ -231,15 +223,15 @@ def test_an_assessment_by_hand() -> None:
 
 
 def test_tied_lists_are_those_that_are_served() -> None:
-    withheld = Withheld(pack([[3], [200]]), np.array([1, 1], dtype=np.int32))
+    held_out = HeldOut(pack([[3], [200]]), np.array([1, 1], dtype=np.int32))
     shown = np.zeros((2, 10), dtype=np.int32)
-    ranks(Fixed([[-np.inf, *[0.0] * 300]] * 2), withheld, lists=shown)
+    ranks(Fixed([[-np.inf, *[0.0] * 300]] * 2), held_out, lists=shown)
     assert shown.tolist() == [[1, 2, *range(4, 12)], [*range(1, 11)]]
 
 
 def test_histories_of_one_length_are_one_slice() -> None:
-    withheld = Withheld(pack([[1], [2]]), np.array([2, 1], dtype=np.int32))
-    found = assess(Fixed([[-np.inf, 1, 2]] * 2), withheld, withheld.history, 2)
+    held_out = HeldOut(pack([[1], [2]]), np.array([2, 1], dtype=np.int32))
+    found = evaluation_report(Fixed([[-np.inf, 1, 2]] * 2), held_out, held_out.history, 2)
     assert [(each["name"], each["users"]) for each in found["slices"]][:1] == [("history 1-1", 2)]
 
 
@@ -257,11 +249,11 @@ def test_a_neighbourhood_is_chosen_by_the_judge() -> None:
 
 
 def test_items_are_numbered_by_what_is_learnt_from() -> None:
-    """Item 30 is the most frequent of all, and withheld each time."""
+    """Item 30 is the most frequent of all, and held out each time."""
     items, users = pa.array([30, 10, 20]), pa.array(["a", "b", "c"])
     held = pack([[2, 3, 1], [3, 2, 1], [3, 1, 1]])
     given = Packed(users, items, np.array([4, 2, 3]), held)
-    packed, split = numbered(given, leave_one_out)
+    packed, split = reindex_by_train_popularity(given, leave_one_out)
     assert packed.items.to_pylist() == [20, 10, 30]
     assert packed.counts.tolist() == [3, 2, 4]
     assert as_lists(packed.histories) == [[2, 1, 3], [1, 2, 3], [1, 3, 3]]

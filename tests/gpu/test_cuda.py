@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.evaluation.protocol import evaluate, leave_one_out
+from recsys.evaluation.protocol import evaluate
+from recsys.evaluation.splits import leave_one_out
 from recsys.model.loss import cross_entropy
 from recsys.model.presets import PRESETS
-from recsys.model.ranking import best_items
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
+from recsys.model.top_k import top_k_items
 from recsys.training.trainer import fit
 from tests.worlds import small, successor_world
 
@@ -59,7 +60,7 @@ def test_lists_are_those_of_the_cpu_ties_included() -> None:
     generator = torch.Generator().manual_seed(0)
     predicted = torch.randint(-2, 3, (5000, 8), generator=generator).float()
     weight = torch.randint(-2, 3, (200_001, 8), generator=generator).float()
-    cpu = best_items(predicted, weight, 50)
-    cuda = best_items(predicted.cuda(), weight.cuda(), 50)
+    cpu = top_k_items(predicted, weight, 50)
+    cuda = top_k_items(predicted.cuda(), weight.cuda(), 50)
     for one, other in zip(cpu, cuda, strict=True):
         assert np.array_equal(one.numpy(), other.cpu().numpy())

@@ -12,7 +12,8 @@ import torch
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
-from recsys.lists.recommend import RecommendResult, _behind, _Lists, recommend
+from recsys.lists.blocks import ListBlock
+from recsys.lists.recommend import RecommendResult, _behind, recommend
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
 from recsys.registry.models import find_champion, load_model, register_model, save_model
@@ -227,7 +228,7 @@ def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> N
     assert found == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
 
 
-@pytest.mark.parametrize("bound", ["_ROWS", "_USERS", "_BATCH"])
+@pytest.mark.parametrize("bound", ["blocks._ROWS", "blocks._USERS", "recommend._BATCH"])
 def test_working_in_small_pieces_changes_no_list(
     lake: Lake, settings: Settings, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +239,7 @@ def test_working_in_small_pieces_changes_no_list(
     whole = made(lake, settings)
     assert {reason for *_, reason in whole} == {"model", "popular"}
     lake.delete("recommendations", "true")
-    monkeypatch.setattr(f"recsys.lists.recommend.{bound}", 11)
+    monkeypatch.setattr(f"recsys.lists.{bound}", 11)
     day = date(2026, 1, 3)
     recommend(lake, settings, Recommending(k=15, block=8), run_date=day, run_id="run")
     assert made(lake, settings) == whole
@@ -251,8 +252,8 @@ def test_lists_that_break_a_rule_are_not_published(
     run(lake, settings)
     rows, before = made(lake, settings), lake.version("recommendations")
     lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
-    whole = _Lists.rows
-    monkeypatch.setattr(_Lists, "rows", lambda *given: whole(*given)[1:])  # a defect of ours
+    whole = ListBlock.rows
+    monkeypatch.setattr(ListBlock, "rows", lambda *given: whole(*given)[1:])  # a defect of ours
     with pytest.raises(GateError, match=r"every user has the items due: 1 violations; ranks run"):
         run(lake, settings)
     assert (made(lake, settings), lake.version("recommendations")) == (rows, before)

@@ -11,7 +11,7 @@ from recsys.model.approximator import CrossAttention, HeadwiseCrossAttention, dr
 from recsys.model.config import ModelConfig, TrainingConfig
 from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 from recsys.model.presets import PRESETS
-from recsys.model.recommender import Batch, Draws, Recommender
+from recsys.model.recommender import Batch, InferenceNoise, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import scores
 from recsys.training.batches import packed, training_rows
@@ -71,7 +71,7 @@ def batch(model: Recommender, histories: list[list[int]], width: int) -> Batch:
 
 
 def predict(model: Recommender, items: list[list[int]], steps: int = 3) -> torch.Tensor:
-    draws = Draws.of(model.config, steps, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(model.config, steps, 0, torch.device("cpu"))
     with torch.no_grad():
         return model.predict(torch.tensor(items), steps, draws)
 
@@ -89,7 +89,7 @@ def test_released_padding_is_attended_to_and_scored() -> None:
     config = small("released", max_length=8, delta=0, init_std=1.0).model
     model = Recommender(replace(config, dropout=0, embedding_dropout=0), 20, generator())
     short, long = (torch.tensor([items]) for items in ([3, 1, 0, 0], [3, 1, 0, 0, 0, 0, 0, 0]))
-    draws = Draws.of(config, 1, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(config, 1, 0, torch.device("cpu"))
     with torch.no_grad():
         few, many = (model.predict(items, 1, draws) for items in (short, long))
         assert not torch.allclose(few, many, atol=1e-3)
@@ -166,7 +166,7 @@ def test_causal_inference_is_the_training_pass(approximator: str, positions: str
     """The cached keys and values give what one pass over the whole row gives."""
     model = recommender("causal", approximator, positions)
     items = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]])
-    draws = Draws.of(model.config, 1, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(model.config, 1, 0, torch.device("cpu"))
     lengths = torch.tensor([5, 3])
     with torch.no_grad():
         cached = model.predict(items, 1, draws)
@@ -259,7 +259,7 @@ def test_every_step_is_trained() -> None:
 
 def test_the_noise_of_listing_has_its_moments() -> None:
     config = small("diffurec", width=256).model
-    draws = Draws.of(config, 4, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(config, 4, 0, torch.device("cpu"))
     assert draws.weight.mean().item() == pytest.approx(config.delta, rel=0.05)
     assert draws.weight.std().item() == pytest.approx(config.delta, rel=0.05)
     for noise in (draws.start, draws.noise, draws.known_noise):
@@ -330,7 +330,7 @@ def test_directions_and_their_gradients_are_the_textbook_ones(precision: str) ->
     slope[3] = 0
     expected = torch.nn.functional.normalize(x, dim=1)
     wanted = torch.autograd.grad(expected, x, slope)[0]
-    with Runtime(device="cpu", precision=precision).engaged():
+    with Runtime(device="cpu", precision=precision).applied():
         found = directions(x)
         assert torch.allclose(found, expected)
         assert torch.allclose(torch.autograd.grad(found, x, slope)[0], wanted, atol=1e-6)

@@ -6,14 +6,14 @@ import torch
 
 from recsys.errors import ConfigurationError, GateError
 from recsys.histories import Histories
-from recsys.model import ranking, scoring
+from recsys.model import scoring
 from recsys.model.config import ModelConfig
 from recsys.model.loss import directions
 from recsys.model.presets import PRESETS
-from recsys.model.ranking import best_items
-from recsys.model.recommender import Draws, Recommender
+from recsys.model.recommender import InferenceNoise, Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import scores, top_k
+from recsys.model.top_k import top_k_items
 from tests.worlds import pack, small, successor_world
 
 CPU = Runtime(device="cpu")
@@ -91,7 +91,7 @@ def test_the_seed_decides_the_lists() -> None:
 @pytest.mark.parametrize("preset", ["best", "diffurec"])
 def test_noise_is_not_what_the_weights_of_the_same_seed_started_from(preset: str) -> None:
     model = untrained(preset, n_items=300)
-    draws = Draws.of(model.config, 2, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(model.config, 2, 0, torch.device("cpu"))
     drawn = torch.vstack([draws.start, draws.noise, draws.weight - model.config.delta])
     for weights in (each for each in model.parameters() if each.shape[-1:] == drawn.shape[-1:]):
         alike = directions(weights.detach().reshape(-1, drawn.shape[1])) @ directions(drawn).T
@@ -171,7 +171,7 @@ def test_cosine_scores_forget_lengths() -> None:
     exact = Runtime(device="cpu", precision="fp32")
     finite = scores(model, histories, runtime=exact)[:, 1:]
     assert (finite.abs() <= 10 + 1e-4).all()
-    draws = Draws.of(model.config, 1, 0, torch.device("cpu"))
+    draws = InferenceNoise.of(model.config, 1, 0, torch.device("cpu"))
     with torch.no_grad():
         x_0 = model.predict(torch.tensor([[3]]), 1, draws)
         expected = torch.nn.functional.cosine_similarity(x_0, model.items.weight[1:]) / 0.1
@@ -200,7 +200,7 @@ def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
 def test_ties_go_to_the_lower_item() -> None:
     weight = torch.zeros(101, 2)
     weight[60:, 1] = 1
-    best, at = best_items(torch.eye(2), weight, 5)
+    best, at = top_k_items(torch.eye(2), weight, 5)
     assert best.tolist() == [[0] * 5, [1] * 5]
     assert at.tolist() == [[1, 2, 3, 4, 5], [60, 61, 62, 63, 64]]
     model = untrained(n_items=100)
@@ -219,15 +219,15 @@ def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPa
         torch.randint(0, high, (2000,), generator=generator).sort().values for high in (300, 1001)
     )
     item = item[torch.randperm(2000, generator=generator)].clamp(min=1)
-    barred = torch.rand(1001, generator=generator) < 0.3
+    ineligible = torch.rand(1001, generator=generator) < 0.3
     full = predicted @ weight.T
     full[row, item] = -torch.inf
-    full[:, barred] = -torch.inf
+    full[:, ineligible] = -torch.inf
     full[:, 0] = -torch.inf
     scored, order = full.sort(dim=1, descending=True, stable=True)
     for size in (7, 64, 1000, 16_384):
-        monkeypatch.setattr(ranking, "_ITEMS", size)
-        best, at = best_items(predicted, weight, 25, (row, item), barred)
+        monkeypatch.setattr("recsys.model.top_k._ITEMS", size)
+        best, at = top_k_items(predicted, weight, 25, (row, item), ineligible)
         assert torch.equal(best, scored[:, :25])
         assert torch.equal(at, order[:, :25])
 

@@ -11,7 +11,7 @@ from recsys.training.batches import batches, packed, plan, training_rows
 from tests.worlds import pack
 
 
-def numbered(lengths: list[int]) -> Histories:
+def of_lengths(lengths: list[int]) -> Histories:
     """Histories in which no two interactions are of one item, so that a target tells its place."""
     offsets = np.cumsum([0, *lengths]).astype(np.int64)
     return Histories.from_offsets(np.arange(1, offsets[-1] + 1, dtype=np.int32), offsets)
@@ -23,7 +23,7 @@ LENGTHS = [0, 1, 2, 3, 7, 8, 9, 10, 11, 40, 1, 0, 17]
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
 @pytest.mark.parametrize("max_length", [1, 4, 8, 100])
 def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int) -> None:
-    histories = numbered(LENGTHS)
+    histories = of_lengths(LENGTHS)
     rows = training_rows(histories, objective, max_length)
     found: Counter[int] = Counter()
     for batch in batches(rows, 16, 64, np.random.default_rng(0)):
@@ -95,7 +95,7 @@ def test_windows_are_cut_from_the_right_end() -> None:
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
 def test_batches_keep_to_their_limits(objective: str) -> None:
     generator = np.random.default_rng(1)
-    rows = training_rows(numbered(generator.integers(2, 60, 300).tolist()), objective, 50)
+    rows = training_rows(of_lengths(generator.integers(2, 60, 300).tolist()), objective, 50)
     for batch_size, batch_tokens in ((400, 1600), (400, 10**6), (10**6, 1600)):
         steps = plan(rows, batch_size, batch_tokens, generator)
         assert sorted(np.concatenate(steps).tolist()) == list(range(len(rows)))
@@ -107,7 +107,7 @@ def test_batches_keep_to_their_limits(objective: str) -> None:
 
 
 def test_padding_that_is_attended_to_counts_as_tokens() -> None:
-    rows = training_rows(numbered([3] * 100), "prefix", 50)
+    rows = training_rows(of_lengths([3] * 100), "prefix", 50)
     generator = np.random.default_rng(0)
     cells = [each.items.numel() for each in batches(rows, 64, 500, generator, padded_to=50)]
     assert sum(cells) == 100 * 2 * 50
@@ -116,20 +116,20 @@ def test_padding_that_is_attended_to_counts_as_tokens() -> None:
 
 def test_few_cells_of_a_batch_are_empty() -> None:
     lengths = 2 + np.random.default_rng(0).geometric(0.15, 2000)
-    rows = training_rows(numbered(lengths.tolist()), "causal", 50)
+    rows = training_rows(of_lengths(lengths.tolist()), "causal", 50)
     for batch in list(batches(rows, 2048, 10**6, np.random.default_rng(0)))[:-1]:
         assert (batch.items > 0).float().mean() > 0.95
         assert batch.items.shape[1] >= rows.lengths.max()
 
 
 def test_a_step_sees_rows_of_different_lengths() -> None:
-    rows = training_rows(numbered([3, 5, 9, 17, 33] * 200), "causal", 50)
+    rows = training_rows(of_lengths([3, 5, 9, 17, 33] * 200), "causal", 50)
     steps = plan(rows, 800, 10_000, np.random.default_rng(0))
     assert min(len(np.unique(rows.lengths[step])) for step in steps[:-1]) == 5
 
 
 def test_the_order_follows_the_generator() -> None:
-    rows = training_rows(numbered([20] * 30), "causal", 8)
+    rows = training_rows(of_lengths([20] * 30), "causal", 8)
     one, same, other = (plan(rows, 32, 64, np.random.default_rng(seed)) for seed in (0, 0, 1))
     one, same, other = (np.concatenate(each).tolist() for each in (one, same, other))
     assert one == same

@@ -6,7 +6,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from recsys.errors import ConfigurationError, GateError
-from recsys.evaluation.protocol import evaluate, leave_one_out, validator
+from recsys.evaluation.protocol import evaluate, validator
+from recsys.evaluation.splits import leave_one_out
 from recsys.model.presets import PRESETS, Preset, adapted
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime

@@ -17,12 +17,12 @@ _ROWS, _ITEMS = 128, 16_384  # of one product of scores; larger ones leave the c
 _ROWS_CUDA, _ITEMS_CUDA = 2048, 131_072
 
 
-def best_items(
+def top_k_items(
     predicted: Tensor,
     weight: Tensor,
     k: int,
     seen: tuple[Tensor, Tensor] | None = None,
-    barred: Tensor | None = None,
+    ineligible: Tensor | None = None,
     seen_bias: float = -math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Return the k best scores (B, k) and their items (B, k) int64, ties by lower item.
@@ -37,7 +37,7 @@ def best_items(
         weight: (V + 1, D) float32, item embeddings; row 0 is padding and never listed.
         k: at most V.
         seen: (S,) row, ascending, and (S,) item, of what a row has had.
-        barred: (V + 1,) bool, what no row may list.
+        ineligible: (V + 1,) bool, what no row may list.
         seen_bias: added to the scores of ``seen``; they are not listed when it is -inf.
     """
     rows = _ROWS if predicted.device.type == "cpu" else _ROWS_CUDA
@@ -52,7 +52,7 @@ def best_items(
             first, last = torch.searchsorted(seen[0], bounds).tolist()
             had = seen[0][first:last] - start, seen[1][first:last]
         filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)])
-        best, at = best_of(partial(_scores, filled, weight, had, barred, seen_bias), k)
+        best, at = best_of(partial(_scores, filled, weight, had, ineligible, seen_bias), k)
         scores[held], items[held] = best[: len(part)], at[: len(part)]
     return scores, items
 
@@ -90,7 +90,7 @@ def _scores(
     predicted: Tensor,
     weight: Tensor,
     seen: tuple[Tensor, Tensor] | None,
-    barred: Tensor | None,
+    ineligible: Tensor | None,
     seen_bias: float,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (first item, (R, C) scores) of each chunk of items, -inf where they may not be."""
@@ -105,6 +105,6 @@ def _scores(
                 within = (item >= first) & (item < first + size)
                 row, item = row[within], item[within]
             scored[row, item - first] += seen_bias  # each once, however often it was had
-        if barred is not None:
-            scored.masked_fill_(barred[first : first + size], -torch.inf)
+        if ineligible is not None:
+            scored.masked_fill_(ineligible[first : first + size], -torch.inf)
         yield first, scored

@@ -1,0 +1,122 @@
+"""What is learnt from and what is judged by: users' histories with the item to be found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.histories import Histories, Packed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Users with what is known of them and the item to be found.
+
+    Attributes:
+        history: of each user, everything before the target.
+        target: (U,) int32; 0 is an item that the model does not know, a miss.
+    """
+
+    history: Histories
+    target: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What is learnt from and what is judged by: views of one packed array, nothing is copied.
+
+    Attributes:
+        train: every user, without validation and test items.
+        validation: users with an item held_out for validation.
+        test: users with an item held_out for the test; the history includes validation items.
+    """
+
+    train: Histories
+    validation: HeldOut
+    test: HeldOut
+
+    @property
+    def held_out(self) -> dict[str, HeldOut]:
+        """What is judged by, by name."""
+        return {"validation": self.validation, "test": self.test}
+
+
+def leave_one_out(histories: Histories) -> Split:
+    """Split off each user's last item (test) and the one before it (validation; 3 items or more).
+
+    A user with two items has a test item only; a user with one is trained on only, as far as one
+    item teaches anything.
+    """
+    lengths = histories.lengths
+    kept = np.where(lengths >= 3, lengths - 2, np.minimum(lengths, 1))
+    train = Histories(histories.items, histories.starts, histories.starts + kept)
+    return Split(
+        train=train,
+        validation=_withhold(histories.without_last(1)[lengths >= 3]),
+        test=_withhold(histories[lengths >= 2]),
+    )
+
+
+def temporal(
+    histories: Histories,
+    before_validation: NDArray[np.int64],
+    before_test: NDArray[np.int64],
+) -> Split:
+    """Split all users at two moments: train before the first, validate between them, test after.
+
+    Each user's target is the first item after the moment; who has none, or nothing before it, is
+    not judged. Unlike leave-one-out, nothing is learnt from what others do later (Ji et al. 2023).
+
+    Args:
+        histories: in time order.
+        before_validation: (U,) how many of a user's items lie before the first moment.
+        before_test: (U,) before the second one.
+    """
+    lengths = histories.lengths
+
+    def held_out(before: NDArray[np.int64], until: NDArray[np.int64]) -> HeldOut:
+        judged = (before > 0) & (until > before)
+        ends = histories.starts + before + 1
+        return _withhold(Histories(histories.items, histories.starts, ends)[judged])
+
+    return Split(
+        train=Histories(histories.items, histories.starts, histories.starts + before_validation),
+        validation=held_out(before_validation, before_test),
+        test=held_out(before_test, lengths),
+    )
+
+
+def reindex_by_train_popularity(
+    packed: Packed, split: Callable[[Histories], Split]
+) -> tuple[Packed, Split]:
+    """Return the data with its items in order of what is learnt from, and its split.
+
+    Ties in a ranking go to the lower index, so the order of all interactions, those held out among
+    them, would tell what is to be found. Here it is that of the training part, then of the ids.
+    """
+    trained = split(packed.histories).train.counts(len(packed.items))
+    table = pa.table({"trained": trained[1:], "item_id": packed.items})
+    keys = [("trained", "descending"), ("item_id", "ascending")]
+    order = pc.sort_indices(table, sort_keys=keys)
+    index = np.zeros(len(trained), dtype=np.int32)
+    index[order.to_numpy() + 1] = np.arange(1, len(trained))
+    held = packed.histories
+    histories = Histories(index[held.items], held.starts, held.ends)
+    items, counts = packed.items.take(order), packed.counts[order.to_numpy()]
+    return Packed(packed.users, items, counts, histories), split(histories)
+
+
+def _withhold(histories: Histories) -> HeldOut:
+    return HeldOut(histories.without_last(1), histories.items[histories.ends - 1])

@@ -1,0 +1,129 @@
+"""Lists block by block: the model's, filled up by popularity; memory does not grow with users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from recsys import columns
+from recsys.lists.popularity import Popular
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import top_k
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from recsys.histories import Packed
+    from recsys.progress import Progress
+    from recsys.registry.models import Model
+    from recsys.settings import Recommending, Settings
+
+_REASONS = pa.array(["model", "popular"])
+_ROWS = 500_000  # checked and written at a time
+_USERS = 32_768  # whose histories are copied at a time where some items are new to the model
+
+
+@dataclass(frozen=True)
+class ListBlock:
+    """The lists of one block of users: items (B, K) int32 with 0 at the end of short ones."""
+
+    start: int
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    from_model: NDArray[np.bool_]
+
+    @property
+    def popular_users(self) -> int:
+        """Users whose whole list comes from popularity."""
+        return int(((self.items[:, 0] != 0) & ~self.from_model[:, 0]).sum())
+
+    def parts(self) -> Iterator[ListBlock]:
+        """Yield the same lists, so many users at a time that their rows are bounded."""
+        step = max(1, _ROWS // self.items.shape[1])
+        for at in range(0, len(self.items), step):
+            users = slice(at, at + step)
+            yield ListBlock(
+                self.start + at, self.items[users], self.scores[users], self.from_model[users]
+            )
+
+    def rows(self, packed: Packed, schema: pa.Schema) -> pa.Table:
+        """Return user_id, rank, item_id, score and reason, in order of user and rank."""
+        held = self.items != 0
+        users = np.repeat(np.arange(len(held)), held.sum(axis=1))
+        ranks = np.broadcast_to(np.arange(1, held.shape[1] + 1, dtype=np.int32), held.shape)
+        reasons = (~self.from_model[held]).view(np.int8)
+        return pa.table(
+            [
+                packed.users.slice(self.start).take(pa.array(users)),
+                ranks[held],
+                packed.items.take(pa.array(self.items[held] - 1)),
+                self.scores[held],
+                _REASONS.take(pa.array(reasons)),
+            ],
+            schema=schema,
+        )
+
+    def history(self, packed: Packed) -> pa.Table:
+        """Return the interactions of these users, one a row: user_id, item_id."""
+        user, item = packed.histories[self.start : self.start + len(self.items)].interactions()
+        return pa.table(
+            {
+                columns.USER_ID: packed.users.slice(self.start).take(pa.array(user)),
+                columns.ITEM_ID: packed.items.take(pa.array(item - 1)),
+            }
+        )
+
+
+def make_lists(
+    model: Model | None,
+    packed: Packed,
+    eligible: NDArray[np.bool_],
+    wanted: Recommending,
+    settings: Settings,
+    progress: Progress,
+) -> Iterator[ListBlock]:
+    """Yield the lists block by block: the model's, filled up by popularity."""
+    popular = Popular.of(packed.counts, eligible)
+    exclude = wanted.seen == "exclude"
+    for start, items, scores in _from_model(model, packed, eligible, wanted, settings):
+        users = slice(start, start + len(items))
+        from_model = items != 0
+        popular.fill(items, scores, packed.histories[users], exclude_seen=exclude)
+        yield ListBlock(start, items, scores, from_model)
+        progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))
+
+
+def _from_model(
+    model: Model | None,
+    packed: Packed,
+    eligible: NDArray[np.bool_],
+    wanted: Recommending,
+    settings: Settings,
+) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+    if model is None:
+        for start in range(0, len(packed.histories), wanted.block):
+            size = min(wanted.block, len(packed.histories) - start)
+            nothing = np.zeros((size, wanted.k), dtype=np.int32)
+            yield start, nothing, np.full((size, wanted.k), -np.inf, dtype=np.float32)
+        return
+    histories, known = packed.histories, len(model.items)
+    # Leaving out what the model doesn't know copies, so not everybody's history at once.
+    step = len(histories) if known == len(packed.items) else _USERS
+    for first in range(0, len(histories), step):
+        for block in top_k(
+            model.recommender,
+            histories[first : first + step].drop_unknown_items(known),
+            wanted.k,
+            steps=wanted.steps,
+            seed=wanted.seed,
+            block=wanted.block,
+            exclude_seen=wanted.seen == "exclude",
+            eligible=eligible[: known + 1],
+            runtime=Runtime(settings.device, settings.threads),
+        ):
+            yield first + block.start, block.items, block.scores
