@@ -143,7 +143,7 @@ def adapted(preset: Preset, targets_per_item: float) -> Preset:
     """Return a preset with the fields ``from_data`` set.
 
     Dropout falls from .5 to .2 as an item's training targets rise from 10 to 250: what is rarely
-    seen is soon learnt by heart. See LOG.md for what this was read off.
+    seen is soon learnt by heart. docs/experiment-log.md has the trials that this comes from.
     """
     scarcity = 1 - math.log(max(targets_per_item, 1) / 10) / math.log(250 / 10)
     share = round(0.2 + 0.3 * min(max(scarcity, 0), 1), 3)

@@ -30,9 +30,9 @@ class Runtime:
         device: "cpu", "cuda", or "auto": CUDA where there is one.
         threads: CPU threads; 0 is every core.
         precision: of the matrix products inside the network: "fp32", "bf16", or "auto": bf16
-            where the hardware multiplies it natively. There it measured faster (see LOG.md); a
-            fixed rule, not a timing taken on the spot, keeps one seed at one result. Parameters,
-            losses and final scores are float32 always.
+            where the hardware multiplies it natively. There it measured faster (see
+            docs/experiment-log.md); a fixed rule, not a timing taken on the spot, keeps one seed at
+            one result. Parameters, losses and final scores are float32 always.
     """
 
     device: str = "auto"

@@ -90,7 +90,8 @@ def batches(
     """Yield each gradient step's batch: rows in random order, each once.
 
     Rows of all lengths are packed together, several to a line of cells, so that hardly any cell is
-    empty. Batches of one length each would need no packing, and cost 4 % of NDCG@10 (see LOG.md).
+    empty. Batches of one length each would need no packing, and cost 4 % of NDCG@10 (see
+    docs/experiment-log.md).
 
     Args:
         rows: of one objective.
