@@ -33,7 +33,7 @@ _EVERY = 2.0
 
 
 @contextmanager
-def watched() -> Iterator[Progress]:
+def show_progress() -> Iterator[Progress]:
     """Show progress as bars in a terminal and as artifacts of the flow run."""
     artifacts: dict[str, UUID] = {}
     last: dict[str, float] = {}
@@ -71,8 +71,8 @@ def _show(what: Callable[[], object]) -> bool:
     return True
 
 
-def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
-    """Do a step of a run: show its progress, then what it came to or why it was refused.
+def run_step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
+    """Do a step of a run: show its progress, then its result or why it was refused.
 
     Args:
         run: keeps the result, a dataclass, for `runs.outcome`.
@@ -80,14 +80,14 @@ def step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
         work: does it, telling its progress.
     """
     try:
-        with watched() as progress:
+        with show_progress() as progress:
             result = work(progress)
     except RecsysError as error:
         text = f"# {name.capitalize()}: refused\n\n```\n{error}\n```"
         _report(text, f"{name}-refused", f"why {name} was refused")
         raise
     run.record(name, result)
-    _report(markdown_values(name.capitalize(), run.outcome[name]), name, f"what {name} came to")
+    _report(markdown_values(name.capitalize(), run.outcome[name]), name, f"the result of {name}")
     return result
 
 

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.artifacts import step
-from flows.runs import flow_run, retried
-from recsys.ingest.batch import IngestResult
-from recsys.ingest.batch import ingest as ingest_batch
+from flows.artifacts import run_step
+from flows.runs import flow_run, retrying_task
+from recsys.ingest.batch import IngestResult, ingest
 from recsys.ingest.items import ingest_items
 from recsys.operations.runs import Run
 from recsys.settings import Source
 
 
-@retried("ingest")
-def take(run: Run, source: Source | None) -> IngestResult:
+@retrying_task("ingest")
+def ingest_task(run: Run, source: Source | None) -> IngestResult:
     """Pull, check and commit one batch."""
-    return step(
+    return run_step(
         run,
         "ingest",
-        lambda progress: ingest_batch(run.lake, run.settings, source, progress=progress),
+        lambda progress: ingest(run.lake, run.settings, source, progress=progress),
     )
 
 
-@retried("items")
-def refresh_items(run: Run) -> None:
+@retrying_task("items")
+def ingest_items_task(run: Run) -> None:
     """Make the items table what its source is, where one is configured."""
     if run.settings.items is not None:
         ingest_items(run.lake, run.settings)
 
 
 @flow(name="ingest")
-def ingest(source: Source | None = None) -> None:
-    """Take new interactions into the lake; what is held already is not taken again.
+def ingest_flow(source: Source | None = None) -> None:
+    """Take new interactions into the lake; what the lake has is not taken again.
 
     Args:
         source: where from; the configured source when not given.
     """
     with flow_run("ingest") as run:
-        take(run, source)
-        refresh_items(run)
+        ingest_task(run, source)
+        ingest_items_task(run)

@@ -1,4 +1,4 @@
-"""The night: take what is new, train where asked, recommend to everyone, publish."""
+"""The night: ingest, train where asked, recommend to everyone, publish."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated, Literal
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.ingest import refresh_items, take
-from flows.recommend import serve_everyone
+from flows.ingest import ingest_items_task, ingest_task
+from flows.recommend import recommend_task
 from flows.runs import flow_run, scheduled_day
-from flows.train import fit
+from flows.train import train_task
 from recsys.errors import GateError
 from recsys.registry.models import find_champion
 from recsys.settings import Source
 
 
 @flow(name="nightly")
-def nightly(
+def nightly_flow(
     train: Literal["auto", "always", "never"] = "auto",
     source: Source | None = None,
     run_date: date | None = None,
@@ -26,8 +26,8 @@ def nightly(
 ) -> None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
-    A batch that breaks its contract, or items that can't be taken, stop the night, and the lists of
-    before stay. A training that can't be judged does not: the champion of before, or popularity,
+    A batch that breaks its contract, or items that can't be read, stop the night, and the previous
+    lists stay in place. A training that can't be judged does not: the champion, or popularity,
     serves everyone.
 
     Args:
@@ -38,17 +38,17 @@ def nightly(
         k: items per user; the configured number when not given.
     """
     with flow_run("nightly") as run:
-        take(run, source)
-        refresh_items(run)
+        ingest_task(run, source)
+        ingest_items_task(run)
         if train == "always" or (train == "auto" and find_champion(run.lake) is None):
             try:
-                fit(run, run.settings.training)
+                train_task(run, run.settings.training)
             except GateError as error:
                 run.outcome["train"] = {"refused": str(error)}
-                get_run_logger().warning("not trained, going on with what serves: %s", error)
-        wanted = run.settings.recommending.changed({"k": k})
-        serve_everyone(run, wanted, run_date or scheduled_day(run))
+                get_run_logger().warning("not trained; the previous model serves: %s", error)
+        recommending = run.settings.recommending.changed({"k": k})
+        recommend_task(run, recommending, run_date or scheduled_day(run))
 
 
 if __name__ == "__main__":
-    nightly()
+    nightly_flow()

@@ -8,21 +8,20 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.artifacts import step
-from flows.runs import flow_run, retried, scheduled_day
-from recsys.lists.recommend import RecommendResult
-from recsys.lists.recommend import recommend as make_lists
+from flows.artifacts import run_step
+from flows.runs import flow_run, retrying_task, scheduled_day
+from recsys.lists.recommend import RecommendResult, recommend
 from recsys.operations.runs import Run
 from recsys.settings import Recommending
 
 
-@retried("recommend")
-def serve_everyone(run: Run, recommending: Recommending, run_date: date) -> RecommendResult:
+@retrying_task("recommend")
+def recommend_task(run: Run, recommending: Recommending, run_date: date) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
-    return step(
+    return run_step(
         run,
         "recommend",
-        lambda progress: make_lists(
+        lambda progress: recommend(
             run.lake,
             run.settings,
             recommending,
@@ -34,7 +33,7 @@ def serve_everyone(run: Run, recommending: Recommending, run_date: date) -> Reco
 
 
 @flow(name="recommend")
-def recommend(
+def recommend_flow(
     run_date: date | None = None, k: Annotated[int, Field(ge=1, le=10_000)] | None = None
 ) -> None:
     """Recommend to every user with the champion.
@@ -44,5 +43,5 @@ def recommend(
         k: items per user; the configured number when not given.
     """
     with flow_run("recommend") as run:
-        wanted = run.settings.recommending.changed({"k": k})
-        serve_everyone(run, wanted, run_date or scheduled_day(run))
+        recommending = run.settings.recommending.changed({"k": k})
+        recommend_task(run, recommending, run_date or scheduled_day(run))

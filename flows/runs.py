@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefect import Task
     from prefect.client.schemas.objects import State, TaskRun
 
-Given = ParamSpec("Given")
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
@@ -39,8 +39,8 @@ def flow_run(flow: str) -> Iterator[Run]:
         try:
             with record_run(
                 flow, str(current.get_id()), Settings(), current.get_parameters()
-            ) as this:
-                yield this
+            ) as run:
+                yield run
         except Exception:
             if not (stopped := stop_signal()):
                 raise
@@ -49,18 +49,18 @@ def flow_run(flow: str) -> Iterator[Run]:
             raise TerminationSignal(stopped) from None
 
 
-def scheduled_day(this: Run) -> date:
+def scheduled_day(run: Run) -> date:
     """Return the day that the current flow run was scheduled for, in the settings' time zone.
 
     Not the day it is now: a night that starts before midnight, waits, or is tried again after it
     is still that night.
     """
-    return this.settings.day_of(current.get_scheduled_start_time())
+    return run.settings.day_of(current.get_scheduled_start_time())
 
 
-def retried(
+def retrying_task(
     name: str, seconds: tuple[float, ...] = (10, 60)
-) -> Callable[[Callable[Given, Result]], Task[Given, Result]]:
+) -> Callable[[Callable[Parameters, Result]], Task[Parameters, Result]]:
     """Make a step a task, tried again after so many seconds each where that may help."""
     return task(
         name=name,

@@ -1,35 +1,26 @@
-"""Serve the deployments from this machine, with a Prefect server of its own when none is set."""
+"""Serve the deployments from this machine, with a Prefect server of our own when none is set."""
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import prefect
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.nightly import nightly
-from flows.train import train
+from flows.nightly import nightly_flow
+from flows.server import prefect_server
+from flows.train import train_flow
 from recsys.errors import ConfigurationError
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-_START_SECONDS = 120.0
+    from collections.abc import Callable, Coroutine
 
 
-def serve(
-    cron: str, timezone: str | None, training: str, port: int, say: Callable[[str], None]
+def serve_deployments(
+    cron: str, timezone: str | None, train: str, port: int, say: Callable[[str], None]
 ) -> None:
     """Serve ``nightly/daily`` on a schedule and ``train/on-demand`` until stopped.
 
@@ -39,7 +30,7 @@ def serve(
         cron: when nightly runs, e.g. ``"0 2 * * *"``.
         timezone: of the schedule and of run dates, e.g. ``"Europe/Berlin"``; the settings' own
             when not given.
-        training: when a night trains: ``train`` of `nightly`.
+        train: when a night trains: ``train`` of `nightly_flow`.
         port: port of the Prefect server, where one has to be started.
         say: told where the server is.
 
@@ -54,70 +45,21 @@ def serve(
         timezone = Settings().timezone
     try:
         schedule = Cron(cron, timezone=timezone)
-        made = nightly.to_deployment("daily", schedule=schedule, parameters={"train": training})
-        daily = _deployment(made)
+        daily = _deployment(
+            nightly_flow.to_deployment("daily", schedule=schedule, parameters={"train": train})
+        )
     except ValueError as error:
         raise ConfigurationError(
             f"schedule {cron!r} in time zone {timezone!r} is not valid: {error}"
         ) from error
     Settings().required_source()
-    with _server(port, say):
-        prefect.serve(daily, _deployment(train.to_deployment("on-demand")), limit=1)
+    with prefect_server(port, say):
+        prefect.serve(daily, _deployment(train_flow.to_deployment("on-demand")), limit=1)
 
 
-def _deployment(made: RunnerDeployment | Coroutine[Any, Any, RunnerDeployment]) -> RunnerDeployment:
+def _deployment(
+    deployment: RunnerDeployment | Coroutine[Any, Any, RunnerDeployment],
+) -> RunnerDeployment:
     """Narrow what Prefect types for callers with and without an event loop; we have none."""
-    assert isinstance(made, RunnerDeployment)  # noqa: S101 - a type, not a condition
-    return made
-
-
-@contextmanager
-def _server(port: int, say: Callable[[str], None]) -> Iterator[None]:
-    """Use the configured Prefect API, or start a server as a child for as long as we run."""
-    configured = PREFECT_API_URL.value()
-    if configured:
-        say(f"Prefect API: {configured}")
-        yield
-        return
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise ConfigurationError(
-                f"port {port} is taken: give another with --port, or, if a Prefect server listens "
-                f"there, set PREFECT_API_URL=http://127.0.0.1:{port}/api"
-            )
-    api = f"http://127.0.0.1:{port}/api"
-    say(f"starting a Prefect server at http://127.0.0.1:{port}")
-    command = [sys.executable, "-m", "prefect", "server", "start"]
-    server = subprocess.Popen(  # noqa: S603 - our own interpreter, constant arguments
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us: what is served pauses while the server answers
-    )
-    try:
-        _wait(api, server)
-        say(f"ready; elsewhere: export PREFECT_API_URL={api}")
-        # The children that run the flows read the environment, this process its settings.
-        os.environ["PREFECT_API_URL"] = api
-        with temporary_settings({PREFECT_API_URL: api}):
-            yield
-    finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _wait(api: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{api}/health", timeout=2):  # noqa: S310 - our own server
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise ConfigurationError(
-        f"the Prefect server did not answer at {api} within {_START_SECONDS:.0f} s: start one "
-        "with `prefect server start` to see why, then set PREFECT_API_URL"
-    )
+    assert isinstance(deployment, RunnerDeployment)  # noqa: S101 - a type, not a condition
+    return deployment

@@ -7,26 +7,25 @@ from typing import Annotated, Any
 from prefect import flow
 from pydantic import Field
 
-from flows.artifacts import step
-from flows.runs import flow_run, retried
+from flows.artifacts import run_step
+from flows.runs import flow_run, retrying_task
 from recsys.operations.runs import Run
-from recsys.registry.retrain import TrainResult
-from recsys.registry.retrain import train as train_model
+from recsys.registry.retrain import TrainResult, train
 from recsys.settings import Training
 
 
-@retried("train", (30,))
-def fit(run: Run, training: Training) -> TrainResult:
+@retrying_task("train", (30,))
+def train_task(run: Run, training: Training) -> TrainResult:
     """Train, evaluate and register one model."""
-    return step(
+    return run_step(
         run,
         "train",
-        lambda progress: train_model(run.lake, run.settings, training, progress=progress),
+        lambda progress: train(run.lake, run.settings, training, progress=progress),
     )
 
 
 @flow(name="train")
-def train(
+def train_flow(
     preset: str | None = None,
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None,
     seed: Annotated[int, Field(ge=0)] | None = None,
@@ -40,6 +39,6 @@ def train(
         seed: seed of every random draw.
         overrides: fields of the preset to change, beside those that are configured.
     """
-    given = {"preset": preset, "epochs": epochs, "seed": seed, **(overrides or {})}
+    changes = {"preset": preset, "epochs": epochs, "seed": seed, **(overrides or {})}
     with flow_run("train") as run:
-        fit(run, run.settings.training.with_fields(given))
+        train_task(run, run.settings.training.with_fields(changes))

@@ -97,10 +97,10 @@ def _night(env: dict[str, str], day: str) -> None:
     with said(env).open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    from flows.nightly import nightly
+    from flows.nightly import nightly_flow
 
     with temporary_settings({PREFECT_API_URL: env["PREFECT_API_URL"]}):
-        nightly(train="always", run_date=date.fromisoformat(day))
+        nightly_flow(train="always", run_date=date.fromisoformat(day))
 
 
 def run_night(env: dict[str, str], day: str) -> None:

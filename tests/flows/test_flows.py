@@ -14,8 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 
-from flows.nightly import nightly
-from flows.train import train
+from flows.nightly import nightly_flow
+from flows.train import train_flow
 from recsys.catalog.publish import query_catalog
 from recsys.errors import ContractError, SourceError
 from recsys.lake.tables import Lake
@@ -59,7 +59,7 @@ def test_what_cannot_be_shown_stops_no_night(
 
     for name in ("create_progress_artifact", "create_markdown_artifact"):
         monkeypatch.setattr(f"flows.artifacts.{name}", refuse)
-    nightly(train="never", run_date=DAY)
+    nightly_flow(train="never", run_date=DAY)
     assert asked
     (found,) = rows(shop[1], "select count(distinct user_id) as users from latest_recommendations")
     assert found["users"] == nights.USERS
@@ -67,7 +67,7 @@ def test_what_cannot_be_shown_stops_no_night(
 
 def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, Lake]) -> None:
     _, lake = shop
-    nightly(train="always", run_date=DAY)
+    nightly_flow(train="always", run_date=DAY)
     (run,) = rows(lake, "select * from runs")
     assert (run["flow"], run["status"]) == ("nightly", "completed")
     outcome = json.loads(run["outcome"])
@@ -80,7 +80,7 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     assert {"ingest", "train", "recommend", "training", "recommending"} <= set(found)
     assert found["recommending"] == 100.0
     assert f"| users | {nights.USERS} |" in found["recommend"]
-    train(overrides={"warmup": 3})
+    train_flow(overrides={"warmup": 3})
     made = rows(lake, "select config from models order by trained_at")
     one, other = (json.loads(row["config"])["training"] for row in made)
     assert other == {**one, "warmup": 3}, "what is configured holds beside what is given"
@@ -90,7 +90,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
     shop: tuple[Path, Lake],
 ) -> None:
     source, lake = shop
-    nightly(run_date=DAY)
+    nightly_flow(run_date=DAY)
     before = rows(lake, "select * from latest_recommendations order by user_id, rank")
     with duckdb.connect(str(source)) as con:
         con.execute(
@@ -98,7 +98,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
             "select 1, 2, timestamp '2026-01-03'"
         )
     with pytest.raises(ContractError, match=r"rejected"):
-        nightly(run_date=date(2026, 1, 3))
+        nightly_flow(run_date=date(2026, 1, 3))
     assert rows(lake, "select * from latest_recommendations order by user_id, rank") == before
     run = rows(lake, "select * from runs order by started desc")[0]
     assert run["status"] == "refused"
@@ -111,7 +111,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
 def test_a_missing_source_is_refused_without_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_SOURCE", json.dumps({"uri": "nowhere.duckdb", "table": "t"}))
     with pytest.raises(SourceError, match=r"nowhere\.duckdb"):
-        nightly(run_date=DAY)
+        nightly_flow(run_date=DAY)
 
 
 def test_users_with_one_interaction_each_are_served_by_popularity(
@@ -121,7 +121,7 @@ def test_users_with_one_interaction_each_are_served_by_popularity(
     with duckdb.connect(str(source)) as con:
         con.execute("delete from events where extract(minute from timestamp) > 0")
         con.execute("delete from events where user_id is null or item_id is null")
-    nightly(train="always", run_date=DAY)
+    nightly_flow(train="always", run_date=DAY)
     reasons = rows(lake, "select distinct reason, model_id from latest_recommendations")
     assert reasons == [{"reason": "popular", "model_id": None}]
     outcome = json.loads(rows(lake, "select outcome from runs")[0]["outcome"])
@@ -130,7 +130,7 @@ def test_users_with_one_interaction_each_are_served_by_popularity(
 
 def test_wrong_parameters_are_refused_before_anything_runs(shop: tuple[Path, Lake]) -> None:
     with pytest.raises(ParameterTypeError, match="epochs"):
-        train(epochs=0)
+        train_flow(epochs=0)
     with pytest.raises(ParameterTypeError, match="train"):
-        nightly(train="sometimes")  # type: ignore[arg-type]
+        nightly_flow(train="sometimes")  # type: ignore[arg-type]
     assert not Path(shop[1].root).exists()

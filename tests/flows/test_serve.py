@@ -224,6 +224,6 @@ def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path:
     shown = prefect(env, "deployment", "inspect", "nightly/daily", "--output", "json")
     found = json.loads(shown.stdout)
     assert found["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
-    assert found["entrypoint"] == "flows/nightly.py:nightly"
+    assert found["entrypoint"] == "flows/nightly.py:nightly_flow"
     assert found["work_pool_name"] == "recsys"
     assert prefect(env, "deployment", "inspect", "train/on-demand").returncode == 0

@@ -1,0 +1,62 @@
+"""What a person is told at the end of a night. All of it is read from the catalog."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from recsys.catalog.publish import query_catalog
+from recsys.terminal import rendered
+from sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from recsys.lake.tables import Lake
+
+_SAMPLE_USERS, _HISTORY_ITEMS, _LIST_ITEMS = 3, 5, 10
+_NEWEST_NIGHT = "select outcome from runs where flow = 'nightly' order by started desc limit 1"
+
+
+def night_summary(lake: Lake) -> str:
+    """Return three lines on the newest night: what it ingested, trained and recommended.
+
+    Raises:
+        LakeError: the lake has no catalog, or it can't be read.
+    """
+    rows = query_catalog(lake, _NEWEST_NIGHT).to_pylist()
+    if not rows:
+        return "no night has run yet"
+    outcome = json.loads(rows[0]["outcome"])
+    ingest, lists = outcome["ingest"], outcome["recommend"]
+    training = outcome.get("train", {"status": "not asked for", "why": "the champion serves"})
+    verdict = training.get("refused") or f"{training['status']}, {training['why']}"
+    return (
+        f"ingest: {ingest['status']}, {ingest['accepted']:,} new interactions "
+        f"({ingest['duplicates']:,} in the lake already, {ingest['quarantined']:,} quarantined)\n"
+        f"train: {verdict}\n"
+        f"recommend: {lists['status']}, {lists['rows']:,} rows for {lists['users']:,} users "
+        f"on {lists['run_date']}"
+    )
+
+
+def sample_lists(lake: Lake) -> Iterator[str]:
+    """Yield tables to print: the history and the list of a few users, then the champion's metrics.
+
+    Raises:
+        LakeError: the lake has no catalog, or it can't be read.
+    """
+    users = query_catalog(lake, load("queries/sample_users"), {"count": _SAMPLE_USERS})
+    for user in users["user_id"].to_pylist():
+        history = query_catalog(
+            lake, load("queries/user_history"), {"user_id": user, "count": _HISTORY_ITEMS}
+        )
+        items = query_catalog(lake, load("queries/user_list"), {"user_id": user})
+        yield rendered(history.select(["timestamp", "title"]), "table", f"User {user} watched last")
+        yield rendered(
+            items.slice(0, _LIST_ITEMS).select(["rank", "title", "score"]),
+            "table",
+            "and is recommended",
+        )
+    metrics = query_catalog(lake, load("queries/champion_figures"))
+    yield rendered(metrics, "table", "On the last item of every user, held out of training")
