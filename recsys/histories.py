@@ -1,9 +1,9 @@
-"""Users' histories in time order: the one type that data and learning share."""
+"""Users' histories in time order, and the map between items' ids and indices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -81,17 +81,79 @@ class Histories:
 
 
 @dataclass(frozen=True)
+class ItemIds:
+    """The map between the ids of V items and their indices 1..V; 0 is padding and has no id.
+
+    Attributes:
+        ids: (V,) item ids in the source's own type, each once; position p has index p + 1.
+    """
+
+    ids: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of_indices(self, indices: NDArray[np.integer[Any]]) -> pa.Array:
+        """(N,) ids of (N,) indices.
+
+        Raises:
+            IndexError: an index is 0 or above V.
+        """
+        import pyarrow as pa  # here: the model and its training run without it
+
+        return self.ids.take(pa.array(indices - 1))
+
+    def indices_of(self, ids: pa.Array) -> NDArray[np.int32]:
+        """(N,) int32 indices of (N,) ids; 0 for an id that has none."""
+        import pyarrow.compute as pc
+
+        positions: NDArray[np.int32] = pc.index_in(ids, self.ids).fill_null(-1).to_numpy()
+        return positions + np.int32(1)
+
+    def where(self, mask: NDArray[np.bool_]) -> pa.Array:
+        """Return the ids whose index is true in the (V + 1,) mask, in order."""
+        import pyarrow as pa
+
+        return self.ids.filter(pa.array(mask[1:]))
+
+    def index_map_to(self, other: ItemIds) -> NDArray[np.int32]:
+        """(V + 1,) int32: for each index here the index in ``other``, 0 where it has none."""
+        if other is self:
+            return np.arange(len(self) + 1, dtype=np.int32)
+        return np.concatenate([np.zeros(1, dtype=np.int32), other.indices_of(self.ids)])
+
+    def followed_by(self, other: ItemIds) -> ItemIds:
+        """Return these ids with their indices, then those ids of ``other`` that are new."""
+        import pyarrow as pa
+
+        unknown = self.indices_of(other.ids) == PADDING
+        return ItemIds(pa.concat_arrays([self.ids, other.ids.filter(pa.array(unknown))]))
+
+    def reordered(self, order: NDArray[np.integer[Any]]) -> tuple[ItemIds, NDArray[np.int32]]:
+        """Return the same ids in another order, and the (V + 1,) int32 map of indices to it.
+
+        Args:
+            order: (V,) the positions of the ids in their new order.
+        """
+        import pyarrow as pa
+
+        index_map = np.zeros(len(self) + 1, dtype=np.int32)
+        index_map[order + 1] = np.arange(1, len(self) + 1)
+        return ItemIds(self.ids.take(pa.array(order))), index_map
+
+
+@dataclass(frozen=True)
 class Packed:
     """The interactions of a DuckDB connection as histories.
 
     Attributes:
         users: (U,) user ids, in the source's own type, ascending.
-        items: (V,) item ids; the item at position p has index p + 1.
+        items: the ids of V items and their indices.
         counts: (V,) int64, interactions of each item.
         histories: U histories over indices 1..V.
     """
 
     users: pa.Array
-    items: pa.Array
+    items: ItemIds
     counts: NDArray[np.int64]
     histories: Histories

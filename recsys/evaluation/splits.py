@@ -107,15 +107,13 @@ def reindex_by_train_popularity(
     them, would tell what is to be found. Here it is that of the training part, then of the ids.
     """
     trained = split(packed.histories).train.counts(len(packed.items))
-    table = pa.table({"trained": trained[1:], "item_id": packed.items})
+    table = pa.table({"trained": trained[1:], "item_id": packed.items.ids})
     keys = [("trained", "descending"), ("item_id", "ascending")]
-    order = pc.sort_indices(table, sort_keys=keys)
-    index = np.zeros(len(trained), dtype=np.int32)
-    index[order.to_numpy() + 1] = np.arange(1, len(trained))
-    held = packed.histories
-    histories = Histories(index[held.items], held.starts, held.ends)
-    items, counts = packed.items.take(order), packed.counts[order.to_numpy()]
-    return Packed(packed.users, items, counts, histories), split(histories)
+    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
+    items, index_map = packed.items.reordered(order)
+    before = packed.histories
+    histories = Histories(index_map[before.items], before.starts, before.ends)
+    return Packed(packed.users, items, packed.counts[order], histories), split(histories)
 
 
 def _withhold(histories: Histories) -> HeldOut:

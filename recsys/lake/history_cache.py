@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from numpy.typing import NDArray
 
-    from recsys.histories import Packed
+    from recsys.histories import ItemIds, Packed
     from recsys.lake.tables import Lake
 
 _FOLDER, _NAME = "packed", "interactions.arrows"
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_histories(
-    lake: Lake, con: duckdb.DuckDBPyConnection, version: int, first: pa.Array | None = None
+    lake: Lake, con: duckdb.DuckDBPyConnection, version: int, first: ItemIds | None = None
 ) -> Packed:
     """Pack `interactions` at a version, as `pack` does on a view of it.
 
@@ -54,7 +54,7 @@ def load_histories(
         lake: the lake; on S3 nothing is kept.
         con: a connection; no view or table of this stays in it.
         version: the version of `interactions`.
-        first: item ids that take the first indices, see `pack`.
+        first: item ids that keep their indices, see `pack`.
 
     Raises:
         LakeError: the table or the version does not exist, or can't be read.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recsys.histories import Histories, Packed
+from recsys.histories import Histories, ItemIds, Packed
 from sql import load
 
 if TYPE_CHECKING:
@@ -36,37 +36,26 @@ class Coded:
     items: pa.Table
     codes: NDArray[np.int32]
 
-    def packed(self, first: pa.Array | None = None) -> Packed:
+    def packed(self, first: ItemIds | None = None) -> Packed:
         """Rename the codes, in place, to indices by popularity, ``first`` before; see `pack`."""
-        import pyarrow as pa  # here, since histories alone need nothing but numpy
         import pyarrow.compute as pc
 
         by_popularity = [("interactions", "descending"), ("item_id", "ascending")]
         order = pc.sort_indices(self.items, sort_keys=by_popularity)
-        items, counts = (
-            self.items[name].combine_chunks().take(order) for name in ("item_id", "interactions")
-        )
-        place = np.arange(len(items))
+        coded = ItemIds(self.items["item_id"].combine_chunks())
+        items, index = coded.reordered(order.to_numpy())
         if first is not None:
-            known = pc.index_in(items, first)
-            held, new = pc.is_valid(known), pc.is_null(known)
-            first_counts = np.zeros(len(first), dtype=np.int64)
-            first_counts[known.drop_null().to_numpy()] = counts.filter(held).to_numpy()
-            is_new = new.to_numpy(zero_copy_only=False)
-            place = np.where(
-                is_new, len(first) + np.cumsum(is_new) - 1, known.fill_null(0).to_numpy()
-            )
-            items = pa.concat_arrays([first, items.filter(new)])
-            counts = np.concatenate([first_counts, counts.filter(new)])
-        index = np.zeros(len(place) + 1, dtype=np.int32)
-        index[order.to_numpy() + 1] = place + 1
+            popular, items = items, first.followed_by(items)
+            index = popular.index_map_to(items)[index]
+        counts = np.zeros(len(items) + 1, dtype=np.int64)
+        counts[index[1:]] = self.items["interactions"].to_numpy()
         for start in range(0, len(self.codes), CHUNK):
             chunk = slice(start, start + CHUNK)
             self.codes[chunk] = index[self.codes[chunk]]
         return Packed(
             self.users["user_id"].combine_chunks(),
             items,
-            np.asarray(counts),
+            counts[1:],
             Histories.from_offsets(self.codes, offsets(self.users)),
         )
 
@@ -76,7 +65,7 @@ def offsets(users: pa.Table) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(users["interactions"].to_numpy(), dtype=np.int64)])
 
 
-def pack(con: duckdb.DuckDBPyConnection, first: pa.Array | None = None) -> Packed:
+def pack(con: duckdb.DuckDBPyConnection, first: ItemIds | None = None) -> Packed:
     """Pack the view ``interactions`` of ``con``; DuckDB sorts, and spills if it must.
 
     Beyond the result and what DuckDB may hold, memory does not grow with the interactions.
@@ -84,7 +73,7 @@ def pack(con: duckdb.DuckDBPyConnection, first: pa.Array | None = None) -> Packe
     Args:
         con: a connection with a view ``interactions`` (user_id, item_id, timestamp, ingested_at,
             source_row).
-        first: (V0,) item ids that take the indices 1..V0, such as a model's own; the other items
+        first: V0 item ids that keep their indices 1..V0, such as a model's own; the other items
             follow, most popular first. An id that no longer occurs keeps its index.
     """
     return code(con).packed(first)

@@ -61,7 +61,7 @@ class ListBlock:
             [
                 packed.users.slice(self.start).take(pa.array(users)),
                 ranks[held],
-                packed.items.take(pa.array(self.items[held] - 1)),
+                packed.items.of_indices(self.items[held]),
                 self.scores[held],
                 _REASONS.take(pa.array(reasons)),
             ],
@@ -74,7 +74,7 @@ class ListBlock:
         return pa.table(
             {
                 columns.USER_ID: packed.users.slice(self.start).take(pa.array(user)),
-                columns.ITEM_ID: packed.items.take(pa.array(item - 1)),
+                columns.ITEM_ID: packed.items.of_indices(item),
             }
         )
 

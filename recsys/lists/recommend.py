@@ -135,7 +135,7 @@ def recommend(
         staged = folder / "lists.parquet"
         checks = ListChecks(
             con,
-            packed.items.filter(pa.array(eligible[1:])),
+            packed.items.where(eligible),
             k=wanted.k,
             exclude_seen=wanted.seen == "exclude",
         )
@@ -172,8 +172,8 @@ def _eligible(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool
 
     An item may be when somebody has interacted with it and `items` does not say otherwise.
     """
-    index = np.flatnonzero(packed.counts).astype(np.int32)
-    catalogue = {"item_id": packed.items.take(pa.array(index)), "item": index + 1}
+    indices = (np.flatnonzero(packed.counts) + 1).astype(np.int32)
+    catalogue = {"item_id": packed.items.of_indices(indices), "item": indices}
     con.register("catalogue", pa.table(catalogue))
     chosen = con.sql(load("lists/eligible")).to_arrow_table()["item"].to_numpy()
     con.unregister("catalogue")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from recsys import columns
 from recsys.errors import LakeError
+from recsys.histories import ItemIds
 from recsys.lake import object_store
 from recsys.temporary import temporary_folder
 from recsys.training import checkpoint
@@ -37,13 +38,13 @@ class Model:
     """A trained model with the items it knows.
 
     Attributes:
-        recommender: the network, whose index i is ``items[i - 1]``.
-        items: (V,) item ids.
+        recommender: the network over the indices of ``items``.
+        items: the ids of its V items.
         row: its row in `models`.
     """
 
     recommender: Recommender
-    items: pa.Array
+    items: ItemIds
     row: dict[str, Any]
 
     @property
@@ -74,7 +75,7 @@ def save_model(
     lake: Lake,
     model_id: str,
     recommender: Recommender,
-    items: pa.Array,
+    items: ItemIds,
     card: Mapping[str, Any],
     text: str,
 ) -> None:
@@ -86,7 +87,7 @@ def save_model(
     with temporary_folder() as folder:
         checkpoint.save(folder, recommender, dict(card))
         (folder / _TEXT).write_text(text, encoding="utf-8")
-        pq.write_table(pa.table({columns.ITEM_ID: items}), folder / _ITEMS)
+        pq.write_table(pa.table({columns.ITEM_ID: items.ids}), folder / _ITEMS)
         if not lake.is_local:
             object_store.upload_folder(folder, lake.uri(_FOLDER, model_id), lake.storage)
             return
@@ -113,16 +114,16 @@ def load_model(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model
             object_store.download_folder(lake.uri(_FOLDER, model_id), folder, lake.storage)
         recommender, _ = checkpoint.load(folder, device)
         try:
-            items = pq.read_table(folder / _ITEMS)[columns.ITEM_ID].combine_chunks()
+            items = ItemIds(pq.read_table(folder / _ITEMS)[columns.ITEM_ID].combine_chunks())
         except (OSError, pa.ArrowException, KeyError) as error:
             raise LakeError(
                 f"model {model_id}: {_ITEMS} can't be read ({error}); train again"
             ) from error
     kind = lake.schema(columns.ITEMS).field(columns.ITEM_ID).type
-    if items.type != kind:
+    if items.ids.type != kind:
         raise LakeError(
-            f"model {model_id} knows items by {items.type} ids, and the lake now holds {kind} ids; "
-            "train again"
+            f"model {model_id} knows items by {items.ids.type} ids, and the lake now holds {kind} "
+            "ids; train again"
         )
     return Model(recommender, items, dict(row))
 

@@ -10,9 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow.compute as pc
-
 from recsys import columns
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
@@ -231,8 +228,7 @@ def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> d
     model = serving and _load(lake, serving, settings)
     if not model:
         return {}
-    place = pc.index_in(packed.items, model.items).fill_null(-1).to_numpy()
-    index = np.concatenate([[0], place + 1]).astype(np.int32)
+    index = packed.items.index_map_to(model.items)
     scorer = _scorer(model.recommender, settings)
     renamed = {
         name: HeldOut(held_out.history.remap_items(index), index[held_out.target])

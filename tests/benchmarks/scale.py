@@ -78,6 +78,7 @@ def train(args: argparse.Namespace) -> Figures:
     """Train for a moment on a few users, over all items, and make it the champion."""
     import pyarrow as pa
 
+    from recsys.histories import ItemIds
     from recsys.lake.engine import open_duckdb
     from recsys.lake.packing import pack
     from recsys.model.presets import resolve
@@ -89,7 +90,7 @@ def train(args: argparse.Namespace) -> Figures:
     with open_duckdb(settings) as con:
         lake.view(con, "interactions", name="everyone")
         con.execute(f"create temp table interactions as from everyone where user_id < {_SAMPLE}")
-        packed = pack(con, pa.array(np.arange(args.items)))
+        packed = pack(con, ItemIds(pa.array(np.arange(args.items))))
 
     def run() -> None:
         some, how = (

@@ -20,7 +20,7 @@ from recsys.evaluation.metrics import (
 )
 from recsys.evaluation.protocol import evaluate, evaluation_report, ranks, validator
 from recsys.evaluation.splits import HeldOut, leave_one_out, reindex_by_train_popularity, temporal
-from recsys.histories import Histories, Packed
+from recsys.histories import Histories, ItemIds, Packed
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import Scorer, top_k
@@ -250,11 +250,11 @@ def test_a_neighbourhood_is_chosen_by_the_judge() -> None:
 
 def test_items_are_numbered_by_what_is_learnt_from() -> None:
     """Item 30 is the most frequent of all, and held out each time."""
-    items, users = pa.array([30, 10, 20]), pa.array(["a", "b", "c"])
+    items, users = ItemIds(pa.array([30, 10, 20])), pa.array(["a", "b", "c"])
     held = pack([[2, 3, 1], [3, 2, 1], [3, 1, 1]])
     given = Packed(users, items, np.array([4, 2, 3]), held)
     packed, split = reindex_by_train_popularity(given, leave_one_out)
-    assert packed.items.to_pylist() == [20, 10, 30]
+    assert packed.items.ids.to_pylist() == [20, 10, 30]
     assert packed.counts.tolist() == [3, 2, 4]
     assert as_lists(packed.histories) == [[2, 1, 3], [1, 2, 3], [1, 3, 3]]
     assert as_lists(split.train) == [[2], [1], [1]]

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.histories import Histories, Packed
+from recsys.histories import Histories, ItemIds, Packed
 from recsys.lake.engine import open_duckdb
 from recsys.lake.packing import pack
 from recsys.lake.tables import Lake
@@ -15,14 +15,14 @@ from recsys.settings import Settings
 from tests import lakes
 
 
-def packed(lake: Lake, settings: Settings, first: pa.Array | None = None) -> Packed:
+def packed(lake: Lake, settings: Settings, first: ItemIds | None = None) -> Packed:
     with open_duckdb(settings) as con:
         lake.view(con, "interactions")
         return pack(con, first)
 
 
 def as_items(found: Packed) -> dict[object, list[object]]:
-    items = [None, *found.items.to_pylist()]
+    items = [None, *found.items.ids.to_pylist()]
     return {
         user: [items[i] for i in found.histories.items[start:end]]
         for user, start, end in zip(
@@ -95,7 +95,7 @@ def test_order_holds_across_chunks_threads_and_what_is_spilled() -> None:
         read = con.sql(asked).fetchnumpy()
     keys = ("source_row", "ingested_at", "timestamp", "user_id")
     order = np.lexsort([read[name] for name in keys])
-    index = found.items.to_numpy()
+    index = found.items.ids.to_numpy()
     assert np.array_equal(index[found.histories.items - 1], read["item_id"][order])
     assert np.array_equal(found.histories.lengths, np.bincount(read["user_id"].astype(int)))
     assert found.histories.starts.base is found.histories.ends.base, "views of one array"
@@ -104,7 +104,7 @@ def test_order_holds_across_chunks_threads_and_what_is_spilled() -> None:
 def test_items_are_indexed_by_popularity_and_ties_by_id(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [7, 8, 9], 2: [9, 8], 3: [9]})
     found = packed(lake, settings)
-    assert found.items.to_pylist() == [9, 8, 7]
+    assert found.items.ids.to_pylist() == [9, 8, 7]
     assert found.counts.tolist() == [3, 2, 1]
 
 
@@ -112,8 +112,8 @@ def test_a_models_items_keep_their_indices_and_new_items_follow(
     lake: Lake, settings: Settings
 ) -> None:
     lakes.fill(lake, {1: [7, 8, 9], 2: [9, 8], 3: [9]})
-    found = packed(lake, settings, pa.array([100, 8]))
-    assert found.items.to_pylist() == [100, 8, 9, 7]
+    found = packed(lake, settings, ItemIds(pa.array([100, 8])))
+    assert found.items.ids.to_pylist() == [100, 8, 9, 7]
     assert found.counts.tolist() == [0, 2, 3, 1]
     assert as_items(found) == {1: [7, 8, 9], 2: [9, 8], 3: [9]}
     known = found.histories.drop_unknown_items(2)

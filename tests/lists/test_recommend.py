@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from recsys.errors import ConfigurationError, GateError, LakeError
+from recsys.histories import ItemIds
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.blocks import ListBlock
@@ -31,7 +32,7 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
     preset = resolve("best", {"width": 16, "blocks": 1, "max_length": 8})
     torch.manual_seed(0)
     model = Recommender(preset.model, len(items)).eval()
-    save_model(lake, model_id, model, pa.array(items), {}, "")
+    save_model(lake, model_id, model, ItemIds(pa.array(items)), {}, "")
     row = {"model_id": model_id, "status": "champion", "why": "a test", "trained_at": lakes.START}
     register_model(lake, row)
 

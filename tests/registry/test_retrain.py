@@ -242,7 +242,7 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
     known_world(lake)
     first = train(lake, settings, training(epochs=20))
     row = find_model(lake, first.model_id) or {}
-    assert load_model(lake, row).items.to_pylist()[0].startswith("item ")
+    assert load_model(lake, row).items.ids.to_pylist()[0].startswith("item ")
     weights = Path(lake.uri("weights", first.model_id)) / "model.safetensors"
     weights.unlink()
     with pytest.raises(LakeError, match=r"model\.safetensors; train again"):
