@@ -5,13 +5,12 @@ Prefect is imported when a command that runs flows does.
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from recsys.cli import app, run_app
+from recsys.cli import RunDate, Set, app, name_value_pairs, run_app
 from recsys.terminal import print_line
 
 Train = Annotated[
@@ -23,27 +22,30 @@ Train = Annotated[
 @app.command()
 def nightly(
     train: Train = "auto",
-    run_date: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today by default."),
-    ] = None,
-    k: Annotated[int | None, typer.Option("--k", min=1, max=10_000, help="Items per user.")] = None,
+    run_date: RunDate = None,
+    changes: Set = None,
 ) -> None:
     """Run the whole night as a Prefect flow: ingest, train where asked, recommend, publish.
 
     Without PREFECT_API_URL it runs on a temporary Prefect server.
+
+    --set takes k, steps, seed, block and seen (exclude or include), as `recsys recommend` does.
     """
     from flows.server import start_temporary_server
     from recsys.lake.tables import Lake
     from recsys.operations.summary import night_summary
-    from recsys.settings import Settings
+    from recsys.settings import RecommendingChanges, Settings
 
     settings = Settings()
+    recommending = RecommendingChanges.model_validate(name_value_pairs(changes))
+    day = run_date.date() if run_date else None
+    if day:
+        settings.check_run_date(day)
     settings.required_source()
     start_temporary_server()
     from flows.nightly import nightly_flow
 
-    nightly_flow(train=train, run_date=run_date.date() if run_date else None, k=k)
+    nightly_flow(train=train, run_date=day, recommending=recommending)
     print_line(f"\n{night_summary(Lake.from_settings(settings))}")
 
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from prefect import flow, get_run_logger
-from pydantic import Field
 
 from flows.ingest import ingest_items_task, ingest_task
-from flows.recommend import recommend_task
-from flows.runs import flow_run, scheduled_day
-from flows.train import train_task
+from flows.recommend import changed_recommending, recommend_task
+from flows.runs import checked_run_date, flow_run
+from flows.train import check_training, train_task
 from recsys.errors import GateError
 from recsys.registry.models import find_champion
-from recsys.settings import Source
+from recsys.settings import RecommendingChanges, Source
+
+if TYPE_CHECKING:
+    from recsys.operations.runs import Run
+
+Train = Literal["auto", "always", "never"]
 
 
 @flow(name="nightly")
 def nightly_flow(
-    train: Literal["auto", "always", "never"] = "auto",
+    train: Train = "auto",
     source: Source | None = None,
     run_date: date | None = None,
-    k: Annotated[int, Field(ge=1, le=10_000)] | None = None,
+    recommending: RecommendingChanges | None = None,
 ) -> None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
@@ -35,19 +39,25 @@ def nightly_flow(
             no champion, "never" not at all.
         source: where interactions come from; the configured source when not given.
         run_date: the day the lists are for; the day the run was scheduled for when not given.
-        k: items per user; the configured number when not given.
+        recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
     """
     with flow_run("nightly") as run:
+        run_date = checked_run_date(run, run_date)
+        if train == "always":
+            check_training(run.settings.training)
         ingest_task(run, source)
         ingest_items_task(run)
         if train == "always" or (train == "auto" and find_champion(run.lake) is None):
-            try:
-                train_task(run, run.settings.training)
-            except GateError as error:
-                run.outcome["train"] = {"refused": str(error)}
-                get_run_logger().warning("not trained; the previous model serves: %s", error)
-        recommending = run.settings.recommending.changed({"k": k})
-        recommend_task(run, recommending, run_date or scheduled_day(run))
+            _train(run)
+        recommend_task(run, changed_recommending(run, recommending), run_date)
+
+
+def _train(run: Run) -> None:
+    try:
+        train_task(run, run.settings.training)
+    except GateError as error:
+        run.outcome["train"] = {"refused": str(error)}
+        get_run_logger().warning("not trained; the previous model serves: %s", error)
 
 
 if __name__ == "__main__":

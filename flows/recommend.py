@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated
 
 from prefect import flow
-from pydantic import Field
 
 from flows.artifacts import run_step
-from flows.runs import flow_run, retrying_task, scheduled_day
+from flows.runs import checked_run_date, flow_run, retrying_task
 from recsys.lists.recommend import RecommendResult, recommend
 from recsys.operations.runs import Run
-from recsys.settings import Recommending
+from recsys.settings import Recommending, RecommendingChanges
 
 
 @retrying_task("recommend")
@@ -32,16 +30,21 @@ def recommend_task(run: Run, recommending: Recommending, run_date: date) -> Reco
     )
 
 
+def changed_recommending(run: Run, changes: RecommendingChanges | None) -> Recommending:
+    """Return the configured `Recommending` with what this run changes of it."""
+    return run.settings.recommending.changed(changes.model_dump() if changes else {})
+
+
 @flow(name="recommend")
 def recommend_flow(
-    run_date: date | None = None, k: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    run_date: date | None = None, recommending: RecommendingChanges | None = None
 ) -> None:
     """Recommend to every user with the champion.
 
     Args:
         run_date: the day the lists are for; the day the run was scheduled for when not given.
-        k: items per user; the configured number when not given.
+        recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
     """
     with flow_run("recommend") as run:
-        recommending = run.settings.recommending.changed({"k": k})
-        recommend_task(run, recommending, run_date or scheduled_day(run))
+        run_date = checked_run_date(run, run_date)
+        recommend_task(run, changed_recommending(run, recommending), run_date)

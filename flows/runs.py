@@ -49,13 +49,18 @@ def flow_run(flow: str) -> Iterator[Run]:
             raise TerminationSignal(stopped) from None
 
 
-def scheduled_day(run: Run) -> date:
-    """Return the day that the current flow run was scheduled for, in the settings' time zone.
+def checked_run_date(run: Run, run_date: date | None) -> date:
+    """Return the run_date of the current flow run: by default the day it was scheduled for.
 
     Not the day it is now: a night that starts before midnight, waits, or is tried again after it
     is still that night.
+
+    Raises:
+        ConfigurationError: the day lies in the future.
     """
-    return run.settings.day_of(current.get_scheduled_start_time())
+    run_date = run_date or run.settings.run_date(current.get_scheduled_start_time())
+    run.settings.check_run_date(run_date)
+    return run_date
 
 
 def retrying_task(

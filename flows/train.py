@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
 from flows.artifacts import run_step
 from flows.runs import flow_run, retrying_task
+from recsys.model.presets import PRESETS, resolve
 from recsys.operations.runs import Run
 from recsys.registry.retrain import TrainResult, train
-from recsys.settings import Training
+from recsys.settings import Epochs, Seed, Training
+
+# Prefect's API reads the schema of a parameter, and refuses a wrong one before it makes a run.
+PresetName = Annotated[str, Field(json_schema_extra={"enum": [*PRESETS]})]
+Override = (
+    Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+    | Annotated[float, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+    | str
+)
 
 
 @retrying_task("train", (30,))
@@ -26,10 +35,10 @@ def train_task(run: Run, training: Training) -> TrainResult:
 
 @flow(name="train")
 def train_flow(
-    preset: str | None = None,
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None,
-    seed: Annotated[int, Field(ge=0)] | None = None,
-    overrides: dict[str, Any] | None = None,
+    preset: PresetName | None = None,
+    epochs: Epochs | None = None,
+    seed: Seed | None = None,
+    overrides: dict[str, Override] | None = None,
 ) -> None:
     """Train on the newest interactions; the model serves if it passes the gate.
 
@@ -41,4 +50,15 @@ def train_flow(
     """
     changes = {"preset": preset, "epochs": epochs, "seed": seed, **(overrides or {})}
     with flow_run("train") as run:
-        train_task(run, run.settings.training.with_fields(changes))
+        training = run.settings.training.with_fields(changes)
+        check_training(training)
+        train_task(run, training)
+
+
+def check_training(training: Training) -> None:
+    """Refuse a training that can't be made, before any work is done for it.
+
+    Raises:
+        ConfigurationError: no such preset or field, or a value that the field does not take.
+    """
+    resolve(training.preset, training.overrides)

@@ -6,7 +6,7 @@ import os
 import sys
 import tomllib
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from recsys.errors import ConfigurationError, RecsysError
-from recsys.settings import Settings
+from recsys.settings import MAX_EPOCHS, MAX_SEED, Settings
 from recsys.signals import exit_on_signals
 from recsys.terminal import Format, bars, print_line, rendered
 
@@ -35,6 +35,10 @@ app = typer.Typer(
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change one setting; may be repeated."),
+]
+RunDate = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today by default."),
 ]
 
 
@@ -71,7 +75,7 @@ def ingest(
     settings = _settings()
     given = None
     if source is not None:
-        given = Source(uri=source, table=table, query=query, columns=_pairs(column))
+        given = Source(uri=source, table=table, query=query, columns=name_value_pairs(column))
     elif table or query or column:
         raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
     with record_run("ingest", _run_id(), settings, {"source": source}) as run, bars() as progress:
@@ -98,7 +102,7 @@ def train(changes: Set = None) -> None:
     from recsys.registry.retrain import train as train_model
 
     settings = _settings()
-    training = settings.training.with_fields(_pairs(changes))
+    training = settings.training.with_fields(name_value_pairs(changes))
     with record_run("train", _run_id(), settings, training.model_dump()) as run, bars() as progress:
         result = train_model(run.lake, settings, training, progress=progress)
         run.record("train", result)
@@ -109,10 +113,7 @@ def train(changes: Set = None) -> None:
 
 @app.command()
 def recommend(
-    run_date: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today by default."),
-    ] = None,
+    run_date: RunDate = None,
     changes: Set = None,
 ) -> None:
     """Make every user's list with the champion, check it, and publish it.
@@ -123,9 +124,10 @@ def recommend(
     from recsys.operations.runs import record_run
 
     settings = _settings()
-    wanted = settings.recommending.changed(_pairs(changes))
+    wanted = settings.recommending.changed(name_value_pairs(changes))
     run_id = _run_id()
-    day = run_date.date() if run_date else settings.day_of(datetime.now(UTC))
+    day = run_date.date() if run_date else settings.run_date()
+    settings.check_run_date(day)
     parameters = {"run_date": day, **wanted.model_dump()}
     with record_run("recommend", run_id, settings, parameters) as run, bars() as progress:
         result = make_lists(
@@ -166,7 +168,7 @@ def sql(
             raise ConfigurationError(
                 f"there is no query {statement!r}; there are: {', '.join(_queries())}"
             ) from None
-    rows = query_catalog(Lake.from_settings(_settings()), statement, _pairs(param))
+    rows = query_catalog(Lake.from_settings(_settings()), statement, name_value_pairs(param))
     typer.echo(rendered(rows, output))
 
 
@@ -204,10 +206,10 @@ def benchmark(
     seed: Annotated[
         list[int] | None,
         typer.Option(
-            min=0, max=2**63 - 1, help="Seed of every random draw; may be repeated; 0 if none."
+            min=0, max=MAX_SEED, help="Seed of every random draw; may be repeated; 0 if none."
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=MAX_EPOCHS, help="Most epochs.")] = None,
     split: Annotated[str, typer.Option(help="leave-one-out, or temporal.")] = "leave-one-out",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     changes: Set = None,
@@ -220,7 +222,7 @@ def benchmark(
     from recsys.benchmark.run import System
     from recsys.model.runtime import Runtime
 
-    settings, overrides = Settings(), _pairs(changes)
+    settings, overrides = Settings(), name_value_pairs(changes)
     with bars() as progress:
         text = matrix(
             files,
@@ -262,9 +264,14 @@ def _run_id() -> str:
     return str(uuid.uuid4())
 
 
-def _pairs(given: list[str] | None) -> dict[str, Any]:
+def name_value_pairs(words: list[str] | None) -> dict[str, Any]:
+    """Return NAME=VALUE words as a dict.
+
+    Raises:
+        ConfigurationError: a word without =, or one name twice.
+    """
     pairs = {}
-    for item in given or []:
+    for item in words or []:
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
             raise ConfigurationError(f"{item!r} should read NAME=VALUE")

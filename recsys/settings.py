@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -20,10 +20,20 @@ from recsys.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import date, datetime
 
 
 _EVER = timedelta(days=365 * 1000)
+
+# The bounds of a parameter, once: for files, variables, commands and flows alike. Each has an upper
+# one, since Prefect can't list runs whose parameters hold integers of over 64 bits.
+MAX_SEED = 2**63 - 1
+MAX_EPOCHS = 10_000
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+K = Annotated[int, Field(ge=1, le=10_000)]
+Block = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seen = Literal["exclude", "include"]
 
 
 class Config(BaseModel):
@@ -31,10 +41,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    def changed(self, given: Mapping[str, Any]) -> Self:
-        """Return a validated copy with what was given; None means as it is."""
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return type(self).model_validate({**self.model_dump(), **chosen})
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return a validated copy with some fields changed; None leaves a field as it is."""
+        values = {name: value for name, value in changes.items() if value is not None}
+        return type(self).model_validate({**self.model_dump(), **values})
 
 
 class _Place(Config):
@@ -120,33 +130,41 @@ class Training(Config):
     """A training run. ``overrides`` change single fields of the preset."""
 
     preset: str = Field("best", description="a named model and its training, see recsys.model")
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        None, description="most epochs; the preset's own when not given"
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="the seed of every random draw")
+    epochs: Epochs | None = Field(None, description="most epochs; the preset's when not given")
+    seed: Seed = Field(0, description="the seed of every random draw")
     tolerance: float = Field(
         0.002, ge=0, description="how far below the champion's NDCG@10 a new champion may lie"
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
 
-    def with_fields(self, given: Mapping[str, Any]) -> Self:
-        """Return a copy with what was given: our own fields, and any other as an override."""
-        fields = set(type(self).model_fields) - {"overrides"}
-        own = {name: value for name, value in given.items() if name in fields}
-        others = {name: value for name, value in given.items() if name not in own}
-        return self.changed({**own, "overrides": {**self.overrides, **others}})
+    def with_fields(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy with some values changed: our own fields, and any other as an override."""
+        names = set(type(self).model_fields) - {"overrides"}
+        fields = {name: value for name, value in changes.items() if name in names}
+        overrides = {name: value for name, value in changes.items() if name not in names}
+        return self.changed({**fields, "overrides": {**self.overrides, **overrides}})
 
 
 class Recommending(Config):
     """A night's lists."""
 
-    k: int = Field(20, ge=1, le=10_000, description="items per user")
-    block: int = Field(4096, ge=1, description="users scored at a time")
-    steps: int | None = Field(None, ge=1, description="reverse steps; the preset's when not given")
-    seed: int = Field(0, ge=0, lt=2**63, description="the seed of the reverse process")
-    seen: Literal["exclude", "include"] = Field(
+    k: K = Field(20, description="items per user")
+    block: Block = Field(4096, description="users scored at a time")
+    steps: Steps | None = Field(None, description="reverse steps; the preset's when not given")
+    seed: Seed = Field(0, description="the seed of the reverse process")
+    seen: Seen = Field(
         "exclude", description="whether an item the user has had may be recommended again"
     )
+
+
+class RecommendingChanges(Config):
+    """Fields of `Recommending` to change for one run; None: as it is configured."""
+
+    k: K | None = None
+    block: Block | None = None
+    steps: Steps | None = None
+    seed: Seed | None = None
+    seen: Seen | None = None
 
 
 class ObjectStorage(BaseModel):
@@ -237,9 +255,21 @@ class Settings(BaseSettings):
             )
         return self.source
 
-    def day_of(self, moment: datetime) -> date:
-        """Return the day that a moment falls on, in our time zone: a run's run_date."""
-        return moment.astimezone(ZoneInfo(self.timezone)).date()
+    def run_date(self, timestamp: datetime | None = None) -> date:
+        """Return the day of a timestamp, now by default, in our time zone: a run's run_date."""
+        return (timestamp or datetime.now(UTC)).astimezone(ZoneInfo(self.timezone)).date()
+
+    def check_run_date(self, run_date: date) -> None:
+        """Refuse a day after tomorrow: until then, its lists would hide those of every night.
+
+        Raises:
+            ConfigurationError: the day lies in the future.
+        """
+        if run_date > self.run_date() + timedelta(days=1):
+            raise ConfigurationError(
+                f"run_date {run_date} lies in the future: its lists would hide those of every "
+                "night until then; give a day up to tomorrow"
+            )
 
     @classmethod
     def settings_customise_sources(

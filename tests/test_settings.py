@@ -1,13 +1,22 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from recsys.errors import ConfigurationError
 from recsys.lake.tables import Lake
-from recsys.settings import ItemSource, ObjectStorage, Settings, Source, Training
+from recsys.settings import (
+    ItemSource,
+    ObjectStorage,
+    Recommending,
+    RecommendingChanges,
+    Settings,
+    Source,
+    Training,
+)
 
 
 def test_the_environment_comes_before_the_file(
@@ -42,8 +51,8 @@ def test_the_region_is_the_one_given_or_the_surroundings(monkeypatch: pytest.Mon
 
 def test_a_run_belongs_to_the_day_of_the_settings_time_zone() -> None:
     late = datetime(2026, 1, 1, 17, 0, tzinfo=UTC)
-    assert Settings().day_of(late) == date(2026, 1, 1)
-    assert Settings(timezone="Asia/Tokyo").day_of(late) == date(2026, 1, 2)
+    assert Settings().run_date(late) == date(2026, 1, 1)
+    assert Settings(timezone="Asia/Tokyo").run_date(late) == date(2026, 1, 2)
 
 
 def test_an_unknown_setting_is_refused_by_name(tmp_path: Path) -> None:
@@ -96,3 +105,23 @@ def test_what_is_not_a_field_of_training_overrides_the_preset() -> None:
     assert base.changed({"seed": None}) == base
     with pytest.raises(ValidationError, match="epochs"):
         base.with_fields({"epochs": "0"})
+
+
+def test_settings_for_one_run_have_the_bounds_of_the_configured_ones() -> None:
+    assert set(RecommendingChanges.model_fields) == set(Recommending.model_fields)
+    for name, value in {"k": 10_001, "seed": 2**63, "steps": 0, "block": 0, "seen": "some"}.items():
+        for model in (Recommending, RecommendingChanges):
+            with pytest.raises(ValidationError, match=name):
+                model.model_validate({name: value})
+    changes = RecommendingChanges(k=3)
+    assert Recommending(seen="include").changed(changes.model_dump()) == Recommending(
+        k=3, seen="include"
+    )
+
+
+def test_a_run_date_may_be_tomorrow_and_not_later() -> None:
+    settings = Settings(timezone="Pacific/Kiritimati")
+    tomorrow = settings.run_date() + timedelta(days=1)
+    settings.check_run_date(tomorrow)
+    with pytest.raises(ConfigurationError, match="give a day up to tomorrow"):
+        settings.check_run_date(tomorrow + timedelta(days=1))

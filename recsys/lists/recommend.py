@@ -6,7 +6,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.errors import ConfigurationError, GateError
+from recsys.errors import GateError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
 from recsys.lists.blocks import ListBlock, make_lists
@@ -90,11 +90,7 @@ def recommend(
         GateError: no item may be shown, or the lists broke a rule; nothing was published.
     """
     started = time.perf_counter()
-    if run_date > settings.day_of(datetime.now(UTC)) + timedelta(days=1):
-        raise ConfigurationError(
-            f"run_date {run_date} lies in the future: its lists would hide those of every night "
-            "until then; give a day up to tomorrow"
-        )
+    settings.check_run_date(run_date)
     wanted = recommending or settings.recommending
     version = lake.version(columns.INTERACTIONS)
     row = find_champion(lake)

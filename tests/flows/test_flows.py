@@ -17,9 +17,10 @@ from prefect.exceptions import ParameterTypeError
 from flows.nightly import nightly_flow
 from flows.train import train_flow
 from recsys.catalog.publish import query_catalog
-from recsys.errors import ContractError, SourceError
+from recsys.errors import ConfigurationError, ContractError, SourceError
 from recsys.lake.tables import Lake
-from recsys.settings import Settings
+from recsys.model.presets import PRESETS
+from recsys.settings import RecommendingChanges, Settings
 from tests.flows import nights
 
 DAY = date(2026, 1, 2)
@@ -133,4 +134,37 @@ def test_wrong_parameters_are_refused_before_anything_runs(shop: tuple[Path, Lak
         train_flow(epochs=0)
     with pytest.raises(ParameterTypeError, match="train"):
         nightly_flow(train="sometimes")  # type: ignore[arg-type]
+    with pytest.raises(ParameterTypeError, match="seed"):
+        train_flow(seed=99999999999999999999)
+    with pytest.raises(ParameterTypeError, match="k"):
+        nightly_flow(recommending={"k": 20_000})  # type: ignore[arg-type]
     assert not Path(shop[1].root).exists()
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_ingested(
+    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lake = shop
+    with pytest.raises(ConfigurationError, match="lies in the future"):
+        nightly_flow(run_date=date(2999, 1, 1))
+    with pytest.raises(ConfigurationError, match="no preset 'none-such'; there are best"):
+        train_flow(preset="none-such")
+    monkeypatch.setenv("RECSYS_TRAINING", json.dumps({"preset": "none-such"}))
+    with pytest.raises(ConfigurationError, match="no preset 'none-such'; there are best"):
+        nightly_flow(train="always")
+    assert not lake.exists("interactions")
+
+
+def test_the_schema_of_a_training_knows_presets_and_bounds() -> None:
+    """Prefect's API checks parameters by it, and makes no run of wrong ones."""
+    properties = train_flow.parameters.model_dump()["properties"]
+    preset = properties["preset"]["anyOf"][0]
+    assert preset["enum"] == list(PRESETS)
+    assert properties["seed"]["anyOf"][0]["maximum"] == 2**63 - 1
+    whole, number, *_ = properties["overrides"]["anyOf"][0]["additionalProperties"]["anyOf"]
+    assert whole["maximum"] == number["maximum"] == 2**63 - 1
+
+
+def test_a_night_may_change_what_is_configured_for_lists(shop: tuple[Path, Lake]) -> None:
+    nightly_flow(train="never", run_date=DAY, recommending=RecommendingChanges(k=3))
+    assert rows(shop[1], "select max(rank) as k from latest_recommendations") == [{"k": 3}]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def test_lists_that_somebody_changed_are_made_again(lake: Lake, settings: Settin
 
 def test_a_run_date_in_the_future_is_refused(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
-    tomorrow = settings.day_of(datetime.now(UTC)) + timedelta(days=1)
+    tomorrow = settings.run_date() + timedelta(days=1)
     assert recommend(lake, settings, run_date=tomorrow, run_id="run").status == "published"
     with pytest.raises(ConfigurationError, match="lies in the future"):
         recommend(lake, settings, run_date=tomorrow + timedelta(days=2), run_id="run")
