@@ -188,7 +188,7 @@ def models(
         print_line("no model yet: run `recsys train`")
         return
     table = pa.Table.from_pylist(
-        [{name: row[name] for name in (*shown, "trained_at", "why")} for row in rows]
+        [{name: getattr(row, name) for name in (*shown, "trained_at", "why")} for row in rows]
     )
     typer.echo(rendered(table, output))
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from recsys import columns
+from recsys.registry.models import ModelRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from recsys.lake.tables import Lake
+    from recsys.registry.models import Status
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,6 +50,34 @@ def fill(
 
 def write(lake: Lake, table: str, rows: list[dict[str, Any]]) -> None:
     lake.append(table, pa.Table.from_pylist(rows, schema=lake.schema(table)))
+
+
+def model_row(model_id: str, status: Status = "champion", **changes: Any) -> ModelRow:
+    """The row of a model that nobody trained."""
+    row = ModelRow(
+        model_id=model_id,
+        status=status,
+        why="a test",
+        preset="best",
+        seed=0,
+        interactions_version=1,
+        users=1,
+        items=1,
+        interactions=1,
+        validation_ndcg_10=0.0,
+        test_ndcg_10=0.0,
+        test_hr_10=0.0,
+        popularity_validation_ndcg_10=0.0,
+        popularity_test_ndcg_10=0.0,
+        popularity_test_hr_10=0.0,
+        metrics="{}",
+        baselines="{}",
+        config="{}",
+        code_version="test",
+        seconds=0.0,
+        trained_at=START,
+    )
+    return replace(row, **changes)
 
 
 def lists(run_date: date, made: dict[Any, Sequence[Any]], **same: Any) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ def recommend(
     row = find_champion(lake)
     inputs = {
         "run_date": run_date.isoformat(),
-        "model_id": row["model_id"] if row else None,
+        "model_id": row.model_id if row else None,
         "interactions_version": version,
         "items_version": lake.version(columns.ITEMS),
         **wanted.model_dump(exclude={"block"}),

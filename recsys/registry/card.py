@@ -13,26 +13,28 @@ from recsys.markdown import markdown_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from recsys.registry.models import ModelRow
+
 _COMPARED = (
     f" Popularity, transitions (what most often came next) and item-kNN ({NEIGHBOURS} neighbours, "
     f"each older item counting for {DECAY} of the next one), not tuned, saw what the model saw."
 )
 
 
-def model_card(row: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
+def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
     """Return the Markdown of a row of `models`, all its figures included."""
-    metrics, baselines = json.loads(row["metrics"]), json.loads(row["baselines"])
-    settings = json.loads(row["config"])
+    metrics, baselines = json.loads(row.metrics), json.loads(row.baselines)
+    settings = json.loads(row.config)
     machine = ", ".join(f"{name} {value}" for name, value in runtime.items() if value)
     lines = [
-        f"# {row['model_id']}",
+        f"# {row.model_id}",
         "",
-        f"Preset `{row['preset']}`, seed {row['seed']}, trained {row['trained_at']:%Y-%m-%d %H:%M} "
-        f"UTC on version {row['interactions_version']} of `interactions`: {row['users']:,} users, "
-        f"{row['items']:,} items, {row['interactions']:,} interactions. {settings['epochs_run']} "
-        f"epochs, {row['seconds']:.0f} s, on {machine}.",
+        f"Preset `{row.preset}`, seed {row.seed}, trained {row.trained_at:%Y-%m-%d %H:%M} UTC on "
+        f"version {row.interactions_version} of `interactions`: {row.users:,} users, "
+        f"{row.items:,} items, {row.interactions:,} interactions. {settings['epochs_run']} "
+        f"epochs, {row.seconds:.0f} s, on {machine}.",
         "",
-        f"**{row['status']}** when it was trained: {row['why']}.",
+        f"**{row.status}** when it was trained: {row.why}.",
         "",
         "Each user's last item is the test, the one before it the validation, by which the weights "
         "were chosen. Full ranking; `masked` leaves out items that the user has had, as lists do."

@@ -1,11 +1,11 @@
-"""Trained models: their files, their rows in `models`, and which of them is champion."""
+"""Trained models: their files, their rows in `models`, and which of them is the champion."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,16 +21,69 @@ from recsys.training import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
 
-Status = Literal["candidate", "champion", "retired", "rejected"]
+Status = Literal["champion", "retired", "rejected"]
+"""A champion serves, a retired model served once, a rejected one failed the gate."""
 
 # Not under `models/`: a Delta table lives there, whose vacuum deletes files it doesn't know.
 _FOLDER = "weights"
 _ITEMS = "items.parquet"
 _TEXT = "model.md"
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A row of `models`: one trained model.
+
+    Attributes:
+        model_id: key; the same data, settings and code give the same one.
+        status: what became of it.
+        why: the gate's reason.
+        preset: the named model and training that it started from.
+        seed: of every random draw.
+        interactions_version: version of `interactions` that it learnt from.
+        users: users in that version.
+        items: items in that version.
+        interactions: interactions in that version.
+        validation_ndcg_10: NDCG@10 on the validation items, of lists as a night serves them.
+        test_ndcg_10: NDCG@10 on the test items, likewise.
+        test_hr_10: hit rate at 10 on the test items, likewise.
+        popularity_validation_ndcg_10: popularity's, on the same users.
+        popularity_test_ndcg_10: likewise.
+        popularity_test_hr_10: likewise.
+        metrics: its evaluation report by split, as JSON.
+        baselines: evaluations of what it was compared with, by name and split, as JSON.
+        config: its recipe, its network and the epochs it ran, as JSON.
+        code_version: the code that trained it.
+        seconds: wall time of the training and its evaluation.
+        trained_at: when it was registered first, UTC.
+    """
+
+    model_id: str
+    status: Status
+    why: str
+    preset: str
+    seed: int
+    interactions_version: int
+    users: int
+    items: int
+    interactions: int
+    validation_ndcg_10: float
+    test_ndcg_10: float
+    test_hr_10: float
+    popularity_validation_ndcg_10: float
+    popularity_test_ndcg_10: float
+    popularity_test_hr_10: float
+    metrics: str
+    baselines: str
+    config: str
+    code_version: str
+    seconds: float
+    trained_at: datetime
 
 
 @dataclass(frozen=True)
@@ -45,30 +98,27 @@ class Model:
 
     recommender: Recommender
     items: ItemIds
-    row: dict[str, Any]
-
-    @property
-    def model_id(self) -> str:
-        """The key of `models`."""
-        return str(self.row["model_id"])
+    row: ModelRow
 
 
-def model_rows(lake: Lake) -> list[dict[str, Any]]:
+def model_rows(lake: Lake) -> list[ModelRow]:
     """Return every row of `models`, newest first; none where the lake is still empty."""
     if not lake.exists(columns.MODELS):
         return []
-    found: list[dict[str, Any]] = lake.open(columns.MODELS).to_pyarrow_table().to_pylist()
-    return sorted(found, key=lambda row: (row["trained_at"], row["model_id"]), reverse=True)
+    names = [field.name for field in fields(ModelRow)]
+    table = lake.open(columns.MODELS).to_pyarrow_table(columns=names)
+    rows = [ModelRow(**row) for row in table.to_pylist()]
+    return sorted(rows, key=lambda row: (row.trained_at, row.model_id), reverse=True)
 
 
-def find_model(lake: Lake, model_id: str) -> dict[str, Any] | None:
-    """Return the row of one model."""
-    return next((row for row in model_rows(lake) if row["model_id"] == model_id), None)
+def find_model(lake: Lake, model_id: str) -> ModelRow | None:
+    """Return the row of one model, or None where it was never registered."""
+    return next((row for row in model_rows(lake) if row.model_id == model_id), None)
 
 
-def find_champion(lake: Lake) -> dict[str, Any] | None:
+def find_champion(lake: Lake) -> ModelRow | None:
     """Return the row of the champion, or None while there is none."""
-    return next((row for row in model_rows(lake) if row["status"] == "champion"), None)
+    return next((row for row in model_rows(lake) if row.status == "champion"), None)
 
 
 def save_model(
@@ -100,13 +150,13 @@ def save_model(
         os.replace(arriving, target)
 
 
-def load_model(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model:
+def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
     """Read a model back.
 
     Raises:
         LakeError: its files are missing or damaged, or the lake's ids have become others.
     """
-    model_id = row["model_id"]
+    model_id = row.model_id
     with temporary_folder() as folder:
         if lake.is_local:
             folder = Path(lake.uri(_FOLDER, model_id))
@@ -125,15 +175,4 @@ def load_model(lake: Lake, row: Mapping[str, Any], device: str = "cpu") -> Model
             f"model {model_id} knows items by {items.ids.type} ids, and the lake now holds {kind} "
             "ids; train again"
         )
-    return Model(recommender, items, dict(row))
-
-
-def register_model(lake: Lake, row: Mapping[str, Any]) -> None:
-    """Add a model's row and, when it is champion, retire the one before, in one commit."""
-    changed = [dict(row)]
-    before = find_champion(lake)
-    if row["status"] == "champion" and before and before["model_id"] != row["model_id"]:
-        why = f"{before['why']}; retired by {row['model_id']}"
-        changed.append({**before, "status": "retired", "why": why})
-    table = pa.Table.from_pylist(changed, schema=lake.schema(columns.MODELS))
-    lake.upsert(columns.MODELS, table, on="model_id")
+    return Model(recommender, items, row)

@@ -24,7 +24,8 @@ from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
 from recsys.registry.gate import GATE, judge
-from recsys.registry.models import find_champion, find_model, load_model, register_model, save_model
+from recsys.registry.models import ModelRow, find_champion, find_model, load_model, save_model
+from recsys.registry.promote import register_model
 from recsys.training.trainer import fit
 from recsys.version import code_version
 
@@ -112,18 +113,18 @@ def train(
     standing = find_model(lake, model_id)
     if standing and not _load(lake, standing, settings):
         standing = None
-    if standing and standing["status"] != "rejected":
+    if standing and standing.status != "rejected":
         return _result(standing, is_new=False, seconds=time.perf_counter() - started)
 
     with open_duckdb(settings) as con:
         packed = load_histories(lake, con, version)
     packed, split = reindex_by_train_popularity(packed, leave_one_out)
     if standing:
-        metrics, found = json.loads(standing["metrics"]), json.loads(standing["baselines"])
+        metrics, found = json.loads(standing.metrics), json.loads(standing.baselines)
         others = {name: each for name, each in found.items() if name != "champion"}
         baselines = {**others, **_champion(lake, packed, split, settings)}
         status, why = judge(metrics, baselines, protocol, asked.tolerance)
-        row = {**standing, "status": status, "why": why, "baselines": as_json(baselines)}
+        row = replace(standing, status=status, why=why, baselines=as_json(baselines))
         if row != standing:
             register_model(lake, row)
         return _result(row, is_new=False, seconds=time.perf_counter() - started)
@@ -155,37 +156,37 @@ def train(
     }
     baselines |= _champion(lake, packed, split, settings)
     status, why = judge(metrics, baselines, protocol, asked.tolerance)
-    row = {
-        "model_id": model_id,
-        "status": status,
-        "why": why,
-        "preset": asked.preset,
-        "seed": asked.seed,
-        "interactions_version": version,
-        "users": len(packed.histories),
-        "items": len(packed.items),
-        "interactions": int(packed.counts.sum()),
-        "validation_ndcg_10": metrics["validation"][protocol][GATE],
-        "test_ndcg_10": metrics["test"][protocol]["ndcg@10"],
-        "test_hr_10": metrics["test"][protocol]["hr@10"],
-        "popularity_validation_ndcg_10": baselines["popularity"]["validation"][protocol][GATE],
-        "popularity_test_ndcg_10": baselines["popularity"]["test"][protocol]["ndcg@10"],
-        "popularity_test_hr_10": baselines["popularity"]["test"][protocol]["hr@10"],
-        "metrics": as_json(metrics),
-        "baselines": as_json(baselines),
-        "config": as_json(
+    row = ModelRow(
+        model_id=model_id,
+        status=status,
+        why=why,
+        preset=asked.preset,
+        seed=asked.seed,
+        interactions_version=version,
+        users=len(packed.histories),
+        items=len(packed.items),
+        interactions=int(packed.counts.sum()),
+        validation_ndcg_10=metrics["validation"][protocol][GATE],
+        test_ndcg_10=metrics["test"][protocol]["ndcg@10"],
+        test_hr_10=metrics["test"][protocol]["hr@10"],
+        popularity_validation_ndcg_10=baselines["popularity"]["validation"][protocol][GATE],
+        popularity_test_ndcg_10=baselines["popularity"]["test"][protocol]["ndcg@10"],
+        popularity_test_hr_10=baselines["popularity"]["test"][protocol]["hr@10"],
+        metrics=as_json(metrics),
+        baselines=as_json(baselines),
+        config=as_json(
             {**recipe, "model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
         ),
-        "code_version": code_version(),
-        "seconds": time.perf_counter() - started,
-        "trained_at": datetime.now(UTC),
-    }
+        code_version=code_version(),
+        seconds=time.perf_counter() - started,
+        trained_at=datetime.now(UTC),
+    )
     card = {**recipe, "metrics": metrics, "baselines": baselines, "log": fitted.log}
     card["runtime"] = runtime.describe()
     text = model_card(row, card["runtime"])
     save_model(lake, model_id, fitted.model, packed.items, card, text)
     register_model(lake, row)
-    return _result(row, is_new=True, seconds=row["seconds"])
+    return _result(row, is_new=True, seconds=row.seconds)
 
 
 def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Judged]]:
@@ -199,7 +200,7 @@ def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Judged]]:
         yield "item-knn", ItemKNN.of(split.train, n_items, NEIGHBOURS, DECAY)
 
 
-def _load(lake: Lake, row: dict[str, Any], settings: Settings) -> Model | None:
+def _load(lake: Lake, row: ModelRow, settings: Settings) -> Model | None:
     """Return a model, or None where its files aren't whole: it can't serve and can't be judged."""
     try:
         return load_model(lake, row, settings.device)
@@ -237,12 +238,23 @@ def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> d
     try:
         figures = {name: evaluate(scorer, held_out) for name, held_out in renamed.items()}
     except ConfigurationError as error:
-        _log.warning("the champion %s can't be judged: %s", model.model_id, error)
+        _log.warning("the champion %s can't be judged: %s", model.row.model_id, error)
         return {}
-    return {"champion": {"model_id": model.model_id, **figures}}
+    return {"champion": {"model_id": model.row.model_id, **figures}}
 
 
-def _result(row: dict[str, Any], *, is_new: bool, seconds: float) -> TrainResult:
-    taken = {name: row[name] for name in TrainResult.__dataclass_fields__ if name in row}
-    epochs = json.loads(row["config"])["epochs_run"]
-    return TrainResult(**{**taken, "is_new": is_new, "epochs": epochs, "seconds": seconds})
+def _result(row: ModelRow, *, is_new: bool, seconds: float) -> TrainResult:
+    return TrainResult(
+        model_id=row.model_id,
+        status=row.status,
+        why=row.why,
+        is_new=is_new,
+        interactions_version=row.interactions_version,
+        epochs=json.loads(row.config)["epochs_run"],
+        validation_ndcg_10=row.validation_ndcg_10,
+        test_ndcg_10=row.test_ndcg_10,
+        test_hr_10=row.test_hr_10,
+        popularity_test_ndcg_10=row.popularity_test_ndcg_10,
+        popularity_test_hr_10=row.popularity_test_hr_10,
+        seconds=seconds,
+    )

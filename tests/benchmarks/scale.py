@@ -83,8 +83,10 @@ def train(args: argparse.Namespace) -> Figures:
     from recsys.lake.packing import pack
     from recsys.model.presets import resolve
     from recsys.model.runtime import Runtime
-    from recsys.registry.models import register_model, save_model
+    from recsys.registry.models import save_model
+    from recsys.registry.promote import register_model
     from recsys.training.trainer import fit
+    from tests import lakes
 
     lake, settings = _lake(args)
     with open_duckdb(settings) as con:
@@ -99,8 +101,7 @@ def train(args: argparse.Namespace) -> Figures:
         )
         fitted = fit(some, args.items, resolve("best", {}), validate=None, epochs=1, **how)
         save_model(lake, "m-scale", fitted.model, packed.items, {}, "")
-        row = {"model_id": "m-scale", "status": "champion", "why": "a benchmark's"}
-        register_model(lake, {**row, "trained_at": datetime.now(UTC)})
+        register_model(lake, lakes.model_row("m-scale", trained_at=datetime.now(UTC)))
 
     return _timed(run)[0]
 

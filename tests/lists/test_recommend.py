@@ -17,7 +17,8 @@ from recsys.lists.blocks import ListBlock
 from recsys.lists.recommend import RecommendResult, _behind, recommend
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
-from recsys.registry.models import find_champion, load_model, register_model, save_model
+from recsys.registry.models import find_champion, load_model, save_model
+from recsys.registry.promote import register_model
 from recsys.settings import Recommending, Settings
 from tests import lakes
 
@@ -33,8 +34,7 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
     torch.manual_seed(0)
     model = Recommender(preset.model, len(items)).eval()
     save_model(lake, model_id, model, ItemIds(pa.array(items)), {}, "")
-    row = {"model_id": model_id, "status": "champion", "why": "a test", "trained_at": lakes.START}
-    register_model(lake, row)
+    register_model(lake, lakes.model_row(model_id))
 
 
 def made(lake: Lake, settings: Settings, table: str = "recommendations") -> list[tuple[Any, ...]]:
@@ -199,12 +199,13 @@ def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Setting
     untrained(lake, list(range(100, 117)))
     run(lake, settings)
     before = lake.version("recommendations")
-    model = load_model(lake, find_champion(lake) or {})
+    champion = find_champion(lake)
+    assert champion
+    model = load_model(lake, champion)
     with torch.no_grad():
         next(iter(model.recommender.parameters())).fill_(float("nan"))
     save_model(lake, "m-broken", model.recommender, model.items, {}, "")
-    row = {"model_id": "m-broken", "status": "champion", "why": "", "trained_at": lakes.START}
-    register_model(lake, row)
+    register_model(lake, lakes.model_row("m-broken"))
     with pytest.raises(LakeError, match="holds numbers that are not finite; train again"):
         run(lake, settings)
     assert lake.version("recommendations") == before

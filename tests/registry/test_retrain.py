@@ -16,7 +16,7 @@ from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
-from recsys.registry.models import find_champion, find_model, load_model, model_rows
+from recsys.registry.models import ModelRow, find_champion, find_model, load_model, model_rows
 from recsys.registry.retrain import train
 from recsys.settings import Recommending, Settings, Training
 from tests import lakes
@@ -48,6 +48,16 @@ def lists(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
         return con.sql(f"select {columns} from recommendations order by user_id, rank").fetchall()
 
 
+def champion_row(lake: Lake) -> ModelRow:
+    row = find_champion(lake)
+    assert row
+    return row
+
+
+def statuses(lake: Lake) -> dict[str, str]:
+    return {row.model_id: row.status for row in model_rows(lake)}
+
+
 def test_the_rule_of_a_known_world_is_learnt_and_served(lake: Lake, settings: Settings) -> None:
     world = known_world(lake)
     result = train(lake, settings, training(epochs=40))
@@ -67,11 +77,11 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     card = (folder / "model.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {result.model_id}\n")
     assert f"**{result.status}** when it was trained: {result.why}." in card
-    figures = json.loads(row["metrics"])["test"]
+    figures = json.loads(row.metrics)["test"]
     assert f"| this model | test | 150 | masked | {figures['masked']['hr@5']:.4f} |" in card
     for baseline in ("popularity", "transitions", "item-knn"):
         assert f"| {baseline} | validation | 150 | unmasked |" in card
-    known = json.loads(row["baselines"])["transitions"]["test"]["masked"]
+    known = json.loads(row.baselines)["transitions"]["test"]["masked"]
     assert known["ndcg@5"] > 0.6  # the successor of each item is the rule
     low, high = figures["intervals"]["masked"]["ndcg@20"]
     assert f"| {low:.4f} to {high:.4f} |" in card
@@ -113,8 +123,8 @@ def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
     worse = train(lake, settings, training(epochs=1, tolerance=0.0))
     assert worse.status == "rejected"
     assert f"below the champion {best.model_id}'s" in worse.why or "popularity" in worse.why
-    assert (find_champion(lake) or {})["model_id"] == best.model_id
-    assert {row["model_id"]: row["status"] for row in model_rows(lake)} == {
+    assert champion_row(lake).model_id == best.model_id
+    assert statuses(lake) == {
         best.model_id: "champion",
         worse.model_id: "rejected",
     }
@@ -139,7 +149,7 @@ def test_a_rejected_model_is_judged_again_without_being_trained_again(
         False,
     )
     assert "less 1.0" in lenient.why
-    assert {row["model_id"]: row["status"] for row in model_rows(lake)} == {
+    assert statuses(lake) == {
         champion.model_id: "retired",
         lenient.model_id: "champion",
     }
@@ -171,10 +181,8 @@ def test_the_gate_judges_what_is_served(lake: Lake, settings: Settings) -> None:
     found = train(lake, served, training(epochs=40))
     assert found.status == "champion"
     assert found.validation_ndcg_10 > 0.5
-    (row,) = (row for row in model_rows(lake) if row["model_id"] == found.model_id)
-    assert (
-        row["validation_ndcg_10"] == json.loads(row["metrics"])["validation"]["unmasked"]["ndcg@10"]
-    )
+    (row,) = (row for row in model_rows(lake) if row.model_id == found.model_id)
+    assert row.validation_ndcg_10 == json.loads(row.metrics)["validation"]["unmasked"]["ndcg@10"]
 
 
 def test_steps_that_no_night_could_take_are_refused_before_training(
@@ -194,8 +202,7 @@ def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings:
     second = train(lake, settings, training(epochs=40))
     assert second.status == "champion"
     assert lake.version("models") == version + 1
-    statuses = {row["model_id"]: row["status"] for row in model_rows(lake)}
-    assert statuses == {first.model_id: "retired", second.model_id: "champion"}
+    assert statuses(lake) == {first.model_id: "retired", second.model_id: "champion"}
 
 
 def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
@@ -212,8 +219,9 @@ def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
         more[f"v{row}"].append(f"new {item}")
     lakes.fill(lake, more, batch_id="more", day=1)
     result = train(lake, settings, training(epochs=40, seed=1))
-    row = find_model(lake, result.model_id) or {}
-    before = json.loads(row["baselines"])["champion"]
+    row = find_model(lake, result.model_id)
+    assert row
+    before = json.loads(row.baselines)["champion"]
     assert before["model_id"] == champion.model_id
     own = champion.validation_ndcg_10
     assert before["validation"]["masked"]["ndcg@10"] == pytest.approx(own / 2, rel=0.02)
@@ -241,7 +249,8 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
 ) -> None:
     known_world(lake)
     first = train(lake, settings, training(epochs=20))
-    row = find_model(lake, first.model_id) or {}
+    row = find_model(lake, first.model_id)
+    assert row
     assert load_model(lake, row).items.ids.to_pylist()[0].startswith("item ")
     weights = Path(lake.uri("weights", first.model_id)) / "model.safetensors"
     weights.unlink()
