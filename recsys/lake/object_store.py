@@ -111,26 +111,6 @@ def upload_folder(
                 client.upload_file(str(path), bucket, key, Config=_one_thread())
 
 
-def download_folder(uri: str, folder: Path, storage: ObjectStorage) -> None:
-    """Fetch every object under an address into a folder.
-
-    Raises:
-        LakeError: there is none.
-    """
-    found = find(f"{uri}/**", storage)
-    client = _client(storage)
-    if not found:
-        raise LakeError(f"{uri} holds no object")
-    for stored in found:
-        target = (folder / stored.key.removeprefix(f"{uri}/")).resolve()
-        if not target.is_relative_to(folder.resolve()):
-            raise LakeError(f"{stored.key}: its key leads out of the folder it is fetched into")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        bucket, key = split(stored.key)
-        with _explained(stored.key, "read", LakeError):
-            client.download_file(bucket, key, str(target), Config=_one_thread())
-
-
 def _one_thread() -> TransferConfig:
     """Transfer in the calling thread: ten threads a file cost small files more than they gain."""
     from boto3.s3.transfer import TransferConfig

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +13,7 @@ from recsys import columns
 from recsys.errors import LakeError
 from recsys.histories import ItemIds
 from recsys.lake import object_store
-from recsys.temporary import temporary_folder
+from recsys.temporary import replace_folder, temporary_folder
 from recsys.training import checkpoint
 
 if TYPE_CHECKING:
@@ -132,22 +129,22 @@ def save_model(
     """Write a model's files: weights, its card as JSON and as ``text``, the item ids as Parquet.
 
     A model exists only once its row is registered, so that a kill in here leaves nothing behind
-    that anyone reads.
+    that anyone reads. On a local lake the files of a previous attempt stay until all the new ones
+    are there.
+
+    Raises:
+        LakeError: a file can't be written.
     """
-    with temporary_folder() as folder:
-        checkpoint.save(folder, recommender, dict(card))
-        (folder / _TEXT).write_text(text, encoding="utf-8")
-        pq.write_table(pa.table({columns.ITEM_ID: items.ids}), folder / _ITEMS)
-        if not lake.is_local:
-            object_store.upload_folder(folder, lake.uri(_FOLDER, model_id), lake.storage)
-            return
-        target = Path(lake.uri(_FOLDER, model_id))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        arriving = target.parent / f".{model_id}-{uuid.uuid4().hex}"
-        shutil.copytree(folder, arriving)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(arriving, target)
+    uri = lake.uri(_FOLDER, model_id)
+    try:
+        with replace_folder(Path(uri)) if lake.is_local else temporary_folder() as folder:
+            checkpoint.save(folder, recommender, dict(card))
+            (folder / _TEXT).write_text(text, encoding="utf-8")
+            pq.write_table(pa.table({columns.ITEM_ID: items.ids}), folder / _ITEMS)
+            if not lake.is_local:
+                object_store.upload_folder(folder, uri, lake.storage)
+    except OSError as error:
+        raise LakeError(f"could not write the model's files to {uri}: {error}") from error
 
 
 def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
@@ -161,7 +158,9 @@ def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
         if lake.is_local:
             folder = Path(lake.uri(_FOLDER, model_id))
         else:
-            object_store.download_folder(lake.uri(_FOLDER, model_id), folder, lake.storage)
+            for name in (*checkpoint.FILES, _ITEMS):
+                uri = lake.uri(_FOLDER, model_id, name)
+                object_store.download(uri, folder / name, lake.storage)
         recommender, _ = checkpoint.load(folder, device)
         try:
             items = ItemIds(pq.read_table(folder / _ITEMS)[columns.ITEM_ID].combine_chunks())

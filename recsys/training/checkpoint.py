@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "model.safetensors"
 _CARD = "model.json"
+FILES = (_CARD, _WEIGHTS)
+"""What `save` writes and `load` reads."""
 
 
 def save(folder: Path, model: Recommender, metadata: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,11 +234,22 @@ def test_a_torn_or_foreign_snapshot_is_replaced(
 
 def test_one_snapshot_is_kept_and_nothing_of_a_killed_run(grown: Lake, settings: Settings) -> None:
     packed(grown, settings)
-    (kept,) = Path(grown.uri("packed")).iterdir()
-    kept.with_name(f".{kept.name}-killed").write_bytes(b"half")
+    (snapshot,) = Path(grown.uri("packed")).iterdir()
     night(grown, 1, [(3, 4, 12)])
+    pack_and_die = (
+        "import os, sys; from recsys.lake import history_cache;"
+        "from recsys.lake.tables import Lake;"
+        "from recsys.lake.engine import open_duckdb; from recsys.settings import Settings;"
+        "history_cache._digest = lambda *_: os.kill(os.getpid(), 9);"
+        "history_cache._check = lambda _: None;"
+        "lake = Lake.from_settings(settings := Settings(lake=sys.argv[1]));"
+        "opened = open_duckdb(settings); con = opened.__enter__();"
+        "history_cache.load_histories(lake, con, lake.version('interactions'))"
+    )
+    subprocess.run([sys.executable, "-c", pack_and_die, grown.root], check=False)
+    assert len(list(snapshot.parent.iterdir())) == 2, "a killed run leaves what it wrote"
     packed(grown, settings)
-    assert list(kept.parent.iterdir()) == [kept]
+    assert list(snapshot.parent.iterdir()) == [snapshot]
 
 
 def test_who_reads_a_snapshot_reads_it_to_its_end_while_it_is_replaced(
