@@ -220,6 +220,7 @@ def benchmark(
     """Train and judge every preset on every file with every seed; no lake, no Prefect."""
     from recsys.benchmark.matrix import matrix
     from recsys.benchmark.run import System
+    from recsys.lake.engine import Limits
     from recsys.model.runtime import Runtime
 
     settings, overrides = Settings(), name_value_pairs(changes)
@@ -233,6 +234,7 @@ def benchmark(
             epochs=epochs,
             splitting=cast("Splitting", split),
             jobs=jobs,
+            limits=Limits(settings.memory_limit),
             progress=progress,
         )
     typer.echo(text)

@@ -14,10 +14,10 @@ from functools import partial
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from recsys.errors import SourceError
+from recsys.lake.engine import Limits, open_duckdb
 from recsys.temporary import replace_file, temporary_folder
 from sql import load
 
@@ -133,7 +133,7 @@ def _write(target: Path, ratings: bytes, movies: Movies) -> None:
     with (
         temporary_folder() as folder,
         replace_file(target) as new,
-        duckdb.connect(str(new)) as con,
+        open_duckdb(Limits(), new) as con,
     ):
         data = folder / "u.data"
         data.write_bytes(ratings)

@@ -20,6 +20,7 @@ from recsys.benchmark.run import BASELINES, SHOWN, System, benchmark, file_diges
 from recsys.benchmark.tables import rendered
 from recsys.errors import SourceError
 from recsys.evaluation.protocol import PROTOCOLS
+from recsys.lake.engine import Limits
 from recsys.model.presets import PRESETS, resolve
 from recsys.progress import Progress, silent
 from recsys.temporary import replace_file
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from recsys.model.runtime import Runtime
 
 
+_LIMITS = Limits()
+
+
 def matrix(
     files: Sequence[Path],
     systems: Sequence[System],
@@ -44,6 +48,7 @@ def matrix(
     epochs: int | None = None,
     splitting: Splitting = "leave-one-out",
     jobs: int = 1,
+    limits: Limits = _LIMITS,
     progress: Progress = silent,
 ) -> str:
     """Run every file x system x seed that ``folder`` does not hold yet; return the tables.
@@ -63,6 +68,7 @@ def matrix(
         epochs: most epochs; the preset's when None.
         splitting: see `benchmark`.
         jobs: runs at a time, each in a process of its own and with a model of its own in memory.
+        limits: see `benchmark`.
         progress: told as runs end.
 
     Raises:
@@ -84,6 +90,7 @@ def matrix(
         splitting=splitting,
         digests=digests,
         code=code_version(),
+        limits=limits,
     )
     total = len({at for at, _ in wanted})
     done = total - len(absent)
@@ -163,6 +170,7 @@ def _one(
     splitting: Splitting,
     digests: Mapping[Path, str],
     code: str,
+    limits: Limits,
     progress: Progress = silent,
 ) -> None:
     found = benchmark(
@@ -172,6 +180,7 @@ def _one(
         runtime=runtime,
         epochs=epochs,
         splitting=splitting,
+        limits=limits,
         progress=progress,
     )
     for what, before, now in (

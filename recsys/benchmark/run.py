@@ -15,7 +15,7 @@ from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import Scorer, evaluate, evaluation_report, validator
 from recsys.evaluation.splits import leave_one_out, reindex_by_train_popularity, temporal
-from recsys.lake.engine import column_types, type_family
+from recsys.lake.engine import Limits, column_types, open_duckdb, type_family
 from recsys.lake.packing import pack
 from recsys.model.presets import PRESETS, resolve
 from recsys.model.scoring import Scorer as ModelScorer
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Splitting = Literal["leave-one-out", "temporal"]
 BASELINES = ("popularity", "transitions", "item-knn")
+_LIMITS = Limits()
 SHOWN = 12  # digits of a file's digest
 _VALIDATED, _TESTED = 0.8, 0.9  # shares of the interactions before the moments of `temporal`
 
@@ -87,6 +88,7 @@ def benchmark(
     runtime: Runtime,
     epochs: int | None = None,
     splitting: Splitting = "leave-one-out",
+    limits: Limits = _LIMITS,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Train one system, chosen on validation, and judge it over the file's whole catalogue.
@@ -100,6 +102,7 @@ def benchmark(
         splitting: ``leave-one-out``: each user's last item is the test, the one before validates;
             ``temporal``: the first item after the moment at which 90 % of all interactions have
             been, and of 80 % for validation; it needs timestamps that are real.
+        limits: of the DuckDB that reads the file; the threads are the runtime's.
         progress: told as the work goes on.
 
     Returns:
@@ -118,7 +121,7 @@ def benchmark(
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
     clock, code = [time.perf_counter()], code_version()  # before the code can change on disk
     progress("loading", 0, 1)
-    split, data = _load(file, splitting)
+    split, data = _load(file, splitting, replace(limits, threads=runtime.threads))
     n_items = data["items"]
     if not len(split.validation) or not len(split.test):
         needed = "three interactions" if splitting == "leave-one-out" else "one at the right time"
@@ -203,7 +206,7 @@ def _require_whole(con: duckdb.DuckDBPyConnection, file: Path) -> None:
         raise SourceError(f"{file}: timestamp is text; make it a timestamp or a number")
 
 
-def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
+def _load(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split, dict[str, Any]]:
     if not file.is_file():
         raise SourceError(f"no file {file}")
     if splitting not in get_args(Splitting):
@@ -211,7 +214,7 @@ def _load(file: Path, splitting: Splitting) -> tuple[Split, dict[str, Any]]:
             f"no split {splitting!r}; there are {', '.join(get_args(Splitting))}"
         )
     named = ", ".join(columns.REQUIRED)
-    with duckdb.connect() as con:
+    with open_duckdb(limits) as con:
         try:
             con.execute(
                 f"create view interactions as select {named}, null::timestamptz as ingested_at, "  # noqa: S608 - constants and a quoted literal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,17 @@ import pyarrow as pa
 from recsys import columns
 from recsys.errors import LakeError
 from recsys.lake import object_store
-from recsys.lake.engine import ENGINE, select_files
+from recsys.lake.engine import open_duckdb, select_files
 from recsys.lake.schemas import schemas
 from recsys.temporary import replace_file, temporary_folder
-from sql import literal, load, quote
+from sql import load, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from recsys.lake.tables import Lake
 
 CATALOG_FILE = "catalog.duckdb"
-_MEMORY = "1GB"  # to build with: lists are copied as they lie, so little is held at a time
 VIEWS = ("latest_batches", "champion", "model_against_popularity", "recommendations_titled")
 
 
@@ -76,27 +76,22 @@ def query_catalog(
     with temporary_folder() as folder:
         path = fetch_catalog(lake, folder)
         try:
-            with _connect(lake, path, read_only=True) as con:
+            with _open(lake, path, read_only=True) as con:
                 found = con.sql(statement, params=dict(parameters or {}))
                 return found.to_arrow_table() if found is not None else pa.table({})
         except duckdb.Error as error:
             raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
 
 
-def _connect(lake: Lake, path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open a catalog that speaks UTC and fetches no extension, not even to read s3://.
-
-    It is written as the first stable DuckDB wrote, so that every later one reads it.
-    """
-    con = duckdb.connect(
-        str(path),
-        read_only=read_only,
-        config={**ENGINE, "storage_compatibility_version": "v1.0.0"},
-    )
-    con.execute("set TimeZone = 'UTC'")
-    if not lake.is_local:
-        con.register_filesystem(object_store.filesystem(lake.storage))
-    return con
+@contextmanager
+def _open(
+    lake: Lake, path: Path, *, read_only: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a catalog; on S3 its views read ``s3://`` without DuckDB's httpfs extension."""
+    with open_duckdb(lake.limits, path, read_only=read_only) as con:
+        if not lake.is_local:
+            con.register_filesystem(object_store.filesystem(lake.storage))
+        yield con
 
 
 def _build(lake: Lake, path: Path) -> None:
@@ -104,14 +99,12 @@ def _build(lake: Lake, path: Path) -> None:
     tables = schemas(
         interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
     )
-    with temporary_folder() as folder, _connect(lake, path) as con:
-        con.execute(f"set memory_limit = '{_MEMORY}'")
-        con.execute(f"set temp_directory = {literal(str(folder / 'spill'))}")
+    with _open(lake, path) as con:
         con.execute(load("views/tables"))
         for name in tables:
             opened = lake.open(name)
             con.execute("insert into tables values (?, ?, now())", [name, opened.version()])
-            con.execute(f"create view {quote(name)} as {select_files(opened)}")
+            con.execute(f"create view {quote(name)} as {select_files(con, opened)}")
             if name == columns.RECOMMENDATIONS:
                 _newest_lists(con, lake, opened.version())
         for view in VIEWS:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from recsys import columns
 from recsys.ingest.contract import PROFILE, ROWS
+from recsys.lake.engine import open_duckdb
 from sql import literal
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def recover(lake: Lake) -> None:
 
 def _holds(lake: Lake, batch: dict[str, Any]) -> bool:
     """Say whether a batch's rows are in, rather than deleted since with its row of `batches`."""
-    with duckdb.connect() as con:
+    with open_duckdb(lake.limits) as con:
         lake.view(con, columns.INTERACTIONS)
         its = f"from interactions where batch_id = {literal(batch['batch_id'])}"
         return not batch["accepted"] or bool(con.execute(f"select 1 {its} limit 1").fetchall())
@@ -53,7 +53,7 @@ def _holds(lake: Lake, batch: dict[str, Any]) -> bool:
 
 def _forget(lake: Lake, table: str, column: str, known: set[str], among: str = "true") -> None:
     """Delete the rows of batches that never were."""
-    with duckdb.connect() as con:
+    with open_duckdb(lake.limits) as con:
         lake.view(con, table)
         there = con.execute(f"select distinct {column} from {table} where {among}").fetchall()  # noqa: S608 - names are quoted
     lost = [name for (name,) in there if name not in known]

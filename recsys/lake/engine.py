@@ -3,58 +3,79 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
 
+from recsys.settings import Settings
 from recsys.temporary import temporary_folder
 from sql import literal, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from deltalake import DeltaTable
 
-    from recsys.settings import Settings
-
-# Of every DuckDB that works on a lake or its catalog.
-ENGINE = {
+_OPTIONS = {
     "autoinstall_known_extensions": "false",
     "scheduler_process_partial": "true",  # or a signal waits until a whole scan has ended
+    "storage_compatibility_version": "v1.0.0",  # of files, so that every later DuckDB reads them
 }
-
 
 INTEGER_TYPES = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 INTEGER_TYPES |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one DuckDB may use of the machine; fields as in the settings."""
+
+    memory_limit: str = Settings.model_fields["memory_limit"].default
+    threads: int = Settings.model_fields["threads"].default
+
+
 @contextmanager
-def open_duckdb(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory DuckDB that spills to disk, speaks UTC and never fetches an extension."""
+def open_duckdb(
+    limits: Limits | Settings, file: Path | None = None, *, read_only: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB that keeps to its limits, speaks UTC and never fetches an extension.
+
+    What does not fit in memory spills into a temporary folder.
+
+    Args:
+        limits: threads and memory.
+        file: the database; in memory without one.
+        read_only: whether the file is opened for reading alone.
+    """
     with temporary_folder() as folder:
         config: dict[str, Any] = {
-            "memory_limit": settings.memory_limit,
-            **ENGINE,
+            "memory_limit": limits.memory_limit,
+            **_OPTIONS,
             "temp_directory": str(folder / "spill"),
-            **({"threads": str(settings.threads)} if settings.threads else {}),
+            **({"threads": str(limits.threads)} if limits.threads else {}),
         }
-        with duckdb.connect(config=config) as con:
+        with duckdb.connect(file or ":memory:", read_only=read_only, config=config) as con:
             con.execute("SET TimeZone = 'UTC'")
             yield con
 
 
-def select_files(table: DeltaTable, files: Sequence[str] | None = None) -> str:
+def select_files(
+    con: duckdb.DuckDBPyConnection, table: DeltaTable, files: Sequence[str] | None = None
+) -> str:
     """Return a SELECT over the Parquet files of a table's version, or over some of them.
 
-    Empty tables included.
+    Empty tables included; ``con`` says what their types are called.
     """
     schema = pa.schema(table.schema())
     files = table.file_uris() if files is None else files
     if not files:
+        types = con.from_arrow(schema.empty_table()).types
         nothing = ", ".join(
-            f"NULL::{_duckdb_type(field.type)} AS {quote(field.name)}" for field in schema
+            f"NULL::{kind} AS {quote(name)}" for name, kind in zip(schema.names, types, strict=True)
         )
         return f"SELECT {nothing} WHERE false"
     listed = ", ".join(literal(unquote(uri)) for uri in files)
@@ -64,12 +85,6 @@ def select_files(table: DeltaTable, files: Sequence[str] | None = None) -> str:
         f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, "  # noqa: S608
         f"hive_partitioning = {str(partitioned).lower()})"
     )
-
-
-def _duckdb_type(kind: pa.DataType) -> str:
-    with duckdb.connect() as con:
-        con.register("t", pa.table({"c": pa.array([], kind)}))
-        return str(con.sql("from t").types[0])
 
 
 def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -151,7 +151,7 @@ def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -
     """
     files = _files(table)
     fresh = [uri for name, uri in files.items() if name not in held.files]
-    con.execute(f"create temp view fresh as {select_files(table, fresh)}")
+    con.execute(f"create temp view fresh as {select_files(con, table, fresh)}")
     con.execute("create temp view interactions as from fresh")
     con.register("held_users", held.users)
     held_codes = pa.array(np.arange(1, len(held.items) + 1, dtype=np.int32))
@@ -167,7 +167,7 @@ def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -
             "packing %d new files; %d users have late rows", len(files) - len(held.files), late
         )
         if late:
-            con.execute(f"create temp view whole as {select_files(table)}")
+            con.execute(f"create temp view whole as {select_files(con, table)}")
             both = load("packing/late_interactions")
             con.execute(f"create or replace temp view interactions as {both}")
         grown = {"users": load("packing/grown_users"), "vocabulary": load("packing/grown_items")}

@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from recsys import columns
 from recsys.errors import LakeError
 from recsys.lake import object_store
-from recsys.lake.engine import select_files
+from recsys.lake.engine import Limits, select_files
 from recsys.lake.schemas import schemas
 from sql import quote
 
@@ -46,10 +46,12 @@ class Lake:
     Args:
         root: a folder, or ``s3://bucket/prefix``.
         storage: the S3 endpoint, for an S3 root.
+        limits: what a DuckDB that works on it may use.
     """
 
-    def __init__(self, root: str, storage: ObjectStorage) -> None:
+    def __init__(self, root: str, storage: ObjectStorage, limits: Limits | None = None) -> None:
         self.storage = storage
+        self.limits = limits or Limits()
         self.is_local = "://" not in root
         self.root = str(Path(root).expanduser().absolute()) if self.is_local else root.rstrip("/")
         if not self.is_local and not root.startswith("s3://"):
@@ -65,7 +67,7 @@ class Lake:
     @classmethod
     def from_settings(cls, settings: Settings) -> Lake:
         """Return the lake that the settings name."""
-        return cls(settings.lake, settings.s3)
+        return cls(settings.lake, settings.s3, Limits(settings.memory_limit, settings.threads))
 
     def uri(self, *parts: str) -> str:
         """Return the address of something under the root."""
@@ -237,7 +239,7 @@ class Lake:
         opened = self.open(table, version)
         name = name or table
         if self.is_local:
-            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select_files(opened)}")
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select_files(con, opened)}")
         else:
             con.register(name, opened.to_pyarrow_dataset())
         return opened.version()
