@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean-demo clean help
+.PHONY: demo test lint docs clean-demo clean help
 
 help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
 	@echo "make test        run the tests"
 	@echo "make lint        ruff, mypy and the rooms' import rule"
+	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
 	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
 	@echo "make clean-demo  remove demo/"
@@ -26,6 +27,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# -W: a warning is an error; -n: so is every reference that leads nowhere.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m docs.generate
+	$(BIN)/sphinx-build -W -n --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 .PHONY: bench
 bench: $(VENV)/.installed-test
@@ -47,6 +54,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 clean-demo:

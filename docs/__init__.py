@@ -1,0 +1,1 @@
+"""The documentation: Markdown, figures, and what generates the reference pages."""

@@ -1,0 +1,362 @@
+"""Write docs/reference: pages made from the code, so that they say what the code does.
+
+`python -m docs.generate` writes them; tests/test_docs.py fails when a page is stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import tempfile
+import textwrap
+import typing
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import duckdb
+import pyarrow as pa
+import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from flows import cli
+from recsys.catalog.publish import VIEWS, fetch_catalog, publish_catalog
+from recsys.lake.schemas import schemas
+from recsys.lake.tables import Lake
+from recsys.model import config
+from recsys.model.presets import PRESETS
+from recsys.settings import ObjectStorage, Settings
+from sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pydantic.fields import FieldInfo
+
+REFERENCE = Path(__file__).parent / "reference"
+MADE = "<!-- Made by `python -m docs.generate`. Change the code it is made from, not this page. -->"
+
+
+def tables() -> str:
+    """Return the page of all tables and views with their columns."""
+    text = [
+        MADE,
+        "# Tables",
+        "Every table is a Delta table in the lake. `catalog.duckdb` shows all of them as views "
+        "of the same name, and adds some views of its own. `user_id` and `item_id` have the type "
+        "that your source gives them: integer or text.",
+        "## Tables of the lake",
+    ]
+    for name, schema in schemas(pa.int64(), pa.int64()).items():
+        rows = [(f"`{column.name}`", _arrow_type(column), "") for column in schema]
+        text += [f"### {name}", _table(("column", "type", "meaning"), rows)]
+    text += ["## Views of the catalog"]
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(folder, ObjectStorage())
+        lake.create(pa.int64(), pa.int64())
+        publish_catalog(lake)
+        with duckdb.connect(str(fetch_catalog(lake, Path(folder))), read_only=True) as catalog:
+            for view in ("latest_recommendations", *VIEWS, "tables"):
+                described = catalog.execute(_COLUMNS, [view]).fetchall()
+                rows = [
+                    (f"`{column}`", kind.lower(), note or "") for column, kind, note in described
+                ]
+                text += [f"### {view}", _grain(load(f"views/{view}"))]
+                text += [_table(("column", "type", "meaning"), rows)]
+    return _page(text)
+
+
+def settings() -> str:
+    """Return the page of everything that can be set."""
+    text = [
+        MADE,
+        "# Settings",
+        "Settings come from three places. Arguments of a command come first, then `RECSYS_*` "
+        "environment variables, then `recsys.toml` in the folder where the command is started.",
+        "A setting in a TOML table has a variable with two underscores: `s3.endpoint_url` is "
+        "`RECSYS_S3__ENDPOINT_URL`. A variable may also hold a whole table as JSON: "
+        "`RECSYS_TRAINING='{\"epochs\": 5}'`.",
+    ]
+    plain, tables_ = [], []
+    for name, field in Settings.model_fields.items():
+        model = _model_of(field.annotation)
+        (tables_ if model else plain).append((name, field, model))
+    text += ["## General", _table(_SETTING_HEAD, [_setting(n, f) for n, f, _ in plain])]
+    for name, _, model in tables_:
+        rows = [_setting(n, f) for n, f in model.model_fields.items()]
+        text += [f"## [{name}]", _sentence(inspect.cleandoc(model.__doc__ or ""))]
+        text += [_table(_SETTING_HEAD, rows)]
+    text += [
+        "## Fields of a preset",
+        "A preset sets these fields for you (see [the presets](../model.md#the-presets)). Change "
+        "single ones with `recsys train --set NAME=VALUE`, or for every training in `recsys.toml`:",
+        "```toml\n[training]\noverrides = { width = 128, dropout = 0.2 }\n```",
+        "The table shows the value that the preset `best` has.",
+    ]
+    best = PRESETS["best"]
+    for title, values in (("The network", best.model), ("The training", best.training)):
+        rows = list(_preset_fields(values, best.from_data))
+        text += [f"### {title}", _table(("field", "`best`", "takes", "meaning"), rows)]
+    return _page(text)
+
+
+def commands() -> str:
+    """Return the page of all commands with their arguments and options."""
+    common = cli.app.registered_callback.callback
+    text = [
+        MADE,
+        "# Commands",
+        cli.app.info.help,
+        "Exit codes: 0 done, 1 refused (by a check of the data, or by the gate), 2 wrong usage or "
+        "settings, 128 + n stopped by signal n (130 after Ctrl-C, 143 after SIGTERM).",
+        "Options of `recsys` itself stand before the command: `recsys --lake demo/lake models`.",
+        _options(list(_parameters(common))),
+    ]
+    for command in sorted(cli.app.registered_commands, key=lambda command: _name(command.callback)):
+        name, parameters = _name(command.callback), list(_parameters(command.callback))
+        words = [parameter.usage.replace(" ", "\0") for parameter in parameters]
+        usage = " ".join(["recsys", name, *words])
+        text += [f"## recsys {name}", inspect.cleandoc(command.callback.__doc__)]
+        usage = textwrap.fill(usage, 88, subsequent_indent="    ", break_on_hyphens=False)
+        text += [f"```\n{usage}\n```".replace("\0", " "), _options(parameters)]
+    return _page(text)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "tables.md": tables,
+    "settings.md": settings,
+    "commands.md": commands,
+}
+
+_COLUMNS = (
+    "select column_name, data_type, comment from duckdb_columns() "
+    "where table_name = ? and schema_name = 'main' and not internal order by column_index"
+)
+_SETTING_HEAD = ("setting", "default", "takes", "meaning")
+
+
+def _page(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+
+
+def _grain(statement: str) -> str:
+    """Return the comment that a statement of SQL begins with, as one sentence."""
+    comment = []
+    for line in statement.splitlines():
+        if not line.startswith("--"):
+            break
+        comment.append(line.removeprefix("--").strip())
+    return " ".join(comment)
+
+
+def _arrow_type(field: pa.Field) -> str:
+    if field.name in ("user_id", "item_id"):
+        return "integer or text"
+    names = {
+        pa.string(): "text",
+        pa.int64(): "integer",
+        pa.int32(): "integer",
+        pa.float64(): "number",
+        pa.float32(): "number",
+        pa.bool_(): "boolean",
+        pa.date32(): "date",
+    }
+    if field.type in names:
+        return names[field.type]
+    if pa.types.is_timestamp(field.type):
+        return "timestamp, UTC"
+    return str(field.type)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
+    return f"`{name}`", _default(field), _allowed(field), _sentence(field.description or "")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return "" if value in (None, {}, PydanticUndefined) else f"`{_literal(value)}`"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return f"P{value.days}D"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    kinds = list(get_args(field.annotation) or (field.annotation,))
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{_literal(choice)}`" for choice in get_args(field.annotation))
+    if get_origin(field.annotation) is dict:
+        return "a table"
+    metadata = [*field.metadata]
+    for kind in kinds:
+        for part in getattr(kind, "__metadata__", ()):
+            metadata += getattr(part, "metadata", [part])
+    bounds = [bound for part in metadata for bound in _bounds(part)]
+    kinds = [getattr(kind, "__origin__", kind) for kind in kinds]
+    names = {str: "text", int: "a whole number", float: "a number", bool: "`true`, `false`"}
+    names[timedelta] = "a span of days, e.g. `P30D`"
+    name = next((names[kind] for kind in kinds if kind in names), "")
+    return ", ".join([name, *bounds])
+
+
+def _bounds(part: Any) -> Iterator[str]:
+    for name, words in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below")):
+        if (bound := getattr(part, name, None)) is not None:
+            yield f"{words} {_number(bound)}"
+
+
+def _number(bound: Any) -> str:
+    if isinstance(bound, timedelta):
+        return f"{bound.days:,} days"
+    return "2^63" if bound == 2**63 else f"{bound:,}"
+
+
+def _preset_fields(values: Any, from_data: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield field, value in `best`, what it takes, and its meaning in the class's docstring."""
+    meanings = _attributes(type(values))
+    hints = typing.get_type_hints(type(values), vars(config))
+    for field in dataclasses.fields(values):
+        name, hint = field.name, hints[field.name]
+        takes = {int: "a whole number", float: "a number"}.get(hint, "")
+        if get_origin(hint) is Literal:
+            takes = ", ".join(f"`{choice}`" for choice in get_args(hint))
+        value = "from the data" if name in from_data else f"`{getattr(values, name)}`"
+        yield f"`{name}`", value, takes, _sentence(meanings[name])
+
+
+def _attributes(kind: type) -> dict[str, str]:
+    """Return name → meaning out of the `Attributes:` of a docstring."""
+    doc = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
+    found: dict[str, str] = {}
+    for line in doc.splitlines():
+        if match := re.match(r"    (\w+): (.*)", line):
+            name, found[match[1]] = match[1], match[2]
+        elif line.strip():
+            found[name] += " " + line.strip()
+    return found
+
+
+def _sentence(text: str) -> str:
+    """Return a description as Markdown: single backticks, a capital at the start."""
+    return re.sub("`+", "`", text[:1].upper() + text[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parameter:
+    """An argument or an option of a command, as its signature has it."""
+
+    names: tuple[str, ...]
+    placeholder: str
+    required: bool
+    repeated: bool
+    takes: str
+    default: str
+    meaning: str
+
+    @property
+    def usage(self) -> str:
+        name = next((name for name in self.names if name.startswith("--")), self.names[0])
+        many = "..." if self.repeated else ""
+        if not name.startswith("-"):
+            return f"{name}{many}" if self.required else f"[{name}{many}]"
+        return f"[{name} {self.placeholder}]{many}"
+
+
+def _name(function: Any) -> str:
+    return function.__name__.replace("_", "-")
+
+
+def _parameters(function: Any) -> Iterator[_Parameter]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = get_args(hints[name])[:2]
+        repeated = list in (kind, get_origin(kind), *map(get_origin, get_args(kind)))
+        default = parameter.default
+        names = tuple(info.param_decls or ())
+        if isinstance(info.default, str):  # typer's way to hold the first name given
+            names = (info.default, *names)
+        if isinstance(info, typer.models.ArgumentInfo):
+            names = (name.upper(),)
+        elif not any(word.startswith("--") for word in names):
+            names = (f"--{name.replace('_', '-')}", *names)
+        yield _Parameter(
+            names,
+            _placeholder(kind, info, name),
+            required=default is inspect.Parameter.empty,
+            repeated=repeated,
+            takes=_takes(kind, info, name),
+            default="" if default in (None, inspect.Parameter.empty) else f"`{default}`",
+            meaning=_sentence(info.help or ""),
+        )
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    literals = (part for part in (kind, *get_args(kind)) if get_origin(part) is Literal)
+    return next((get_args(part) for part in literals), ())
+
+
+def _placeholder(kind: Any, info: Any, name: str) -> str:
+    if info.formats:
+        return "YYYY-MM-DD"
+    if _choices(kind):
+        return "|".join(_choices(kind))
+    return info.metavar or ("NUMBER" if "int" in str(kind) else name.upper())
+
+
+def _takes(kind: Any, info: Any, name: str) -> str:
+    if _choices(kind):
+        return ", ".join(f"`{choice}`" for choice in _choices(kind))
+    text = f"`{_placeholder(kind, info, name)}`"
+    if info.min is not None:
+        text += f", at least {info.min}"
+    if info.max is not None and info.max < 2**62:
+        text += f", at most {info.max:,}"
+    return text
+
+
+def _options(parameters: list[_Parameter]) -> str:
+    rows = [
+        (
+            ", ".join(f"`{name}`" for name in parameter.names),
+            parameter.takes + (", may be repeated" if parameter.repeated else ""),
+            parameter.default,
+            parameter.meaning,
+        )
+        for parameter in parameters
+    ]
+    return _table(("option", "takes", "default", "meaning"), rows) if rows else ""
+
+
+def main() -> None:
+    """Write every generated page."""
+    REFERENCE.mkdir(exist_ok=True)
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
