@@ -10,12 +10,13 @@ import duckdb
 import pyarrow as pa
 
 from recsys import columns
+from recsys.catalog.views import VIEWS
 from recsys.errors import LakeError
 from recsys.lake import object_store
 from recsys.lake.engine import open_duckdb, select_files
-from recsys.lake.schemas import schemas
+from recsys.lake.schemas import TABLES
 from recsys.temporary import replace_file, temporary_folder
-from sql import load, quote
+from sql import literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from recsys.lake.tables import Lake
 
 CATALOG_FILE = "catalog.duckdb"
-VIEWS = ("latest_batches", "champion", "model_against_popularity", "recommendations_titled")
 
 
 def publish_catalog(lake: Lake) -> str:
@@ -95,27 +95,38 @@ def _open(
 
 
 def _build(lake: Lake, path: Path) -> None:
-    interactions = lake.schema(columns.INTERACTIONS)
-    tables = schemas(
-        interactions.field(columns.USER_ID).type, interactions.field(columns.ITEM_ID).type
-    )
+    """Make the views and the newest lists in a new file, each with its meaning as a comment."""
     with _open(lake, path) as con:
         con.execute(load("views/tables"))
-        for name in tables:
-            opened = lake.open(name)
-            con.execute("insert into tables values (?, ?, now())", [name, opened.version()])
-            con.execute(f"create view {quote(name)} as {select_files(con, opened)}")
-            if name == columns.RECOMMENDATIONS:
-                _newest_lists(con, lake, opened.version())
-        for view in VIEWS:
-            con.execute(load(f"views/{view}"))
+        for table in TABLES.values():
+            opened = lake.open(table.name)
+            con.execute("insert into tables values (?, ?, now())", [table.name, opened.version()])
+            con.execute(f"create view {quote(table.name)} as {select_files(con, opened)}")
+            if table.name == columns.RECOMMENDATIONS:
+                lake.view(con, table.name, opened.version(), name="stored_recommendations")
+            stored = pa.schema(opened.schema()).names  # an older lake may lack a column
+            meanings = {name: text for name, text in table.meanings().items() if name in stored}
+            _describe(con, "view", table.name, table.meaning, meanings)
+        for view in VIEWS.values():
+            if view.name != "tables":
+                con.execute(load(f"views/{view.name}"))
+            kind = "table" if view.is_table else "view"
+            _describe(con, kind, view.name, view.meaning, view.columns)
         con.execute("checkpoint")  # closing would do it too, but say nothing where the disk is full
 
 
-def _newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
-    """Copy the newest run_date's lists into the file."""
-    lake.view(con, columns.RECOMMENDATIONS, version, name="stored_recommendations")
-    con.execute(load("views/latest_recommendations"))
+def _describe(
+    con: duckdb.DuckDBPyConnection,
+    kind: str,
+    name: str,
+    meaning: str,
+    meanings: Mapping[str, str],
+) -> None:
+    """Give a ``kind`` ("table" or "view") and each of its columns its meaning as a comment."""
+    comments = [f"comment on {kind} {quote(name)} is {literal(meaning)}"]
+    for column, text in meanings.items():
+        comments.append(f"comment on column {quote(name)}.{quote(column)} is {literal(text)}")
+    con.execute(";".join(["begin", *comments, "commit"]))  # a commit each would take longer
 
 
 def _replace(lake: Lake) -> str:

@@ -1,105 +1,278 @@
-"""The data dictionary: every table of the lake with its columns."""
+"""The data dictionary: every table of the lake, with each column's type, unit and meaning."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from recsys import columns
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+TEXT, COUNT, REAL = pa.string(), pa.int64(), pa.float64()
+USER_ID, ITEM_ID = columns.USER_ID, columns.ITEM_ID
+FILES = pa.list_(pa.struct([("key", TEXT), ("etag", TEXT), ("size", COUNT)]))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: as it is stored.
+        type: its Arrow type; "user_id" or "item_id" for the type that the lake's ids have, int64 or
+            string, as the source has them.
+        meaning: one sentence: what it says, with its unit where it has one.
+        required: whether it is never null.
+    """
+
+    name: str
+    type: pa.DataType | str
+    meaning: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the lake.
+
+    Attributes:
+        name: also the folder that it lies in.
+        meaning: its grain, in one sentence: what one row stands for.
+        columns: in the order in which they are stored.
+        partitions: the columns that it is partitioned by.
+    """
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+    partitions: tuple[str, ...] = ()
+
+    def meanings(self) -> dict[str, str]:
+        """Return column -> meaning."""
+        return {column.name: column.meaning for column in self.columns}
+
+
+_INTERACTIONS = Table(
+    columns.INTERACTIONS,
+    "One row per user, item and timestamp: an interaction that was accepted.",
+    (
+        Column("user_id", USER_ID, "Who interacted, by the source's own id.", required=True),
+        Column("item_id", ITEM_ID, "What with, by the source's own id.", required=True),
+        Column("timestamp", TIMESTAMP, "When it happened, in UTC.", required=True),
+        Column(
+            "event", TEXT, "The kind of interaction, such as click; null if the source has it not."
+        ),
+        Column("value", REAL, "A number of the source's, such as a rating, in the source's unit."),
+        Column(
+            "source_row", COUNT, "The row's place in its batch, from 1: the order of equal times."
+        ),
+        Column("batch_id", TEXT, "The batch that brought it, a key of batches."),
+        Column("ingested_at", TIMESTAMP, "When its batch was ingested, in UTC."),
+    ),
+)
+
+_QUARANTINE = Table(
+    columns.QUARANTINE,
+    "One row per source row that was rejected, and the reasons.",
+    (
+        Column("batch_id", TEXT, "The batch that brought it, a key of batches.", required=True),
+        Column("source", TEXT, "The source's name, as in batches.", required=True),
+        Column("object", TEXT, "The file or object that holds the row; null for a DuckDB source."),
+        Column("source_row", COUNT, "The row's place in that file, from 1; null if it has none."),
+        Column("row", TEXT, "The row as it was read, as JSON."),
+        Column("reasons", pa.list_(TEXT), "Every rule that the row broke."),
+        Column("quarantined_at", TIMESTAMP, "When its batch was ingested, in UTC."),
+    ),
+)
+
+_BATCHES = Table(
+    columns.BATCHES,
+    "One row per batch that an ingest read: what came in, and what became of it.",
+    (
+        Column("batch_id", TEXT, "The key: a digest of what the batch holds.", required=True),
+        Column("source", TEXT, "The address, with the table or a query's digest.", required=True),
+        Column(
+            "status",
+            TEXT,
+            "accepted, or refused where the batch broke its contract.",
+            required=True,
+        ),
+        Column("objects", FILES, "The files or objects: address, ETag, and size in bytes."),
+        Column("rows_in", COUNT, "Rows that were read."),
+        Column("accepted", COUNT, "Rows that were added to interactions."),
+        Column("quarantined", COUNT, "Rows that were added to quarantine."),
+        Column("duplicates", COUNT, "Rows that interactions held already."),
+        Column(
+            "interactions_version", COUNT, "The version of interactions that first holds the rows."
+        ),
+        Column("started", TIMESTAMP, "When the ingest started, in UTC."),
+        Column("finished", TIMESTAMP, "When the batch was decided, in UTC."),
+    ),
+)
+
+_ITEMS = Table(
+    columns.ITEMS,
+    "One row per item of the item source; the table may be empty.",
+    (
+        Column("item_id", ITEM_ID, "The item, by the id that interactions use.", required=True),
+        Column("title", TEXT, "What people call it."),
+        Column("category", TEXT, "The source's category."),
+        Column("eligible", pa.bool_(), "Whether it may be recommended."),
+        Column("extra", TEXT, "The source's other columns, as a JSON object."),
+    ),
+)
+
+_RECOMMENDATIONS = Table(
+    columns.RECOMMENDATIONS,
+    "One row per run_date, user and rank: every list that was ever published.",
+    (
+        Column("run_date", pa.date32(), "The day that the list is for.", required=True),
+        Column("run_id", TEXT, "The run that made it, a key of runs.", required=True),
+        Column("user_id", USER_ID, "Whose list it is.", required=True),
+        Column("rank", pa.int32(), "The place in the list, from 1, the best.", required=True),
+        Column("item_id", ITEM_ID, "The recommended item."),
+        Column(
+            "score",
+            pa.float32(),
+            "What the list is sorted by: comparable within a list and reason.",
+        ),
+        Column("reason", TEXT, "model, or popular where the model could not rank."),
+        Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
+        Column("interactions_version", COUNT, "The version of interactions that was read."),
+        Column("generated_at", TIMESTAMP, "When the lists were made, in UTC."),
+    ),
+    partitions=("run_date",),
+)
+
+_MODELS = Table(
+    columns.MODELS,
+    "One row per trained model: what it learnt from, how good it is, and whether it serves.",
+    (
+        Column(
+            "model_id", TEXT, "The key: the same data, settings and code give it.", required=True
+        ),
+        Column(
+            "status",
+            TEXT,
+            "champion (serves), retired (served once) or rejected (failed the gate).",
+            required=True,
+        ),
+        Column("why", TEXT, "The gate's reason, with its figures."),
+        Column("preset", TEXT, "The preset that it was trained with."),
+        Column("seed", COUNT, "The seed of every random draw."),
+        Column("interactions_version", COUNT, "The version of interactions that it learnt from."),
+        Column("users", COUNT, "Users in that version."),
+        Column("items", COUNT, "Items in that version."),
+        Column("interactions", COUNT, "Interactions in that version."),
+        Column("validation_ndcg_10", REAL, "NDCG@10 on the validation items, 0 to 1."),
+        Column("test_ndcg_10", REAL, "NDCG@10 on the test items, 0 to 1."),
+        Column("test_hr_10", REAL, "Hit rate at 10 on the test items, 0 to 1."),
+        Column(
+            "popularity_validation_ndcg_10",
+            REAL,
+            "Popularity's NDCG@10 on the same validation items, 0 to 1.",
+        ),
+        Column(
+            "popularity_test_ndcg_10", REAL, "Popularity's NDCG@10 on the same test items, 0 to 1."
+        ),
+        Column(
+            "popularity_test_hr_10",
+            REAL,
+            "Popularity's hit rate at 10 on the same test items, 0 to 1.",
+        ),
+        Column("metrics", TEXT, "All its metrics by split and protocol, as JSON."),
+        Column("baselines", TEXT, "The same metrics of what it was compared with, as JSON."),
+        Column("config", TEXT, "The recipe: preset, model, training and data version, as JSON."),
+        Column("code_version", TEXT, "The version of the code that trained it."),
+        Column("seconds", REAL, "Wall time of training and evaluation, in seconds."),
+        Column("trained_at", TIMESTAMP, "When it was registered, in UTC."),
+    ),
+)
+
+_RUNS = Table(
+    columns.RUNS,
+    "One row per run of a flow or a command that writes to the lake.",
+    (
+        Column("run_id", TEXT, "The key; a Prefect flow run has the same id.", required=True),
+        Column("flow", TEXT, "nightly, ingest, train or recommend.", required=True),
+        Column(
+            "status",
+            TEXT,
+            "completed, refused (by a contract, a gate or a setting) or failed.",
+            required=True,
+        ),
+        Column("started", TIMESTAMP, "When it started, in UTC."),
+        Column("finished", TIMESTAMP, "When it ended, in UTC."),
+        Column("seconds", REAL, "Wall time, in seconds."),
+        Column("parameters", TEXT, "What it was started with, as JSON."),
+        Column("outcome", TEXT, "The result of each step, as JSON."),
+        Column("error", TEXT, "What stopped it; null for a completed run."),
+        Column("code_version", TEXT, "The version of the code that ran."),
+    ),
+)
+
+_QUALITY_RESULTS = Table(
+    columns.QUALITY_RESULTS,
+    "One row per subject and rule: what the newest check of it found.",
+    (
+        Column(
+            "subject",
+            TEXT,
+            "What was checked: a batch_id, a source, or recommendations and a run_date.",
+            required=True,
+        ),
+        Column(
+            "suite",
+            TEXT,
+            "The group of rules: source, batch_profile, rows or recommendations.",
+            required=True,
+        ),
+        Column("rule", TEXT, "The rule, in words.", required=True),
+        Column(
+            "status",
+            TEXT,
+            "passed, failed, or broken: the check itself did not run.",
+            required=True,
+        ),
+        Column("column", TEXT, "The column or figure that the rule is about."),
+        Column("observed", TEXT, "What was found."),
+        Column("threshold", TEXT, "What the rule allows."),
+        Column("detail", TEXT, "More about a failure, such as sample rows or an exception."),
+        Column("checked_at", TIMESTAMP, "When it was checked, in UTC."),
+    ),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        _INTERACTIONS,
+        _QUARANTINE,
+        _BATCHES,
+        _ITEMS,
+        _RECOMMENDATIONS,
+        _MODELS,
+        _RUNS,
+        _QUALITY_RESULTS,
+    )
+}
+"""Every table of the lake by its name."""
 
 
 def schemas(user_id: pa.DataType, item_id: pa.DataType) -> dict[str, pa.Schema]:
-    """Return the schema of every table for these id types (int64 or string)."""
-
-    def table(required: dict[str, pa.DataType], **optional: pa.DataType) -> pa.Schema:
-        fields = [pa.field(name, kind, nullable=False) for name, kind in required.items()]
-        return pa.schema([*fields, *(pa.field(name, kind) for name, kind in optional.items())])
-
-    text, count, real = pa.string(), pa.int64(), pa.float64()
-    a_file = pa.struct([("key", text), ("etag", text), ("size", count)])
+    """Return the Arrow schema of every table for these id types (int64 or string)."""
+    ids = {USER_ID: user_id, ITEM_ID: item_id}
     return {
-        columns.INTERACTIONS: table(
-            {"user_id": user_id, "item_id": item_id, "timestamp": TIMESTAMP},
-            event=text,
-            value=real,
-            source_row=count,
-            batch_id=text,
-            ingested_at=TIMESTAMP,
-        ),
-        columns.QUARANTINE: table(
-            {"batch_id": text, "source": text},
-            object=text,
-            source_row=count,
-            row=text,
-            reasons=pa.list_(text),
-            quarantined_at=TIMESTAMP,
-        ),
-        columns.BATCHES: table(
-            {"batch_id": text, "source": text, "status": text},
-            objects=pa.list_(a_file),
-            rows_in=count,
-            accepted=count,
-            quarantined=count,
-            duplicates=count,
-            interactions_version=count,
-            started=TIMESTAMP,
-            finished=TIMESTAMP,
-        ),
-        columns.ITEMS: table(
-            {"item_id": item_id}, title=text, category=text, eligible=pa.bool_(), extra=text
-        ),
-        columns.RECOMMENDATIONS: table(
-            {"run_date": pa.date32(), "run_id": text, "user_id": user_id, "rank": pa.int32()},
-            item_id=item_id,
-            score=pa.float32(),
-            reason=text,
-            model_id=text,
-            interactions_version=count,
-            generated_at=TIMESTAMP,
-        ),
-        columns.MODELS: table(
-            {"model_id": text, "status": text},
-            why=text,
-            preset=text,
-            seed=count,
-            interactions_version=count,
-            users=count,
-            items=count,
-            interactions=count,
-            validation_ndcg_10=real,
-            test_ndcg_10=real,
-            test_hr_10=real,
-            popularity_validation_ndcg_10=real,
-            popularity_test_ndcg_10=real,
-            popularity_test_hr_10=real,
-            metrics=text,
-            baselines=text,
-            config=text,
-            code_version=text,
-            seconds=real,
-            trained_at=TIMESTAMP,
-        ),
-        columns.RUNS: table(
-            {"run_id": text, "flow": text, "status": text},
-            started=TIMESTAMP,
-            finished=TIMESTAMP,
-            seconds=real,
-            parameters=text,
-            outcome=text,
-            error=text,
-            code_version=text,
-        ),
-        columns.QUALITY_RESULTS: table(
-            {"subject": text, "suite": text, "rule": text, "status": text},
-            column=text,
-            observed=text,
-            threshold=text,
-            detail=text,
-            checked_at=TIMESTAMP,
-        ),
+        table.name: pa.schema(
+            pa.field(
+                column.name,
+                ids[column.type] if isinstance(column.type, str) else column.type,
+                nullable=not column.required,
+            )
+            for column in table.columns
+        )
+        for table in TABLES.values()
     }
 
 

@@ -15,11 +15,10 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from recsys import columns
 from recsys.errors import LakeError
 from recsys.lake import object_store
 from recsys.lake.engine import Limits, select_files
-from recsys.lake.schemas import schemas
+from recsys.lake.schemas import TABLES, schemas
 from sql import quote
 
 if TYPE_CHECKING:
@@ -35,9 +34,6 @@ _WAIT_SECONDS = 3600.0
 _COLOUR = re.compile(r"\x1b\[\d*m")
 _log = logging.getLogger(__name__)
 _UNFIT = [*"[]^|\\%*?", "run_date="]
-
-
-_PARTITIONS = {columns.RECOMMENDATIONS: ["run_date"]}
 
 
 class Lake:
@@ -85,7 +81,7 @@ class Lake:
                         self.uri(name),
                         schema,
                         mode="ignore",
-                        partition_by=_PARTITIONS.get(name),
+                        partition_by=list(TABLES[name].partitions) or None,
                         storage_options=self._options,
                     )
 

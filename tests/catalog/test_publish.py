@@ -8,8 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys.catalog.publish import CATALOG_FILE, VIEWS, publish_catalog, query_catalog
+from recsys.catalog.publish import CATALOG_FILE, publish_catalog, query_catalog
+from recsys.catalog.views import VIEWS, View
 from recsys.errors import LakeError
+from recsys.lake.schemas import TABLES, Table, schemas
 from recsys.lake.tables import Lake
 from tests import lakes
 
@@ -52,16 +54,58 @@ def test_lists_of_a_clock_that_ran_ahead_are_not_the_newest(lake: Lake) -> None:
 def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -> None:
     lakes.fill(lake, {"u": ["i"]})
     with duckdb.connect(publish_catalog(lake), read_only=True) as con:
-        views = [
-            name
-            for (name,) in con.execute(
-                "select view_name from duckdb_views() where not internal"
-            ).fetchall()
-        ]
-        assert {"interactions", "quarantine", *VIEWS} <= set(views)
-        counts = {view: con.execute(f"select count(*) from {view}").fetchall() for view in views}
+        names = [*TABLES, *VIEWS]
+        counts = {name: con.execute(f"select count(*) from {name}").fetchall() for name in names}
     assert counts.pop("interactions") == [(1,)]
+    assert counts.pop("tables") == [(len(TABLES),)]
     assert set(map(tuple, counts.values())) == {((0,),)}
+
+
+@pytest.mark.parametrize("kind", [str, int])
+def test_dictionary_tables_and_catalog_say_the_same(lake: Lake, kind: type) -> None:
+    """Every table, view and column has its meaning, word for word; none is missing, none extra."""
+    lakes.fill(lake, {kind(1): [kind(2)]})
+    dictionary = {
+        **{name: (table.meaning, table.meanings()) for name, table in TABLES.items()},
+        **{name: (view.meaning, dict(view.columns)) for name, view in VIEWS.items()},
+    }
+    for name, table in TABLES.items():
+        stored = lake.schema(name)
+        assert stored.equals(schemas(lakes.id_type(kind(1)), lakes.id_type(kind(1)))[name])
+        assert stored.names == [column.name for column in table.columns]
+        folders = lake.open(name).metadata().partition_columns
+        assert tuple(folders) == table.partitions
+    described = "select {0}_name, comment from duckdb_{0}s() where not internal"
+    with duckdb.connect(publish_catalog(lake), read_only=True) as con:
+        views, stored = (dict(con.sql(described.format(k)).fetchall()) for k in ("view", "table"))
+        columns = con.sql(
+            "select table_name, column_name, comment from duckdb_columns() where not internal "
+            "order by column_index"
+        ).fetchall()
+    assert set(stored) == {name for name, view in VIEWS.items() if view.is_table}
+    found = {
+        name: (meaning, {column: text for of, column, text in columns if of == name})
+        for name, meaning in {**views, **stored}.items()
+    }
+    assert found == dictionary
+    for name, (_, meanings) in dictionary.items():
+        assert list(meanings) == list(found[name][1]), "in the order in which they are stored"
+
+
+def test_a_meaning_is_one_short_sentence() -> None:
+    texts = [text for each in (*TABLES.values(), *VIEWS.values()) for text in meanings(each)]
+    assert len(texts) > 140
+    for text in texts:
+        assert text.endswith("."), text
+        assert ". " not in text, text
+        assert len(text) < 120, text
+
+
+def meanings(described: Table | View) -> list[str]:
+    columns = described.columns
+    if isinstance(described, Table):
+        columns = described.meanings()
+    return [described.meaning, *columns.values()]
 
 
 def test_what_somebody_wrote_into_the_catalog_does_not_stop_its_readers(lake: Lake) -> None:
@@ -110,7 +154,7 @@ def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
     publish = (
         "import os, sys; from recsys.catalog import publish; from recsys.lake.tables import Lake;"
         "from recsys.settings import ObjectStorage;"
-        "publish.VIEWS = iter(lambda: os.kill(os.getpid(), 9), None);"
+        "publish._describe = lambda *_: os.kill(os.getpid(), 9);"
         "publish.publish_catalog(Lake(sys.argv[1], ObjectStorage()))"
     )
     subprocess.run([sys.executable, "-c", publish, lake.root], check=False)

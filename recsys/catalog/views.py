@@ -1,0 +1,91 @@
+"""The dictionary of the catalog: what it offers beside the tables of the lake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recsys import columns
+from recsys.lake.schemas import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the catalog, or a table that lies in its file; made by sql/views/<name>.sql.
+
+    Attributes:
+        name: as one selects from it.
+        meaning: its grain, in one sentence: what one row stands for.
+        columns: column -> meaning, in the order that it has them.
+        is_table: whether its rows lie in the file itself.
+    """
+
+    name: str
+    meaning: str
+    columns: Mapping[str, str]
+    is_table: bool = False
+
+
+_MODELS = TABLES[columns.MODELS].meanings()
+_LISTS = TABLES[columns.RECOMMENDATIONS].meanings()
+_ITEMS = TABLES[columns.ITEMS].meanings()
+
+VIEWS = {
+    view.name: view
+    for view in (
+        View(
+            "tables",
+            "One row per table of the lake: which version of it this catalog shows.",
+            {
+                "table_name": "The table.",
+                "version": "The version of the Delta table that the catalog shows.",
+                "catalog_built_at": "When the catalog was built.",
+            },
+            is_table=True,
+        ),
+        View(
+            "latest_recommendations",
+            "One row per user and rank of the newest run_date up to tomorrow: the lists to serve.",
+            _LISTS,
+            is_table=True,
+        ),
+        View(
+            "latest_batches",
+            "One row per source: its newest accepted batch.",
+            TABLES[columns.BATCHES].meanings(),
+        ),
+        View(
+            "champion",
+            "One row, or none before the first training: the model that serves.",
+            _MODELS,
+        ),
+        View(
+            "model_against_popularity",
+            "One row per model, newest first: its test metrics and popularity's on the same users.",
+            {
+                **{
+                    name: _MODELS[name]
+                    for name in (
+                        "model_id",
+                        "status",
+                        "trained_at",
+                        "test_hr_10",
+                        "popularity_test_hr_10",
+                        "test_ndcg_10",
+                        "popularity_test_ndcg_10",
+                    )
+                },
+                "ndcg_10_ratio": "The model's test NDCG@10 divided by popularity's.",
+            },
+        ),
+        View(
+            "recommendations_titled",
+            "One row per user and rank of latest_recommendations, with title and category.",
+            {**_LISTS, **{name: _ITEMS[name] for name in ("title", "category")}},
+        ),
+    )
+}
+"""Every view by its name, in the order in which they are made."""
