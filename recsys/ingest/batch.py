@@ -1,68 +1,79 @@
-"""One batch: pull what is new, check it, and take it into the lake in one commit.
+"""One batch: read what is new at a source, check it, and append it to the lake in one commit.
 
-The append to `interactions` is the commit point. What is written before it (the verdicts, the
-quarantine) is undone by the next run when that commit never came; what is written after it (the
-row of `batches`) travels in the commit as a note, and is written from it. Where objects hold
-nothing but what the lake has, that row alone is written, so that they are not read again.
+What is written, in which order, and how a killed run is undone: :mod:`recsys.ingest.commit`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from recsys import columns
-from recsys.errors import (
-    BrokenCheckError,
-    ContractError,
-    LakeError,
-    SourceError,
-)
+from recsys.errors import BrokenCheckError, ContractError, SourceError
 from recsys.ingest import sources
-from recsys.ingest.commit import ACCEPTED, record, recover
-from recsys.ingest.contract import (
-    ID_TYPES,
-    PROFILE,
-    ROWS,
-    Verdict,
-    breakage_report,
-    contract_rules,
-    evaluate_contract,
-    refusal_report,
+from recsys.ingest.commit import (
+    ACCEPTED,
+    REFUSED,
+    Batch,
+    accepted_batches,
+    record,
+    recover,
+    write_batch,
+    write_data_docs,
+    write_source_error,
 )
+from recsys.ingest.contract import PROFILE, ROWS, contract_rules, evaluate_contract
+from recsys.ingest.contract_report import breakage_report, refusal_report
 from recsys.ingest.row_checks import classify_rows, is_usual_size, profile_batch
-from recsys.ingest.staging import ARROW, DUCKDB, as_schema
-from recsys.lake import object_store
+from recsys.ingest.staging import ARROW_TYPES, lake_id_types
+from recsys.lake.check_results import write_check_results
 from recsys.lake.engine import open_duckdb
 from recsys.progress import silent
 from recsys.temporary import temporary_folder
-from sql import literal, load
+from sql import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import duckdb
 
+    from recsys.ingest.row_checks import BatchProfile
+    from recsys.ingest.staging import IdTypes, StagedBatch
+    from recsys.lake.check_results import CheckResult
     from recsys.lake.object_store import Stored
     from recsys.lake.tables import Lake
     from recsys.progress import Progress
     from recsys.settings import Contract, Settings, Source
 
-REFUSED, NOTHING_NEW = "refused", "nothing new"
-_STEPS = ("looking for what is new", "pulling", "checking rows", "judging the batch", "writing")
+NOTHING_NEW = "nothing new"
+_STEPS = (
+    "looking for new data",
+    "reading the source",
+    "checking rows",
+    "checking the contract",
+    "writing",
+)
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What an ingest came to."""
+    """The outcome of an ingest.
+
+    Attributes:
+        batch_id: the accepted batch, or None where there was nothing new.
+        status: "accepted" or "nothing new".
+        rows_in: rows read.
+        accepted: rows appended to `interactions`.
+        quarantined: rows appended to `quarantine`.
+        duplicates: rows that were already in the lake.
+        objects: files or objects read.
+        interactions_version: the newest version of `interactions`, or None where there is no lake.
+        seconds: wall time.
+    """
 
     batch_id: str | None
     status: str
@@ -83,273 +94,222 @@ def ingest(
     progress: Progress = silent,
     now: datetime | None = None,
 ) -> IngestResult:
-    """Take what is new at a source into the lake. Doing it again changes nothing.
+    """Append what is new at a source to the lake. A second ingest changes nothing.
 
     Args:
         lake: where to.
-        settings: the contract, the S3 endpoint, the memory that DuckDB may hold.
+        settings: the contract, the S3 endpoint, the memory limit of DuckDB.
         source: where from; the configured one when not given.
         progress: told of each step.
-        now: the moment that timestamps are held against and that the rows carry; the clock's.
+        now: the time of ingestion, which no timestamp may exceed by more than the contract allows;
+            the clock's when not given.
 
     Raises:
         ConfigurationError: no source is given or configured.
         SourceError: the source is missing, unreadable, or lacks what the mapping says.
-        ContractError: the batch broke its contract; nothing of it was taken.
-        BrokenCheckError: a check failed to run; nothing was taken.
+        ContractError: the batch broke its contract; none of its rows was ingested.
+        BrokenCheckError: a check did not run; nothing was ingested.
         LakeError: the lake can't be read or written.
     """
+    started = time.monotonic()
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
     with temporary_folder() as folder, open_duckdb(settings) as con:
-        return _ingest(lake, settings, source, con, folder, partial(_say, progress), now)
-
-
-def _ingest(
-    lake: Lake,
-    settings: Settings,
-    source: Source,
-    con: duckdb.DuckDBPyConnection,
-    folder: Path,
-    say: Callable[[int], None],
-    now: datetime,
-) -> IngestResult:
-    begun = time.monotonic()
-    name = sources.identity(source)
-    say(0)
-    recover(lake)
-    batches = _accepted(lake)
-    found = _not_taken(sources.find(source, settings.s3), batches)
-    if not found:
-        say(len(_STEPS))
-        return _nothing_new(lake, begun)
-    say(1)
-    paths = sources.fetch(found, folder / "objects", settings.s3)
-    held = _held_types(lake)
-    try:
-        pulled = sources.pull(con, source, found, paths, held)
-        if not pulled.rows:
-            raise SourceError(
-                f"{name} is empty and was refused: {', '.join(each.key for each in found[:5])} "
-                "holds 0 rows, the limit is at least 1; if that is as it should be, leave it out "
-                "of the source"
-            )
-    except SourceError as error:
-        _keep_refusal(lake, name, error, now)
-        raise
-    say(2)
-    latest = now + settings.contract.max_future
-    classify_rows(con, lake, name, settings.contract, latest, compare=held is not None)
-    profile = profile_batch(con, pulled, name, batches)
-    batch_id = _batch_id(lake, name, found, profile, batches)
-    batch = {
-        "batch_id": batch_id,
-        "source": name,
-        "status": ACCEPTED,
-        "objects": [vars(stored) for stored in found],
-        "rows_in": profile["row_count"],
-        "accepted": profile["accepted"],
-        "quarantined": profile["quarantined"],
-        "duplicates": profile["duplicates"],
-        "started": now,
-    }
-    if not profile["accepted"] and not profile["quarantined"]:
-        # Objects need not be read again; a table, which has no ETag, is read each time anyway, and
-        # goes on to be judged, and refused, where it has lost most of its rows.
-        read_once = all(stored.etag is not None for stored in found)
-        if read_once:
-            record(lake, batch)
-        if read_once or is_usual_size(profile, name, batches, settings.contract):
-            say(len(_STEPS))
-            return _nothing_new(lake, begun, batch)
-    say(3)
-    documents = folder / "data_docs"
-    verdicts = _judge(con, settings.contract, profile, held, latest, batch_id, documents)
-    types = ARROW[pulled.user_type], ARROW[pulled.item_type]
-    lake.create(*types)
-    lake.retype(*types)
-    _write_verdicts(lake, batch_id, verdicts, now)
-    _keep_documents(lake, documents)
-    if any(verdict.status == "broken" for verdict in verdicts):
-        raise BrokenCheckError(breakage_report(batch_id, verdicts))
-    if any(verdict.status == "failed" for verdict in verdicts):
-        refused = {"status": REFUSED, "accepted": 0, "quarantined": 0, "duplicates": 0}
-        record(lake, batch | refused)
-        raise ContractError(refusal_report(con, batch_id, name, verdicts))
-    say(4)
-    version = _write(lake, con, batch, now)
-    say(len(_STEPS))
-    return _result(ACCEPTED, batch_id, batch, version, begun)
-
-
-def _say(progress: Progress, step: int) -> None:
-    progress("ingest", step, len(_STEPS), _STEPS[step] if step < len(_STEPS) else "done")
-
-
-def _result(
-    status: str, batch_id: str | None, batch: dict[str, Any], version: int | None, begun: float
-) -> IngestResult:
+        status, batch = _Ingest(lake, settings, source, con, folder, progress, now).run()
+    progress("ingest", len(_STEPS), len(_STEPS), "done")
     return IngestResult(
-        batch_id,
-        status,
-        batch["rows_in"],
-        batch["accepted"],
-        batch["quarantined"],
-        batch["duplicates"],
-        len(batch["objects"]),
-        version,
-        time.monotonic() - begun,
+        batch_id=batch.batch_id if status == ACCEPTED and batch else None,
+        status=status,
+        rows_in=batch.rows_in if batch else 0,
+        accepted=batch.accepted if batch else 0,
+        quarantined=batch.quarantined if batch else 0,
+        duplicates=batch.duplicates if batch else 0,
+        objects=len(batch.objects) if batch else 0,
+        interactions_version=(batch and batch.interactions_version) or _version(lake),
+        seconds=time.monotonic() - started,
     )
 
 
-def _nothing_new(lake: Lake, begun: float, batch: dict[str, Any] | None = None) -> IngestResult:
-    there = lake.exists(columns.INTERACTIONS)
-    version = lake.version(columns.INTERACTIONS) if there else None
-    nothing = {"rows_in": 0, "accepted": 0, "quarantined": 0, "duplicates": 0, "objects": []}
-    return _result(NOTHING_NEW, None, batch or nothing, version, begun)
+def _version(lake: Lake) -> int | None:
+    return lake.version(columns.INTERACTIONS) if lake.exists(columns.INTERACTIONS) else None
 
 
-# --- what is new
+@dataclass(frozen=True)
+class _Ingest:
+    """One ingest and what all of its steps need."""
 
+    lake: Lake
+    settings: Settings
+    source: Source
+    con: duckdb.DuckDBPyConnection
+    folder: Path
+    progress: Progress
+    now: datetime
 
-def _accepted(lake: Lake) -> list[dict[str, Any]]:
-    """Return the rows of the accepted batches."""
-    if not lake.exists(columns.BATCHES):
-        return []
-    kept = ["batch_id", "source", "status", "objects", "rows_in", "accepted", "started"]
-    table = lake.open(columns.BATCHES).to_pyarrow_table(columns=kept)
-    return [row for row in table.to_pylist() if row["status"] == ACCEPTED]
+    def run(self) -> tuple[str, Batch | None]:
+        """Return the outcome, and the batch that was read, if there was one to read."""
+        self._say(0)
+        recover(self.lake)
+        batches = accepted_batches(self.lake)
+        objects = _new_objects(sources.find(self.source, self.settings.s3), batches)
+        if not objects:
+            return NOTHING_NEW, None
 
+        self._say(1)
+        lake_types = lake_id_types(self.lake)
+        staged = self._read(objects, lake_types)
 
-def _not_taken(found: Sequence[Stored], batches: Sequence[dict[str, Any]]) -> list[Stored]:
-    """Return the files that no batch took, whatever pattern they were found by."""
-    taken = {
-        (stored["key"], stored["etag"])
-        for row in batches
-        for stored in row["objects"]
-        if stored["etag"] is not None
-    }
-    return [stored for stored in found if (stored.key, stored.etag) not in taken]
+        self._say(2)
+        has_rows = lake_types is not None
+        classify_rows(self.con, self.lake, self._name, self._contract, self._latest, has_rows)
+        profile = profile_batch(self.con, staged, self._name, batches)
+        batch = self._describe(objects, profile, batches)
+        if not profile.has_new_rows and self._needs_no_check(batch, profile, batches):
+            return NOTHING_NEW, batch
 
+        self._say(3)
+        results = self._check_contract(batch, profile, lake_types)
+        self._create_tables(staged.id_types)
+        self._enforce_contract(batch, results)
 
-def _batch_id(
-    lake: Lake,
-    source: str,
-    found: Sequence[Stored],
-    profile: dict[str, Any],
-    batches: Sequence[dict[str, Any]],
-) -> str:
-    """Name a batch by what it holds, so that a run after a kill gives it the same name."""
-    digest = hashlib.sha256(source.encode())
-    for stored in found:
-        digest.update(f"\n{stored.key} {stored.etag}".encode())
-    if any(stored.etag is None for stored in found):
-        digest.update(profile["fingerprint"].encode())
-        if not profile["accepted"] and not profile["quarantined"]:
-            digest.update(f" of {profile['row_count']}".encode())
-    name = plain = digest.hexdigest()[:24]
-    # Rows that were taken once, deleted from the lake, and are there again at the source.
-    taken, again = {row["batch_id"] for row in batches}, 2
-    while name in taken or lake.has(columns.INTERACTIONS, name):
-        name, again = f"{plain}-{again}", again + 1
-    return name
+        self._say(4)
+        return ACCEPTED, write_batch(self.lake, self.con, batch, self.now)
 
+    def _say(self, step: int) -> None:
+        self.progress("ingest", step, len(_STEPS), _STEPS[step])
 
-# --- checks
+    @property
+    def _name(self) -> str:
+        return sources.identity(self.source)
 
+    @property
+    def _contract(self) -> Contract:
+        return self.settings.contract
 
-def _held_types(lake: Lake) -> tuple[str, str] | None:
-    """Return the lake's id types, unless no table holds an id yet."""
-    if not lake.exists(columns.INTERACTIONS):
-        return None
-    with_ids = (columns.INTERACTIONS, columns.ITEMS, columns.RECOMMENDATIONS)
-    if not any(lake.open(name).file_uris() for name in with_ids):
-        return None
-    schema = lake.schema(columns.INTERACTIONS)
-    return DUCKDB[schema.field("user_id").type], DUCKDB[schema.field("item_id").type]
+    @property
+    def _latest(self) -> datetime:
+        return self.now + self._contract.max_future
 
+    def _read(self, objects: Sequence[Stored], lake_types: IdTypes | None) -> StagedBatch:
+        """Fill ``staged`` with the rows of the objects.
 
-def _judge(
-    con: duckdb.DuckDBPyConnection,
-    contract: Contract,
-    profile: dict[str, Any],
-    held: tuple[str, str] | None,
-    latest: datetime,
-    batch_id: str,
-    documents: Path,
-) -> list[Verdict]:
-    import pandas as pd
+        Raises:
+            SourceError: they can't be read, or hold no row; `quality_results` says so too.
+        """
+        paths = sources.fetch(objects, self.folder / "objects", self.settings.s3)
+        try:
+            staged = sources.stage(self.con, self.source, objects, paths, lake_types)
+            if not staged.rows:
+                raise SourceError(
+                    f"{self._name} is empty and was refused: "
+                    f"{', '.join(stored.key for stored in objects[:5])} holds 0 rows, the limit is "
+                    "at least 1; if it is meant to be empty, leave it out of the source"
+                )
+        except SourceError as error:
+            write_source_error(self.lake, self._name, error, self.now)
+            raise
+        return staged
 
-    words = None if held is None else (ID_TYPES[held[0]], ID_TYPES[held[1]])
-    rules = contract_rules(contract, profile, words, latest)
-    judged = {name: profile[name] for name in {r.column for r in rules if r.suite == PROFILE}}
-    frames = {PROFILE: pd.DataFrame([judged])}
-    if profile["accepted"]:
-        most = {"most": contract.sample_rows, "accepted": profile["accepted"], "seed": 0}
-        sample = con.sql(load("ingest/row_sample"), params=most)
-        frames[ROWS] = sample.to_arrow_table().to_pandas()
-    return evaluate_contract(rules, frames, batch_id, documents)
-
-
-# --- what is written, in this order
-
-
-def _keep_refusal(lake: Lake, name: str, error: SourceError, now: datetime) -> None:
-    """Keep in `quality_results` why a source was refused before it was a batch to be judged.
-
-    A lake that has no tables yet has nowhere to keep it.
-    """
-    if not lake.exists(columns.INTERACTIONS):
-        return
-    row = {
-        "subject": name,
-        "suite": "source",
-        "rule": "can be read, has its columns and is not empty",
-        "status": "failed",
-        "observed": str(error),
-        "threshold": "at least 1 row of the mapped columns",
-        "checked_at": now,
-    }
-    table = pa.Table.from_pylist([row], schema=lake.schema(columns.QUALITY_RESULTS))
-    where = f"subject = {literal(name)} and suite = 'source'"
-    lake.replace(columns.QUALITY_RESULTS, table, where=where)
-
-
-def _write_verdicts(lake: Lake, batch_id: str, verdicts: Sequence[Verdict], now: datetime) -> None:
-    rows = [verdict.row(batch_id, now) for verdict in verdicts]
-    table = pa.Table.from_pylist(rows, schema=lake.schema(columns.QUALITY_RESULTS))
-    lake.replace(columns.QUALITY_RESULTS, table, where=f"subject = {literal(batch_id)}")
-
-
-def _keep_documents(lake: Lake, documents: Path) -> None:
-    """Put the HTML pages under the lake, beside those of earlier batches."""
-    if not lake.is_local:
-        object_store.upload_folder(documents, lake.uri("data_docs"), lake.storage, once=("static",))
-        return
-    try:
-        shutil.copytree(documents, lake.uri("data_docs"), dirs_exist_ok=True)
-    except OSError as error:
-        raise LakeError(f"could not write {lake.uri('data_docs')}: {error}") from error
-
-
-def _write(lake: Lake, con: duckdb.DuckDBPyConnection, batch: dict[str, Any], now: datetime) -> int:
-    batch_id = batch["batch_id"]
-    stamp = {"batch_id": batch_id, "now": now}
-    if batch["quarantined"]:
-        rows = con.sql(load("ingest/quarantine"), params={**stamp, "source": batch["source"]})
-        lake.replace(
-            columns.QUARANTINE,
-            as_schema(lake.schema(columns.QUARANTINE), rows),
-            where=f"batch_id = {literal(batch_id)}",
+    def _describe(
+        self, objects: Sequence[Stored], profile: BatchProfile, batches: Sequence[Batch]
+    ) -> Batch:
+        return Batch(
+            batch_id=self._batch_id(objects, profile, batches),
+            source=self._name,
+            status=ACCEPTED,
+            objects=tuple(objects),
+            rows_in=profile.row_count,
+            accepted=profile.accepted,
+            quarantined=profile.quarantined,
+            duplicates=profile.duplicates,
+            started=self.now,
         )
-    batch = batch | {"finished": datetime.now(UTC)}
-    moments = {name: batch[name].isoformat() for name in ("started", "finished")}
-    rows = con.sql(load("ingest/interactions"), params=stamp)
-    version = lake.append(
-        columns.INTERACTIONS,
-        as_schema(lake.schema(columns.INTERACTIONS), rows),
-        transaction=batch_id,
-        note={"batch": batch | moments},
-    )
-    record(lake, batch | {"interactions_version": version})
-    return version
+
+    def _batch_id(
+        self, objects: Sequence[Stored], profile: BatchProfile, batches: Sequence[Batch]
+    ) -> str:
+        """Name a batch by what it holds, so that a run after a kill gives it the same name."""
+        digest = hashlib.sha256(self._name.encode())
+        for stored in objects:
+            digest.update(f"\n{stored.key} {stored.etag}".encode())
+        if not _have_etags(objects):
+            digest.update(profile.fingerprint.encode())
+            if not profile.has_new_rows:
+                digest.update(f" of {profile.row_count}".encode())
+        batch_id = digest.hexdigest()[:24]
+        # Rows that were ingested, deleted from the lake, and are still at the source.
+        names, number = {batch.batch_id for batch in batches}, 2
+        unique = batch_id
+        while unique in names or self.lake.has(columns.INTERACTIONS, unique):
+            unique, number = f"{batch_id}-{number}", number + 1
+        return unique
+
+    def _needs_no_check(
+        self, batch: Batch, profile: BatchProfile, batches: Sequence[Batch]
+    ) -> bool:
+        """Record objects without new rows, so that they are not read again.
+
+        A table, which has no ETag, is read every time anyway. It goes on to be checked, and
+        refused, where it has lost most of its rows.
+        """
+        if _have_etags(batch.objects):
+            record(self.lake, batch)
+            return True
+        return is_usual_size(profile, self._name, batches, self._contract)
+
+    def _check_contract(
+        self, batch: Batch, profile: BatchProfile, lake_types: IdTypes | None
+    ) -> list[CheckResult]:
+        """Check the batch's profile, and its accepted rows up to a limit."""
+        import pandas as pd
+
+        rules = contract_rules(self._contract, profile, lake_types, self._latest)
+        figures = {rule.column for rule in rules if rule.suite == PROFILE}
+        row = {name: value for name, value in asdict(profile).items() if name in figures}
+        frames = {PROFILE: pd.DataFrame([row])}
+        if profile.accepted:
+            limits = {"most": self._contract.sample_rows, "accepted": profile.accepted, "seed": 0}
+            sample = self.con.sql(load("ingest/row_sample"), params=limits)
+            frames[ROWS] = sample.to_arrow_table().to_pandas()
+        return evaluate_contract(rules, frames, batch.batch_id, self._data_docs)
+
+    @property
+    def _data_docs(self) -> Path:
+        return self.folder / "data_docs"
+
+    def _create_tables(self, id_types: IdTypes) -> None:
+        arrow_types = ARROW_TYPES[id_types.user_id], ARROW_TYPES[id_types.item_id]
+        self.lake.create(*arrow_types)
+        self.lake.retype(*arrow_types)
+
+    def _enforce_contract(self, batch: Batch, results: Sequence[CheckResult]) -> None:
+        """Write the results of the checks, and refuse a batch that breaks its contract.
+
+        Raises:
+            BrokenCheckError: a check did not run.
+            ContractError: the batch breaks a rule.
+        """
+        write_check_results(self.lake, batch.batch_id, results, self.now)
+        write_data_docs(self.lake, self._data_docs)
+        statuses = {result.status for result in results}
+        if "broken" in statuses:
+            raise BrokenCheckError(breakage_report(batch.batch_id, results))
+        if "failed" in statuses:
+            refused = replace(batch, status=REFUSED, accepted=0, quarantined=0, duplicates=0)
+            record(self.lake, refused)
+            raise ContractError(refusal_report(self.con, batch.batch_id, batch.source, results))
+
+
+def _new_objects(objects: Sequence[Stored], batches: Sequence[Batch]) -> list[Stored]:
+    """Return the objects that no batch has read, whatever pattern found them."""
+    ingested = {
+        (stored.key, stored.etag)
+        for batch in batches
+        for stored in batch.objects
+        if stored.etag is not None
+    }
+    return [stored for stored in objects if (stored.key, stored.etag) not in ingested]
+
+
+def _have_etags(objects: Sequence[Stored]) -> bool:
+    return all(stored.etag is not None for stored in objects)

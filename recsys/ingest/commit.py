@@ -1,21 +1,172 @@
-"""What a killed ingest has left: finished where its rows are in, undone where they are not."""
+"""What an ingest writes, in which order, and how the next run finishes or undoes a killed one.
+
+1. `quality_results` and the Data Docs: how the batch was checked.
+2. `quarantine`: its rejected rows.
+3. `interactions`: its accepted rows. This append is the commit point; the batch's row of `batches`
+   travels in it as a note.
+4. `batches`: that row. A batch without accepted rows to append has its row here all the same.
+
+A run that is killed before 3 has ingested nothing: :func:`recover` deletes what 1 and 2 wrote. One
+that is killed after 3 has ingested its batch: :func:`recover` writes 4 from the note.
+"""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
 from recsys import columns
+from recsys.errors import LakeError
 from recsys.ingest.contract import PROFILE, ROWS
+from recsys.ingest.staging import as_schema
+from recsys.lake import object_store
+from recsys.lake.check_results import CheckResult, write_check_results
 from recsys.lake.engine import open_duckdb
-from sql import literal
+from recsys.lake.object_store import Stored
+from sql import literal, load
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import duckdb
+
     from recsys.lake.tables import Lake
 
-ACCEPTED = "accepted"
+ACCEPTED, REFUSED = "accepted", "refused"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One ingest of a source, as a row of `batches` holds it.
+
+    Attributes:
+        batch_id: derived from what the batch holds.
+        source: the source's name.
+        status: accepted or refused.
+        objects: the files or objects that were read.
+        rows_in: rows read.
+        accepted: rows appended to `interactions`.
+        quarantined: rows appended to `quarantine`.
+        duplicates: rows that were already in the lake.
+        started: when the ingest began.
+        finished: when its rows were written.
+        interactions_version: version of `interactions` that holds the rows.
+    """
+
+    batch_id: str
+    source: str
+    status: str
+    objects: tuple[Stored, ...]
+    rows_in: int
+    accepted: int
+    quarantined: int
+    duplicates: int
+    started: datetime
+    finished: datetime | None = None
+    interactions_version: int | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return the batch of a row of `batches`."""
+        return cls(**{**row, "objects": tuple(Stored(**stored) for stored in row["objects"])})
+
+    @classmethod
+    def from_note(cls, note: Mapping[str, Any]) -> Self:
+        """Return the batch of a commit's note, see :meth:`as_note`."""
+        times = {name: datetime.fromisoformat(note[name]) for name in ("started", "finished")}
+        return cls.from_row({**note, **times})
+
+    def as_note(self) -> dict[str, Any]:
+        """Return the batch as JSON can hold it."""
+        note = asdict(self)
+        return note | {name: note[name].isoformat() for name in ("started", "finished")}
+
+
+def accepted_batches(lake: Lake) -> list[Batch]:
+    """Return the accepted batches of a lake, or none where it has no tables yet."""
+    if not lake.exists(columns.BATCHES):
+        return []
+    table = lake.open(columns.BATCHES).to_pyarrow_table()
+    return [Batch.from_row(row) for row in table.to_pylist() if row["status"] == ACCEPTED]
+
+
+# --- writing
+
+
+def write_source_error(lake: Lake, source: str, error: Exception, now: datetime) -> None:
+    """Write why a source could not be read to `quality_results`.
+
+    A lake that has no tables yet has no place for it.
+    """
+    if not lake.exists(columns.INTERACTIONS):
+        return
+    result = CheckResult(
+        suite="source",
+        rule="can be read, has its columns and is not empty",
+        status="failed",
+        observed=str(error),
+        threshold="at least 1 row of the mapped columns",
+    )
+    write_check_results(lake, source, [result], now)
+
+
+def write_data_docs(lake: Lake, pages: Path) -> None:
+    """Add the HTML pages of a batch to those of earlier batches under the lake."""
+    if not lake.is_local:
+        object_store.upload_folder(pages, lake.uri("data_docs"), lake.storage, once=("static",))
+        return
+    try:
+        shutil.copytree(pages, lake.uri("data_docs"), dirs_exist_ok=True)
+    except OSError as error:
+        raise LakeError(f"could not write {lake.uri('data_docs')}: {error}") from error
+
+
+def write_batch(lake: Lake, con: duckdb.DuckDBPyConnection, batch: Batch, now: datetime) -> Batch:
+    """Write the rows of an accepted batch and then its row of `batches`.
+
+    Args:
+        lake: where to.
+        con: holds what :func:`recsys.ingest.row_checks.classify_rows` made.
+        batch: the batch.
+        now: the time of ingestion that its rows carry.
+
+    Returns:
+        The batch as `batches` holds it.
+    """
+    stamp = {"batch_id": batch.batch_id, "now": now}
+    if batch.quarantined:
+        rows = con.sql(load("ingest/quarantine"), params={**stamp, "source": batch.source})
+        lake.replace(
+            columns.QUARANTINE,
+            as_schema(lake.schema(columns.QUARANTINE), rows),
+            where=f"batch_id = {literal(batch.batch_id)}",
+        )
+    batch = replace(batch, finished=datetime.now(UTC))
+    rows = con.sql(load("ingest/interactions"), params=stamp)
+    version = lake.append(
+        columns.INTERACTIONS,
+        as_schema(lake.schema(columns.INTERACTIONS), rows),
+        transaction=batch.batch_id,
+        note={"batch": batch.as_note()},
+    )
+    batch = replace(batch, interactions_version=version)
+    record(lake, batch)
+    return batch
+
+
+def record(lake: Lake, batch: Batch) -> None:
+    """Write a batch's row of `batches`, in place of an earlier refusal of the same batch."""
+    row = asdict(batch) | {"finished": batch.finished or datetime.now(UTC)}
+    table = pa.Table.from_pylist([row], schema=lake.schema(columns.BATCHES))
+    lake.replace(columns.BATCHES, table, where=f"batch_id = {literal(batch.batch_id)}")
+
+
+# --- recovering
 
 
 def recover(lake: Lake) -> None:
@@ -25,48 +176,47 @@ def recover(lake: Lake) -> None:
     schema = lake.schema(columns.INTERACTIONS)
     # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
-    kept = ["batch_id", "status", "interactions_version"]
-    batches = lake.open(columns.BATCHES).to_pyarrow_table(columns=kept).to_pylist()
-    known = {row["batch_id"] for row in batches}
-    taken = {row["batch_id"] for row in batches if row["status"] == ACCEPTED}
-    written = max((row["interactions_version"] or 0 for row in batches), default=0)
-    unseen = lake.version(columns.INTERACTIONS) - written
-    if unseen > 0:
-        for version, _, note in lake.commits(columns.INTERACTIONS, unseen):
-            batch = note.get("batch")
-            if batch and batch["batch_id"] not in taken and _holds(lake, batch):
-                record(lake, {**batch, "interactions_version": version})
-                taken.add(batch["batch_id"])
-                known.add(batch["batch_id"])
-    _forget(lake, columns.QUARANTINE, "batch_id", taken)
+    names = ["batch_id", "status", "interactions_version"]
+    rows = lake.open(columns.BATCHES).to_pyarrow_table(columns=names).to_pylist()
+    recorded = {row["batch_id"] for row in rows}
+    accepted = {row["batch_id"] for row in rows if row["status"] == ACCEPTED}
+    newest_recorded = max((row["interactions_version"] or 0 for row in rows), default=0)
+    commits_since = lake.version(columns.INTERACTIONS) - newest_recorded
+    if commits_since > 0:
+        for version, _, note in lake.commits(columns.INTERACTIONS, commits_since):
+            if not note.get("batch"):
+                continue
+            batch = Batch.from_note(note["batch"])
+            if batch.batch_id not in accepted and _has_its_rows(lake, batch):
+                record(lake, replace(batch, interactions_version=version))
+                accepted.add(batch.batch_id)
+                recorded.add(batch.batch_id)
+    _delete_unrecorded(lake, columns.QUARANTINE, "batch_id", accepted)
     suites = f"suite in ({literal(PROFILE)}, {literal(ROWS)})"
-    _forget(lake, columns.QUALITY_RESULTS, "subject", known, suites)
+    _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", recorded, suites)
 
 
-def _holds(lake: Lake, batch: dict[str, Any]) -> bool:
-    """Say whether a batch's rows are in, rather than deleted since with its row of `batches`."""
+def _has_its_rows(lake: Lake, batch: Batch) -> bool:
+    """Say whether a batch's rows are in the lake, not deleted since with its row of `batches`."""
+    if not batch.accepted:
+        return True
     with open_duckdb(lake.limits) as con:
         lake.view(con, columns.INTERACTIONS)
-        its = f"from interactions where batch_id = {literal(batch['batch_id'])}"
-        return not batch["accepted"] or bool(con.execute(f"select 1 {its} limit 1").fetchall())
+        row = con.execute(
+            "select 1 from interactions where batch_id = ? limit 1", [batch.batch_id]
+        ).fetchone()
+        return row is not None
 
 
-def _forget(lake: Lake, table: str, column: str, known: set[str], among: str = "true") -> None:
-    """Delete the rows of batches that never were."""
+def _delete_unrecorded(
+    lake: Lake, table: str, column: str, batch_ids: set[str], where: str = "true"
+) -> None:
+    """Delete the rows of a table, among those that match ``where``, of all other batches."""
     with open_duckdb(lake.limits) as con:
         lake.view(con, table)
-        there = con.execute(f"select distinct {column} from {table} where {among}").fetchall()  # noqa: S608 - names are quoted
-    lost = [name for (name,) in there if name not in known]
-    if lost:
-        listed = ", ".join(literal(name) for name in lost)
-        lake.delete(table, f"{column} in ({listed})" + ("" if among == "true" else f" and {among}"))
-
-
-def record(lake: Lake, batch: dict[str, Any]) -> None:
-    """Write a batch's row of `batches`, in place of an earlier refusal of the same batch."""
-    row = {"finished": datetime.now(UTC), **batch}
-    for moment in ("started", "finished"):
-        if isinstance(row[moment], str):  # out of a commit's note
-            row[moment] = datetime.fromisoformat(row[moment])
-    table = pa.Table.from_pylist([row], schema=lake.schema(columns.BATCHES))
-    lake.replace(columns.BATCHES, table, where=f"batch_id = {literal(batch['batch_id'])}")
+        rows = con.execute(f"select distinct {column} from {table} where {where}").fetchall()  # noqa: S608 - names are ours
+    unrecorded = [batch_id for (batch_id,) in rows if batch_id not in batch_ids]
+    if unrecorded:
+        listed = ", ".join(literal(batch_id) for batch_id in unrecorded)
+        among = "" if where == "true" else f" and {where}"
+        lake.delete(table, f"{column} in ({listed}){among}")

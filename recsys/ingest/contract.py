@@ -1,7 +1,8 @@
-"""The contract of a batch, judged by Great Expectations; a check that breaks is told from bad data.
+"""The contract of a batch: its rules, and their evaluation by Great Expectations.
 
-Row rules are SQL (sql/ingest/). Here stands what the batch as a whole must keep to, on its profile
-of one row, and a second look at the accepted rows themselves, up to a bounded number.
+Rules for single rows are SQL (sql/ingest/). These are the rules for the batch as a whole: on its
+profile of one row, and on the accepted rows themselves, up to a bounded number. A check that breaks
+is told apart from bad data.
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from recsys import columns
 from recsys.errors import BrokenCheckError
-from sql import load
+from recsys.ingest.staging import TYPE_NAMES
+from recsys.lake.check_results import CheckResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    import duckdb
     import pandas as pd
 
+    from recsys.ingest.row_checks import BatchProfile
+    from recsys.ingest.staging import IdTypes
     from recsys.settings import Contract
 
 PROFILE, ROWS = "batch_profile", "rows"
-ID_TYPES = {"BIGINT": "integer", "VARCHAR": "text"}
+_BETWEEN = "ExpectColumnValuesToBeBetween"
 
 
 @dataclass(frozen=True)
@@ -40,162 +44,137 @@ class Rule:
     arguments: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one rule: passed, failed, or broken (the check itself did not run)."""
-
-    rule: Rule
-    status: str
-    observed: str
-    detail: str | None = None
-
-    def row(self, subject: str, now: datetime) -> dict[str, Any]:
-        """Return its row of `quality_results`."""
-        return {
-            "subject": subject,
-            "suite": self.rule.suite,
-            "rule": self.rule.name,
-            "status": self.status,
-            "column": self.rule.column,
-            "observed": self.observed,
-            "threshold": self.rule.threshold,
-            "detail": self.detail,
-            "checked_at": now,
-        }
-
-
 def contract_rules(
-    contract: Contract, profile: Mapping[str, Any], held: tuple[str, str] | None, latest: datetime
+    contract: Contract, profile: BatchProfile, lake_types: IdTypes | None, latest: datetime
 ) -> list[Rule]:
     """Return the rules of a batch.
 
     Args:
         contract: the limits.
         profile: the batch's profile; its row_count_change is None with too few earlier batches.
-        held: the lake's id types, integer or text, when it has rows already.
-        latest: the latest moment that an interaction may have.
+        lake_types: the types of ids in the lake, where it has some.
+        latest: the latest timestamp that an interaction may have.
     """
-    between, among = "ExpectColumnValuesToBeBetween", "ExpectColumnValuesToBeInSet"
-    filled = "ExpectColumnValuesToNotBeNull"
-    days = contract.max_span.total_seconds() / 86400
     rules = [
-        Rule(PROFILE, "batch is not empty", "row_count", between, "at least 1", {"min_value": 1}),
-        Rule(
-            PROFILE,
-            "rejected share",
-            "rejected_share",
-            between,
-            f"at most {contract.max_rejected_share:g}",
-            {"max_value": contract.max_rejected_share},
-        ),
-        Rule(
-            PROFILE,
-            "timestamp span",
-            "span_days",
-            between,
-            f"at most {days:g} days",
-            {"max_value": days},
-        ),
+        Rule(PROFILE, "batch is not empty", "row_count", _BETWEEN, "at least 1", {"min_value": 1}),
+        _at_most("rejected share", "rejected_share", contract.max_rejected_share),
+        _at_most("timestamp span", "span_days", contract.max_span.total_seconds() / 86400, " days"),
     ]
-    for at, column in enumerate(("user_id_type", "item_id_type")):
-        allowed = [held[at]] if held else sorted(ID_TYPES.values())
+    for column in (columns.USER_ID, columns.ITEM_ID):
+        if lake_types is None:
+            allowed = sorted(TYPE_NAMES.values())
+        else:
+            allowed = [TYPE_NAMES[getattr(lake_types, column)]]
         rules.append(
             Rule(
-                PROFILE, "type of ids", column, among, " or ".join(allowed), {"value_set": allowed}
+                suite=PROFILE,
+                name="type of ids",
+                column=f"{column}_type",
+                expectation="ExpectColumnValuesToBeInSet",
+                threshold=" or ".join(allowed),
+                arguments={"value_set": allowed},
             )
         )
-    if profile["row_count_change"] is not None:
-        most = contract.max_row_count_change
-        rules.append(
-            Rule(
-                PROFILE,
-                "change of row count",
-                "row_count_change",
-                between,
-                f"at most {most:g} times more or fewer than earlier batches",
-                {"max_value": most},
-            )
-        )
+    if profile.row_count_change is not None:
+        unit = " times more or fewer than earlier batches"
+        limit = contract.max_row_count_change
+        rules.append(_at_most("change of row count", "row_count_change", limit, unit))
     rules += [
-        Rule(ROWS, "no null", column, filled, "none", {})
-        for column in ("user_id", "item_id", "timestamp")
+        Rule(ROWS, "no null", column, "ExpectColumnValuesToNotBeNull", "none", {})
+        for column in columns.REQUIRED
     ]
     rules.append(
         Rule(
-            ROWS,
-            "not in the future",
-            "timestamp",
-            between,
-            f"at most {latest:%Y-%m-%d %H:%M:%S} UTC",
-            {"max_value": latest},
+            suite=ROWS,
+            name="not in the future",
+            column=columns.TIMESTAMP,
+            expectation=_BETWEEN,
+            threshold=f"at most {latest:%Y-%m-%d %H:%M:%S} UTC",
+            arguments={"max_value": latest},
         )
     )
     return rules
 
 
+def _at_most(name: str, column: str, limit: float, unit: str = "") -> Rule:
+    """Return the rule that a figure of the profile has an upper limit."""
+    threshold = f"at most {limit:g}{unit}"
+    return Rule(PROFILE, name, column, _BETWEEN, threshold, {"max_value": limit})
+
+
 def evaluate_contract(
     rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], run_name: str, docs: Path | None
-) -> list[Verdict]:
+) -> list[CheckResult]:
     """Evaluate every rule on its suite's frame; write HTML Data Docs under ``docs`` when given.
 
     Raises:
-        BrokenCheckError: Great Expectations itself failed before any verdict.
+        BrokenCheckError: Great Expectations itself failed before any result.
     """
     gx = _great_expectations()
     try:
         context = gx.get_context(mode="ephemeral")
-        _quiet(context, docs)
+        _configure(context, docs)
         pandas = context.data_sources.add_pandas("batch")
-        verdicts = []
+        results = []
         for suite_name, frame in frames.items():
-            chosen = [rule for rule in rules if rule.suite == suite_name]
+            suite_rules = [rule for rule in rules if rule.suite == suite_name]
             suite = gx.ExpectationSuite(
                 name=suite_name,
                 expectations=[
                     getattr(gx.expectations, rule.expectation)(
                         column=rule.column, meta={"rule": number}, **rule.arguments
                     )
-                    for number, rule in enumerate(chosen)
+                    for number, rule in enumerate(suite_rules)
                 ],
             )
+            asset = pandas.add_dataframe_asset(suite_name)
             definition = gx.ValidationDefinition(
                 name=suite_name,
-                data=pandas.add_dataframe_asset(suite_name).add_batch_definition_whole_dataframe(
-                    "all"
-                ),
+                data=asset.add_batch_definition_whole_dataframe("all"),
                 suite=context.suites.add(suite),
             )
             outcome = context.validation_definitions.add(definition).run(
                 batch_parameters={"dataframe": frame},
                 run_id=gx.RunIdentifier(run_name=run_name),
             )
-            by_number = {
-                result.expectation_config.meta["rule"]: result for result in outcome.results
-            }
-            verdicts += [
-                _verdict(rule, by_number.get(number), frame) for number, rule in enumerate(chosen)
+            validations = {one.expectation_config.meta["rule"]: one for one in outcome.results}
+            results += [
+                _result(rule, validations.get(number), frame)
+                for number, rule in enumerate(suite_rules)
             ]
         if docs is not None:
             context.build_data_docs()
     except gx.exceptions.GreatExpectationsError as error:
         raise BrokenCheckError(
-            f"Great Expectations could not judge {run_name}: {error}. Nothing is known about the "
-            "data and nothing was taken; this is a defect of the check, not of the data"
+            f"Great Expectations could not check {run_name}: {error}. Nothing is known about the "
+            "data and nothing was ingested; the defect is in the check, not in the data"
         ) from error
-    return verdicts
+    return results
 
 
-def _verdict(rule: Rule, result: Any, frame: pd.DataFrame) -> Verdict:
-    error = "no result came back" if result is None else _exception(result.exception_info)
-    if error:
-        return Verdict(rule, "broken", "", error)
-    if rule.suite == PROFILE:
-        value = frame[rule.column].iloc[0]
-        observed = f"{value:.6g}" if isinstance(value, float) else str(value)
-    else:
-        figures = result.result
-        observed = f"{figures['unexpected_count']} of {figures['element_count']} rows"
-    return Verdict(rule, "passed" if result.success else "failed", observed)
+def _result(rule: Rule, validation: Any, frame: pd.DataFrame) -> CheckResult:
+    error = "no result came back" if validation is None else _exception(validation.exception_info)
+    status: Literal["passed", "failed", "broken"] = "broken"
+    observed = ""
+    if not error:
+        status = "passed" if validation.success else "failed"
+        observed = _observed(rule, validation.result, frame)
+    return CheckResult(
+        suite=rule.suite,
+        rule=rule.name,
+        status=status,
+        observed=observed,
+        threshold=rule.threshold,
+        column=rule.column,
+        detail=error,
+    )
+
+
+def _observed(rule: Rule, counts: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    if rule.suite == ROWS:
+        return f"{counts['unexpected_count']} of {counts['element_count']} rows"
+    value = frame[rule.column].iloc[0]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _exception(info: Any) -> str | None:
@@ -209,63 +188,8 @@ def _exception(info: Any) -> str | None:
     return None
 
 
-def refusal_report(
-    con: duckdb.DuckDBPyConnection, batch_id: str, source: str, verdicts: Sequence[Verdict]
-) -> str:
-    """Say which rules a batch breaks, with figures and with sample rows out of ``con``."""
-    failed = [verdict for verdict in verdicts if verdict.status == "failed"]
-    lines = [
-        f"batch {batch_id} of {source} was refused, since it breaks its contract; nothing "
-        "of it was taken.",
-        "",
-        "broken rules:",
-    ]
-    lines += [
-        f"  {verdict.rule.name} ({verdict.rule.column}): {verdict.observed}; the limit is "
-        f"{verdict.rule.threshold}"
-        for verdict in failed
-    ]
-    reasons = con.execute(load("ingest/reasons")).fetchall()
-    if reasons:
-        lines += ["", "rejected rows by reason:"]
-        lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
-    spans = any(verdict.rule.column in ("span_days", "timestamp") for verdict in failed)
-    samples = con.sql(
-        load("ingest/sample_span" if spans or not reasons else "ingest/sample_rejected")
-    )
-    lines += ["", "sample rows:"]
-    for row in samples.fetchall():
-        cells = zip(samples.columns, row, strict=True)
-        lines.append("  " + ", ".join(f"{name} {_short(value)}" for name, value in cells))
-    lines += [
-        "",
-        "Mend the source and ingest again; or, if the data is right, change the limit under "
-        "`contract` in recsys.toml.",
-    ]
-    return "\n".join(lines)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}… ({len(text):,} characters)"
-
-
-def breakage_report(batch_id: str, verdicts: Sequence[Verdict]) -> str:
-    """Say which checks of a batch did not run."""
-    broken = [verdict for verdict in verdicts if verdict.status == "broken"]
-    lines = [
-        f"{verdict.rule.suite}: {verdict.rule.name} ({verdict.rule.column}): {verdict.detail}"
-        for verdict in broken
-    ]
-    return (
-        f"{len(broken)} check(s) of batch {batch_id} did not run, so that nothing is known about "
-        "the data and nothing was taken. This is a defect of the check, not of the data:\n  "
-        + "\n  ".join(lines)
-    )
-
-
 def _great_expectations() -> Any:
-    """Import it (slow, so only here) with its telemetry off, and its talk of temporary folders."""
+    """Import it, only when needed since it is slow; turn off its telemetry and its messages."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
@@ -276,8 +200,8 @@ def _great_expectations() -> Any:
     return gx
 
 
-def _quiet(context: Any, docs: Path | None) -> None:
-    """No progress bars; Data Docs where we want them, and nowhere else."""
+def _configure(context: Any, docs: Path | None) -> None:
+    """Turn progress bars off, and write Data Docs under ``docs`` and nowhere else."""
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)

@@ -1,4 +1,4 @@
-"""The table `items`: titles, categories, and which items may be shown, from a source of its own."""
+"""The table `items`: titles, categories and eligibility of items, from a source of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
 from recsys.ingest import sources
-from recsys.ingest.staging import DUCKDB, as_schema, explained, id_type, rows_in
+from recsys.ingest.staging import DUCKDB_TYPES, as_schema, count_rows, explained, id_type
 from recsys.ingest.text_files import csv_dialect, csv_relation
 from recsys.lake.engine import column_types, open_duckdb, type_family
 from recsys.temporary import temporary_folder
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None) -> int:
-    """Make `items` equal to a source, in one commit, or none where it is so already.
+    """Make `items` equal to a source, in one commit, or in none where nothing has changed.
 
     Args:
-        lake: where to; it has interactions already, whose item ids these are.
-        settings: the S3 endpoint, the memory that DuckDB may hold.
+        lake: where to; it has interactions, whose item ids these are.
+        settings: the S3 endpoint, the memory limit of DuckDB.
         items: where from; the configured item source when not given.
 
     Returns:
@@ -48,73 +48,84 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
         )
     schema = lake.schema(columns.ITEMS)
     with temporary_folder() as folder, open_duckdb(settings) as con:
-        found = sources.find(items, settings.s3)
-        paths = sources.fetch(found, folder / "objects", settings.s3)
-        held = DUCKDB[schema.field(columns.ITEM_ID).type]
-        _pull(con, items, paths, held)
+        objects = sources.find(items, settings.s3)
+        paths = sources.fetch(objects, folder / "objects", settings.s3)
+        _stage(con, items, paths, DUCKDB_TYPES[schema.field(columns.ITEM_ID).type])
+        name = sources.identity(items)
         for without_id, repeated, example in con.execute(load("ingest/bad_items")).fetchall():
             raise SourceError(
-                f"{sources.identity(items)}: {without_id:,} items have no item_id, and "
-                f"{repeated:,} ids come more than once, {example!r} for one; `items` was left as "
-                "it is. Give each item one row"
+                f"{name}: {without_id:,} items have no item_id, and {repeated:,} ids come more "
+                f"than once, for example {example!r}; `items` was not changed. Give each item one "
+                "row"
             )
         lake.view(con, columns.ITEMS)
-        count = rows_in(con, "new_items")
+        count = count_rows(con, "new_items")
         if not count:
-            raise SourceError(f"{sources.identity(items)} holds no item; `items` was left as it is")
+            raise SourceError(f"{name} holds no item; `items` was not changed")
         if con.execute(load("ingest/changed_items")).fetchall()[0][0]:
             lake.replace(columns.ITEMS, as_schema(schema, con.sql("select * from new_items")))
         return count
 
 
-def _pull(
-    con: duckdb.DuckDBPyConnection, source: ItemSource, paths: Sequence[Path], held: str
+def _stage(
+    con: duckdb.DuckDBPyConnection, source: ItemSource, paths: Sequence[Path], lake_type: str
 ) -> None:
     """Fill ``new_items`` (see sql/ingest/items.sql) with ids of the lake's type.
 
     Raises:
         SourceError: the source can't be read, or lacks item_id, or has one of another type.
     """
-    kind, where = sources.kind_of(source), sources.identity(source)
-    with explained(where):
-        if kind == "duckdb":
-            with sources.attached(con, source, paths[0]) as relation:
-                con.execute(f"create or replace temp table given as select * from {relation}")  # noqa: S608 - names are quoted
-        else:
-            readers: dict[str, Callable[[Path], str]] = {
-                "parquet": _parquet_items,
-                "csv": _csv_items,
-                "jsonl": partial(_json_items, con),
-            }
-            read = readers[kind]
-            every = " union all by name ".join(f"select * from {read(path)}" for path in paths)  # noqa: S608 - names are quoted
-            con.execute(f"create or replace temp table given as {every}")
-        kinds = column_types(con, "given")
+    kind, name = sources.kind_of(source), sources.identity(source)
+    with explained(name):
+        _read(con, source, kind, paths)
+        types = column_types(con, "source_items")
         names = {ours: source.columns.get(ours, ours) for ours in columns.OF_ITEMS}
         for ours, theirs in names.items():
-            if theirs not in kinds and (ours == columns.ITEM_ID or ours in source.columns):
+            if theirs not in types and (ours == columns.ITEM_ID or ours in source.columns):
                 raise SourceError(
-                    f"{where} has no column {theirs!r}; it has {', '.join(kinds)}; "
+                    f"{name} has no column {theirs!r}; it has {', '.join(types)}; "
                     f"map it: {ours}=<one of them>"
                 )
-        given = id_type(columns.ITEM_ID, names[columns.ITEM_ID], kinds[names[columns.ITEM_ID]])
-        if kind != "csv" and given != held:
+        id_column = names[columns.ITEM_ID]
+        source_type = id_type(columns.ITEM_ID, id_column, types[id_column])
+        if kind != "csv" and source_type != lake_type:
             raise SourceError(
-                f"item_id of {where} holds {type_family(kinds[names['item_id']])}, but that "
-                f"of the lake's interactions {'integers' if held == 'BIGINT' else 'text'}; cast it"
+                f"item_id of {name} holds {type_family(types[id_column])}, but that of the lake's "
+                f"interactions {'integers' if lake_type == 'BIGINT' else 'text'}; cast it"
             )
-        taken = ", ".join(
-            f"{quote(names[ours]) if names[ours] in kinds else 'null'} as {ours}"
+        selected = ", ".join(
+            f"{quote(names[ours]) if names[ours] in types else 'null'} as {ours}"
             for ours in columns.OF_ITEMS
         )
-        others = [name for name in kinds if name not in names.values()]
-        packed = ", ".join(f"{literal(name)}, {quote(name)}" for name in others)
-        extra = f"cast(json_object({packed}) as varchar)" if others else "null::varchar"
+        others = [column for column in types if column not in names.values()]
+        pairs = ", ".join(f"{literal(column)}, {quote(column)}" for column in others)
+        extra = f"cast(json_object({pairs}) as varchar)" if others else "null::varchar"
         con.execute(
-            f"create or replace temp view catalogue as select {taken}, {extra} as extra from given"  # noqa: S608 - names are quoted
+            f"create or replace temp view catalogue as select {selected}, {extra} as extra "  # noqa: S608 - names are quoted
+            "from source_items"
         )
-        con.execute(f"create or replace temp macro as_item(given) as cast(given as {held})")
+        con.execute(f"create or replace temp macro as_item(given) as cast(given as {lake_type})")
         con.execute(load("ingest/items"))
+
+
+def _read(
+    con: duckdb.DuckDBPyConnection, source: ItemSource, kind: sources.Kind, paths: Sequence[Path]
+) -> None:
+    """Make ``source_items``: the source's rows in its own columns."""
+    create = "create or replace temp table source_items as"
+    if kind == "duckdb":
+        with sources.attached(con, source, paths[0]) as relation:
+            con.execute(f"{create} select * from {relation}")  # noqa: S608 - names are quoted
+        return
+    readers: dict[str, Callable[[Path], str]] = {
+        "parquet": _parquet_items,
+        "csv": _csv_items,
+        "jsonl": partial(_json_items, con),
+    }
+    reader = readers[kind]
+    con.execute(
+        f"{create} {' union all by name '.join(f'select * from {reader(path)}' for path in paths)}"  # noqa: S608 - names are quoted
+    )
 
 
 def _parquet_items(path: Path) -> str:
@@ -122,17 +133,17 @@ def _parquet_items(path: Path) -> str:
 
 
 def _csv_items(path: Path) -> str:
-    delimiter, there = csv_dialect(path, path.name)
-    if len({name.lower() for name in there}) < len(there):
+    delimiter, names = csv_dialect(path, path.name)
+    if len({name.lower() for name in names}) < len(names):
         raise SourceError(f"{path.name} has two columns of the same name; rename one")
-    return csv_relation(path, delimiter, there)
+    return csv_relation(path, delimiter, names)
 
 
 def _json_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:
     read = f"read_json({file_literal(str(path))}, format = 'newline_delimited', sample_size = -1"
-    # A text that looks like a UUID or a date is a text all the same, and keeps its letters.
-    kinds = ((name, _json_type(kind)) for name, kind in column_types(con, f"{read})").items())
-    typed = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in kinds)
+    # A text that looks like a UUID or a date stays a text, letter for letter.
+    types = ((name, _json_type(kind)) for name, kind in column_types(con, f"{read})").items())
+    typed = ", ".join(f"{literal(name)}: '{kind}'" for name, kind in types)
     return f"{read}, columns = {{{typed}}})"
 
 

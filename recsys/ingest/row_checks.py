@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recsys import columns
-from recsys.ingest.contract import ID_TYPES
-from recsys.ingest.staging import BLANKS
+from recsys.ingest.staging import BLANKS, TYPE_NAMES
 from sql import load
 
 if TYPE_CHECKING:
@@ -16,11 +16,49 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from recsys.ingest.staging import Pulled
+    from recsys.ingest.commit import Batch
+    from recsys.ingest.staging import StagedBatch
     from recsys.lake.tables import Lake
     from recsys.settings import Contract
 
 _BATCHES_TO_COMPARE = 3
+
+
+@dataclass(frozen=True)
+class BatchProfile:
+    """A batch in one row: what its contract looks at, and what its row of `batches` counts.
+
+    Attributes:
+        row_count: rows read from the source.
+        accepted: rows to append to `interactions`.
+        rejected: rows that break a rule.
+        quarantined: those of them that are not in `quarantine` yet.
+        duplicates: rows that are already in the lake.
+        rejected_share: rejected / row_count.
+        span_days: days between the oldest and the newest accepted row.
+        row_count_change: how many times more or fewer rows than the median of the source's earlier
+            batches; None where there are too few of them.
+        user_id_type: integer or text.
+        item_id_type: integer or text.
+        fingerprint: a hash of the rows to append, in any order.
+    """
+
+    row_count: int
+    accepted: int
+    rejected: int
+    quarantined: int
+    duplicates: int
+    rejected_share: float
+    span_days: float
+    row_count_change: float | None
+    user_id_type: str
+    item_id_type: str
+    fingerprint: str
+
+    @property
+    def has_new_rows(self) -> bool:
+        """Whether there is a row to append to `interactions` or `quarantine`."""
+        return bool(self.accepted or self.quarantined)
 
 
 def classify_rows(
@@ -29,17 +67,16 @@ def classify_rows(
     source: str,
     contract: Contract,
     latest: datetime,
-    *,
     compare: bool,
 ) -> None:
     """Make the tables faulty, held, repeated, rejected and fresh, and the view accepted.
 
     Args:
         con: holds ``staged``.
-        lake: whose interactions and quarantined rows are known already.
+        lake: its interactions and quarantined rows are not ingested again.
         source: the source's name in `quarantine`.
         contract: how long an id may be.
-        latest: the latest moment that an interaction may have.
+        latest: the latest timestamp that an interaction may have.
         compare: whether the lake has interactions to compare with.
     """
     con.execute(
@@ -67,49 +104,51 @@ def classify_rows(
 
 
 def profile_batch(
-    con: duckdb.DuckDBPyConnection,
-    pulled: Pulled,
-    source: str,
-    batches: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
-    """Return what the contract looks at, and a fingerprint of what is new.
+    con: duckdb.DuckDBPyConnection, staged: StagedBatch, source: str, batches: Sequence[Batch]
+) -> BatchProfile:
+    """Return the profile of a batch.
 
     Args:
         con: holds what :func:`classify_rows` made.
-        pulled: what is in ``staged``.
+        staged: what is in ``staged``.
         source: the source's name in `batches`.
         batches: the accepted batches before this one.
     """
-    found = con.sql(load("ingest/profile"))
-    figures = dict(zip(found.columns, found.fetchall()[0], strict=True))
-    # A batch that held nothing new says nothing about how much is usual.
-    counts = [row["rows_in"] for row in batches if row["source"] == source and row["accepted"]]
-    change = None
-    if len(counts) >= _BATCHES_TO_COMPARE:
-        change = _times(figures["row_count"], median(counts))
-    return figures | {
-        "rejected_share": figures["rejected"] / figures["row_count"],
-        "span_days": figures["span_seconds"] / 86400,
-        "row_count_change": change,
-        "user_id_type": ID_TYPES[pulled.user_type],
-        "item_id_type": ID_TYPES[pulled.item_type],
-    }
+    relation = con.sql(load("ingest/profile"))
+    counts = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
+    return BatchProfile(
+        **counts,
+        rejected_share=counts["rejected"] / counts["row_count"],
+        row_count_change=_row_count_change(counts["row_count"], _with_rows(batches, source)),
+        user_id_type=TYPE_NAMES[staged.id_types.user_id],
+        item_id_type=TYPE_NAMES[staged.id_types.item_id],
+    )
 
 
 def is_usual_size(
-    profile: dict[str, Any], source: str, batches: Sequence[dict[str, Any]], contract: Contract
+    profile: BatchProfile, source: str, batches: Sequence[Batch], contract: Contract
 ) -> bool:
     """Say whether a source that holds nothing new still has about as many rows as it used to.
 
-    Being as large as the latest batch that was taken is usual too, since that was accepted.
+    Being as large as the latest accepted batch is usual too, since that was accepted.
     """
-    most, change = contract.max_row_count_change, profile["row_count_change"]
-    if change is None or change <= most:
+    limit, change = contract.max_row_count_change, profile.row_count_change
+    if change is None or change <= limit:
         return True
-    taken = [row for row in batches if row["source"] == source and row["accepted"]]
-    latest = max(taken, key=lambda row: row["started"])
-    return _times(profile["row_count"], latest["rows_in"]) <= most
+    latest = max(_with_rows(batches, source), key=lambda batch: batch.started)
+    return _ratio(profile.row_count, latest.rows_in) <= limit
 
 
-def _times(count: float, usual: float) -> float:
+def _with_rows(batches: Sequence[Batch], source: str) -> list[Batch]:
+    """Return a source's batches; one that held nothing new says nothing about what is usual."""
+    return [batch for batch in batches if batch.source == source and batch.accepted]
+
+
+def _row_count_change(row_count: int, batches: Sequence[Batch]) -> float | None:
+    if len(batches) < _BATCHES_TO_COMPARE:
+        return None
+    return _ratio(row_count, median(batch.rows_in for batch in batches))
+
+
+def _ratio(count: float, usual: float) -> float:
     return max(count / usual, usual / count)

@@ -1,4 +1,4 @@
-"""Where interactions come from: pull rows into a table ``staged``, typed, in source order."""
+"""Where interactions come from: files, objects on S3, or a DuckDB database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import duckdb
 from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
 from recsys.ingest import text_files
-from recsys.ingest.staging import explained, first_line, resolve, rows_in, stage_typed
+from recsys.ingest.staging import count_rows, explained, first_line, resolve, stage_typed
 from recsys.lake import object_store
 from recsys.lake.engine import column_types, type_family
 from recsys.lake.object_store import Stored
@@ -23,7 +23,7 @@ from sql import file_literal, literal, load, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from recsys.ingest.staging import Pulled
+    from recsys.ingest.staging import IdTypes, StagedBatch
     from recsys.settings import ItemSource, ObjectStorage, Source
 
 Kind = Literal["duckdb", "parquet", "csv", "jsonl"]
@@ -69,7 +69,7 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
     is compared row by row.
 
     Raises:
-        SourceError: nothing is there.
+        SourceError: there is none.
     """
     uri = source.uri
     if kind_of(source) == "duckdb":
@@ -77,16 +77,16 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
             raise SourceError(f"no such file: {uri}; check the source's uri")
         return [Stored(os.path.normpath(uri), None, None)]
     if "://" in uri:
-        found = object_store.find(uri, storage, raising=SourceError)
+        objects = object_store.find(uri, storage, raising=SourceError)
     elif Path(uri).is_file():
-        found = [_local(uri)]
+        objects = [_local(uri)]
     else:
         paths = sorted(glob.glob(uri, recursive=True))
-        found = [_local(path) for path in paths if Path(path).is_file()]
-    if not found:
-        what = "nothing matches" if any(sign in uri for sign in "*?[") else "no such file:"
-        raise SourceError(f"{what} {uri}; check the source's uri")
-    return found
+        objects = [_local(path) for path in paths if Path(path).is_file()]
+    if not objects:
+        problem = "nothing matches" if any(sign in uri for sign in "*?[") else "no such file:"
+        raise SourceError(f"{problem} {uri}; check the source's uri")
+    return objects
 
 
 def _local(path: str) -> Stored:
@@ -94,10 +94,10 @@ def _local(path: str) -> Stored:
     return Stored(os.path.normpath(path), f"{state.st_size:x}-{state.st_mtime_ns:x}", state.st_size)
 
 
-def fetch(found: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list[Path]:
-    """Return a local path for each: itself, or a copy in ``folder`` of what lies on S3."""
+def fetch(objects: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list[Path]:
+    """Return a local path for each object: itself, or a copy in ``folder`` of what is on S3."""
     paths = []
-    for number, stored in enumerate(found):
+    for number, stored in enumerate(objects):
         path = Path(stored.key)
         if "://" in stored.key:
             path = folder / f"{number:06d}-{stored.key.rsplit('/', 1)[-1]}"
@@ -106,21 +106,21 @@ def fetch(found: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list
     return paths
 
 
-def pull(
+def stage(
     con: duckdb.DuckDBPyConnection,
     source: Source,
-    found: Sequence[Stored],
+    objects: Sequence[Stored],
     paths: Sequence[Path],
-    held: tuple[str, str] | None = None,
-) -> Pulled:
+    lake_types: IdTypes | None = None,
+) -> StagedBatch:
     """Fill ``staged`` (see sql/ingest/stage.sql) and ``objects`` (object, first_row, rows).
 
     Args:
-        con: an in-memory connection of our own, see :func:`recsys.lake.tables.connect`.
+        con: an in-memory connection of our own, see :func:`recsys.lake.engine.open_duckdb`.
         source: what to read.
-        found: the objects to read, in the order that breaks ties in time.
-        paths: where each of them lies locally.
-        held: the lake's id types (BIGINT or VARCHAR), when it has rows already.
+        objects: the objects to read, in the order that breaks ties in time.
+        paths: where each of them is locally.
+        lake_types: the types of ids in the lake, where it has some.
 
     Raises:
         SourceError: the source can't be read, lacks a column, or has one of a wrong type.
@@ -130,21 +130,21 @@ def pull(
         if kind == "duckdb":
             with attached(con, source, paths[0]) as relation:
                 names = resolve(source.columns, list(column_types(con, relation)), identity(source))
-                pulled = stage_typed(con, relation, names, held)
-            counts = [pulled.rows]
+                staged = stage_typed(con, relation, names, lake_types)
+            counts = [staged.rows]
         elif kind == "parquet":
-            counts = _parquet_rows(con, found, paths)
-            names = _one_shape(con, source, found, paths)
-            pulled = stage_typed(con, parquet(paths), names, held)
+            counts = _parquet_rows(con, objects, paths)
+            names = _common_columns(con, source, objects, paths)
+            staged = stage_typed(con, parquet(paths), names, lake_types)
         else:
-            pulled, counts = text_files.pull(con, source, kind, found, paths, held)
+            staged, counts = text_files.stage(con, source, kind, objects, paths, lake_types)
     con.execute("create or replace table objects (object varchar, first_row bigint, rows bigint)")
-    first = 0
-    for stored, rows in zip(found, counts, strict=True):
+    first_row = 0
+    for stored, rows in zip(objects, counts, strict=True):
         if rows:
-            con.execute("insert into objects values (?, ?, ?)", [stored.key, first, rows])
-        first += rows
-    return pulled
+            con.execute("insert into objects values (?, ?, ?)", [stored.key, first_row, rows])
+        first_row += rows
+    return staged
 
 
 # --- DuckDB and Parquet: typed at the source
@@ -165,9 +165,9 @@ def attached(
             transient=locked,
         ) from error
     try:
-        # A view's or query's own table names are looked up in the source, not among ours.
+        # The table names of a view or query are looked up in the source, not among ours.
         con.execute("use recsys_source")
-        yield _the_query(con, source) if source.table is None else _the_table(con, source)
+        yield _table(con, source) if source.query is None else _query(con, source)
     finally:
         con.execute("use memory.main")  # "memory" alone may be a schema of the source
         con.execute("drop view if exists temp.recsys_pulled")
@@ -175,17 +175,16 @@ def attached(
         con.execute("detach recsys_source")
 
 
-def _the_table(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:
-    wanted = source.table or ""
-    there = con.execute(load("ingest/tables")).fetchall()
-    for schema, name in there:
-        if wanted in ((name if schema == "main" else None), f"{schema}.{name}"):
+def _table(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:
+    tables = con.execute(load("ingest/tables")).fetchall()
+    for schema, name in tables:
+        if source.table in ((name if schema == "main" else None), f"{schema}.{name}"):
             return f"recsys_source.{quote(schema)}.{quote(name)}"
-    listed = ", ".join(n if s == "main" else f"{s}.{n}" for s, n in there) or "no table at all"
-    raise SourceError(f"{source.uri} has no table {wanted!r}; it has {listed}")
+    names = ", ".join(name if schema == "main" else f"{schema}.{name}" for schema, name in tables)
+    raise SourceError(f"{source.uri} has no table {source.table!r}; it has {names or 'none'}")
 
 
-def _the_query(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:
+def _query(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:
     query = source.query or ""
     try:
         statements = con.extract_statements(query)
@@ -193,7 +192,7 @@ def _the_query(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> s
         raise SourceError(f"the query is not SQL that DuckDB reads: {error}") from error
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise SourceError("the query has to be one single SELECT; nothing was run")
-    # As a view's definition it may end as it likes, with a semicolon or a comment.
+    # As a view's definition it may end with a semicolon or a comment.
     con.execute(f"create or replace temp view recsys_query as {query}")
     return "temp.recsys_query"
 
@@ -205,37 +204,43 @@ def parquet(paths: Sequence[Path]) -> str:
 
 
 def _parquet_rows(
-    con: duckdb.DuckDBPyConnection, found: Sequence[Stored], paths: Sequence[Path]
+    con: duckdb.DuckDBPyConnection, objects: Sequence[Stored], paths: Sequence[Path]
 ) -> list[int]:
     rows = []
-    for stored, path in zip(found, paths, strict=True):
+    for stored, path in zip(objects, paths, strict=True):
         with explained(stored.key):
-            rows.append(rows_in(con, parquet([path])))
+            rows.append(count_rows(con, parquet([path])))
     return rows
 
 
-def _one_shape(
+def _common_columns(
     con: duckdb.DuckDBPyConnection,
     source: Source,
-    found: Sequence[Stored],
+    objects: Sequence[Stored],
     paths: Sequence[Path],
 ) -> dict[str, str]:
-    """Check that each file has the mapped columns, and ids and moments of one type_family of types.
+    """Return our column -> the files', for the columns that any of them has.
 
     A column that may be absent is null in the files that lack it.
+
+    Raises:
+        SourceError: a file lacks a required column, or holds another kind of ids or timestamps in
+            it than the first one.
     """
-    first: dict[str, str] = {}
+    families: dict[str, str] = {}
     names: dict[str, str] = {}
-    for stored, path in zip(found, paths, strict=True):
+    for stored, path in zip(objects, paths, strict=True):
         with explained(stored.key):
-            kinds = column_types(con, parquet([path]))
-        this = resolve(source.columns, list(kinds), stored.key)
-        names |= this
+            types = column_types(con, parquet([path]))
+        file_names = resolve(source.columns, list(types), stored.key)
+        names |= file_names
         for ours in columns.REQUIRED:
-            kind = type_family(kinds[this[ours]])
-            if first.setdefault(ours, kind) != kind:
+            theirs = file_names[ours]
+            family = type_family(types[theirs])
+            if families.setdefault(ours, family) != family:
                 raise SourceError(
-                    f"{stored.key}: column {this[ours]!r} holds {kind}, but {first[ours]} in "
-                    f"{found[0].key}; write them alike, or take each by itself with `recsys ingest`"
+                    f"{stored.key}: column {theirs!r} holds {family}, but {families[ours]} in "
+                    f"{objects[0].key}; write them with the same type, or ingest each file by "
+                    "itself with `recsys ingest`"
                 )
     return names

@@ -17,75 +17,104 @@ from sql import literal, load, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from recsys.lake.tables import Lake
 
-# The types that ids have in the lake, as DuckDB and as Arrow call them.
-ARROW = {"BIGINT": pa.int64(), "VARCHAR": pa.string()}
-DUCKDB = {arrow: name for name, arrow in ARROW.items()}
 # What does not make an id: white space, and marks that show nothing.
 BLANKS = " \t\n\r\f\v\u00a0\u2003\u3000\u200b\ufeff"
 
+_IDS = (columns.USER_ID, columns.ITEM_ID)
 _WIDER_THAN_OURS = {"HUGEINT", "UBIGINT", "UHUGEINT"}
-_ROWS_AT_A_TIME = 100_000  # as many as the Delta writer may hold several of
+_READER_ROWS = 100_000  # as many as the Delta writer may hold several of
 
 
 @dataclass(frozen=True)
-class Pulled:
-    """What has been put into ``staged``."""
+class IdTypes:
+    """The types of both ids, each BIGINT or VARCHAR: DuckDB's names of what the lake holds."""
+
+    user_id: str
+    item_id: str
+
+
+ARROW_TYPES = {"BIGINT": pa.int64(), "VARCHAR": pa.string()}
+DUCKDB_TYPES = {arrow: name for name, arrow in ARROW_TYPES.items()}
+# How a batch's profile and a contract name the types of ids.
+TYPE_NAMES = {"BIGINT": "integer", "VARCHAR": "text"}
+
+
+def lake_id_types(lake: Lake) -> IdTypes | None:
+    """Return the types of ids in a lake, or None where no table holds an id yet."""
+    if not lake.exists(columns.INTERACTIONS):
+        return None
+    tables_with_ids = (columns.INTERACTIONS, columns.ITEMS, columns.RECOMMENDATIONS)
+    if not any(lake.open(name).file_uris() for name in tables_with_ids):
+        return None
+    schema = lake.schema(columns.INTERACTIONS)
+    return IdTypes(
+        DUCKDB_TYPES[schema.field(columns.USER_ID).type],
+        DUCKDB_TYPES[schema.field(columns.ITEM_ID).type],
+    )
+
+
+@dataclass(frozen=True)
+class StagedBatch:
+    """What `staged` holds: how many rows, with ids of which types."""
 
     rows: int
-    user_type: str  # BIGINT or VARCHAR
-    item_type: str
-    names: Mapping[str, str]  # our column -> the source's, for the columns that exist
+    id_types: IdTypes
 
 
-def resolve(mapping: Mapping[str, str], there: Sequence[str], where: str) -> dict[str, str]:
-    """Return our column -> the source's, for the required ones and the optional ones there are.
+def resolve(mapping: Mapping[str, str], source_columns: Sequence[str], name: str) -> dict[str, str]:
+    """Return our column -> the source's: the required ones, and the optional ones that it has.
+
+    Args:
+        mapping: our column -> the source's, where their names differ.
+        source_columns: the columns of the source.
+        name: the source's name in an error.
 
     Raises:
         SourceError: a required or a mapped column is missing.
     """
-    names = {}
-    exact = set(there)
+    resolved = {}
     for ours in (*columns.REQUIRED, *columns.OPTIONAL):
         theirs = mapping.get(ours, ours)
-        if theirs in exact:
-            names[ours] = theirs
+        if theirs in source_columns:
+            resolved[ours] = theirs
         elif ours in columns.REQUIRED or ours in mapping:
-            shown = ", ".join(list(there)[:50]) or "none"
+            listed = ", ".join(source_columns[:50]) or "none"
             hint = (
                 f"the mapping says {ours}={theirs}"
                 if ours in mapping
                 else f"map it, e.g. {ours}=<one of them>"
             )
-            raise SourceError(f"{where} has no column {theirs!r}; it has {shown}; {hint}")
-    return names
+            raise SourceError(f"{name} has no column {theirs!r}; it has {listed}; {hint}")
+    return resolved
 
 
 def stage_typed(
     con: duckdb.DuckDBPyConnection,
     relation: str,
     names: Mapping[str, str],
-    held: tuple[str, str] | None,
-) -> Pulled:
+    lake_types: IdTypes | None,
+) -> StagedBatch:
     """Fill ``staged`` from a relation that has types of its own.
 
     Args:
         con: the connection that ``staged`` is made in.
         relation: something to select from.
         names: our column -> the relation's.
-        held: the lake's id types, when it has rows already.
+        lake_types: the types of ids in the lake, where it has some.
     """
-    kinds = column_types(con, relation)
-    types = {ours: kinds[theirs] for ours, theirs in names.items()}
-    ids = {ours: id_type(ours, names[ours], types[ours]) for ours in ("user_id", "item_id")}
-    same_as_held((ids["user_id"], ids["item_id"]), held)
+    source_types = column_types(con, relation)
+    types = {ours: source_types[theirs] for ours, theirs in names.items()}
+    id_types = IdTypes(*(id_type(ours, names[ours], types[ours]) for ours in _IDS))
+    require_lake_types(id_types, lake_types)
     absent = {columns.EVENT: "null::varchar", columns.VALUE: "null::double"}
-    picked = ", ".join(
+    selected = ", ".join(
         f"{quote(names[ours]) if ours in names else absent[ours]} as {quote(ours)}"
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
-    row_as_json(con, names)
-    wide = [ours for ours in ids if types[ours] in _WIDER_THAN_OURS]
+    define_row_as_json(con, names)
+    wide = [ours for ours in _IDS if types[ours] in _WIDER_THAN_OURS]
     lost = {ours: f"{ours} is not null and try_cast({ours} as bigint) is null" for ours in wide}
     faults = [f"when {is_lost} then '{ours} is beyond 64 bits'" for ours, is_lost in lost.items()]
     con.execute(
@@ -93,93 +122,99 @@ def stage_typed(
         f"case {' '.join(faults) or 'when false then null'} end::varchar as fault, "
         f"case when {' or '.join(lost.values()) or 'false'} "
         "then row_as_json(user_id, item_id, timestamp, event, value) end as given "
-        f"from (select {picked} from {relation})"
+        f"from (select {selected} from {relation})"
     )
-    define_macros(
-        con,
-        ids["user_id"],
-        ids["item_id"],
-        types["timestamp"],
-        types.get("value", "DOUBLE"),
-        marked=bool(wide),
+    define_type_macros(
+        con, id_types, types["timestamp"], types.get("value", "DOUBLE"), has_faults=bool(wide)
     )
     con.execute(load("ingest/stage"))
-    return Pulled(rows_in(con, "memory.main.staged"), ids["user_id"], ids["item_id"], names)
+    return StagedBatch(count_rows(con, "memory.main.staged"), id_types)
 
 
-def id_type(ours: str, theirs: str, kind: str) -> str:
+def id_type(ours: str, theirs: str, source_type: str) -> str:
     """Return BIGINT or VARCHAR, what an id of a DuckDB type becomes.
 
     Raises:
         SourceError: an id can't be of this type.
     """
-    held = type_family(kind)
-    if held == "integers":
+    family = type_family(source_type)
+    if family == "integers":
         return "BIGINT"
-    if held == "text":
+    if family == "text":
         return "VARCHAR"
     raise SourceError(
-        f"{ours} is taken from column {theirs!r}, which holds {kind}; an id is an integer or text: "
-        "cast it in a query, or in the files"
+        f"{ours} comes from column {theirs!r}, which holds {source_type}; an id is an integer or "
+        "text: cast it in a query, or in the files"
     )
 
 
-def same_as_held(ids: tuple[str, str], held: tuple[str, str] | None) -> None:
-    """Refuse ids of other types than the lake's, when it holds some."""
-    for ours, kind, before in zip(("user_id", "item_id"), ids, held or ids, strict=True):
-        if kind != before:
-            words = {"BIGINT": "integers", "VARCHAR": "text"}
+def require_lake_types(id_types: IdTypes, lake_types: IdTypes | None) -> None:
+    """Refuse ids of other types than the lake's, where it has some."""
+    words = {"BIGINT": "integers", "VARCHAR": "text"}
+    if lake_types is None:
+        return
+    for ours in _IDS:
+        source_type, lake_type = getattr(id_types, ours), getattr(lake_types, ours)
+        if source_type != lake_type:
             raise SourceError(
-                f"{ours} of the source holds {words[kind]}, but the lake holds {words[before]}; "
-                "cast it at the source, or start a lake of its own for it"
+                f"{ours} of the source holds {words[source_type]}, but the lake holds "
+                f"{words[lake_type]}; cast it at the source, or use another lake for it"
             )
 
 
-def define_macros(
+def define_type_macros(
     con: duckdb.DuckDBPyConnection,
-    user: str,
-    item: str,
+    id_types: IdTypes,
     timestamp: str,
     value: str,
     *,
-    marked: bool = False,
+    has_faults: bool = False,
 ) -> None:
-    """Define what sql/ingest/stage.sql needs for a source's types.
+    """Define the macros of sql/ingest/stage.sql for the types of a source.
 
-    ``marked`` says that rows with ids that can't be of their type have a fault by now.
+    Args:
+        con: where to define them.
+        id_types: what ids become.
+        timestamp: the source's type of timestamps.
+        value: the source's type of values.
+        has_faults: whether rows with ids that don't fit their type have been given a fault.
+
+    Raises:
+        SourceError: a timestamp can't be of this type.
     """
     con.execute(load("ingest/moment_of_number"))
-    cast = "try_cast" if marked else "cast"
-    kept = "given"
+    cast = "try_cast" if has_faults else "cast"
+    raw_timestamp = "given"
     if timestamp.startswith("TIMESTAMP") or timestamp == "DATE":
-        # The session's time zone is UTC, so a timestamp without one is taken as UTC.
+        # The session's time zone is UTC, so a timestamp without one is read as UTC.
         # DuckDB 2.0 has no isfinite of a TIMESTAMPTZ_NS.
-        finite = "isfinite(cast(given as timestamptz))"
-        moment = f"case when {finite} then cast(given as timestamptz) end"
-        kept = f"case when not {finite} then cast(given as varchar) end"
+        is_finite = "isfinite(cast(given as timestamptz))"
+        as_timestamp = f"case when {is_finite} then cast(given as timestamptz) end"
+        raw_timestamp = f"case when not {is_finite} then cast(given as varchar) end"
     elif timestamp in INTEGER_TYPES or type_family(timestamp) == "real numbers":
-        moment = "moment_of_number(given)"
+        as_timestamp = "moment_of_number(given)"
     elif timestamp == "VARCHAR":
         con.execute(load("ingest/moment_of_text"))
-        moment = "as_moment(given)"
+        as_timestamp = "moment_of_text(given)"
     else:
         raise SourceError(
-            f"timestamp is taken from a column that holds {timestamp}; it has to be a timestamp, a "
+            f"timestamp comes from a column that holds {timestamp}; it has to be a timestamp, a "
             "date, epoch seconds or milliseconds, or ISO text: cast it in a query"
         )
+    user, item = id_types.user_id, id_types.item_id
     for name, body in {
         "as_user": f"{cast}(given as {user})",
         "as_item": f"{cast}(given as {item})",
+        "as_moment": as_timestamp,
         "user_text": "given" if user == "VARCHAR" else "null::varchar",
         "item_text": "given" if item == "VARCHAR" else "null::varchar",
-        "kept_timestamp": kept,
+        "kept_timestamp": raw_timestamp,
         "kept_value": "given" if value == "VARCHAR" else "null::varchar",
-        **({"as_moment": moment} if timestamp != "VARCHAR" else {}),
     }.items():
         con.execute(f"create or replace temp macro {name}(given) as {body}")
 
 
-def row_as_json(con: duckdb.DuckDBPyConnection, names: Mapping[str, str]) -> None:
+def define_row_as_json(con: duckdb.DuckDBPyConnection, names: Mapping[str, str]) -> None:
     """Define the macro that gives a staged row as JSON under the source's own names."""
     ours = (*columns.REQUIRED, *columns.OPTIONAL)
     pairs = ", ".join(f"{literal(names[name])}, {quote(name)}" for name in ours if name in names)
@@ -190,17 +225,17 @@ def row_as_json(con: duckdb.DuckDBPyConnection, names: Mapping[str, str]) -> Non
 
 
 def as_schema(schema: pa.Schema, rows: duckdb.DuckDBPyRelation) -> pa.RecordBatchReader:
-    """Stream a relation as a table's schema has it."""
+    """Stream a relation's rows in a table's schema."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in rows.to_arrow_reader(_ROWS_AT_A_TIME):
+        for batch in rows.to_arrow_reader(_READER_ROWS):
             arrays = [batch[field.name].cast(field.type) for field in schema]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def rows_in(con: duckdb.DuckDBPyConnection, table: str) -> int:
+def count_rows(con: duckdb.DuckDBPyConnection, table: str) -> int:
     """Count the rows of a table of ours."""
     return int(con.execute(f"select count(*) from {table}").fetchall()[0][0])  # noqa: S608 - names are quoted
 

@@ -1,4 +1,4 @@
-"""CSV and JSON Lines: text, typed by us; a line that can't be read becomes a row with a fault."""
+"""CSV and JSON Lines files, typed by us; a line that can't be read becomes a row with a fault."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from recsys import columns
 from recsys.errors import SourceError
 from recsys.ingest.staging import (
     BLANKS,
-    Pulled,
-    define_macros,
+    IdTypes,
+    StagedBatch,
+    count_rows,
+    define_row_as_json,
+    define_type_macros,
     explained,
     resolve,
-    row_as_json,
-    rows_in,
 )
 from sql import file_literal, literal, load, quote
 
@@ -36,41 +37,49 @@ if TYPE_CHECKING:
 _CHUNK = 16 << 20
 
 
-def pull(
+def stage(
     con: duckdb.DuckDBPyConnection,
     source: Source,
     kind: Literal["csv", "jsonl"],
-    found: Sequence[Stored],
+    objects: Sequence[Stored],
     paths: Sequence[Path],
-    held: tuple[str, str] | None,
-) -> tuple[Pulled, list[int]]:
+    lake_types: IdTypes | None,
+) -> tuple[StagedBatch, list[int]]:
     """Fill ``staged`` from text files; return what it holds, and how many rows each file gave."""
     con.execute(load("ingest/text"))
     read = _read_csv if kind == "csv" else _read_json_lines
     counts = []
-    present: dict[str, str] = {}
-    for stored, path in zip(found, paths, strict=True):
-        before = rows_in(con, "recsys_pulled")
+    names: dict[str, str] = {}
+    for stored, path in zip(objects, paths, strict=True):
+        before = count_rows(con, "recsys_pulled")
         with explained(stored.key):
-            present |= read(con, source, stored, path)
-        counts.append(rows_in(con, "recsys_pulled") - before)
-    return _stage(con, present, held), counts
+            names |= read(con, source, stored, path)
+        counts.append(count_rows(con, "recsys_pulled") - before)
+    return _stage(con, names, lake_types), counts
 
 
 def _stage(
-    con: duckdb.DuckDBPyConnection, names: dict[str, str], held: tuple[str, str] | None
-) -> Pulled:
+    con: duckdb.DuckDBPyConnection, names: dict[str, str], lake_types: IdTypes | None
+) -> StagedBatch:
     # Text has no types: where the lake holds text, digits stay text too; where it holds integers,
-    # a row whose id is none is rejected, and not the whole batch.
-    user, item = held or con.execute(load("ingest/id_types"), {"blanks": BLANKS}).fetchall()[0]
-    row_as_json(con, names)
-    whole = {"user_is_integer": user == "BIGINT", "item_is_integer": item == "BIGINT"}
-    if any(whole.values()):
-        con.execute(load("ingest/no_integers"), {**whole, "blanks": BLANKS})
-    define_macros(con, user, item, "VARCHAR", "VARCHAR", marked=True)
+    # a row whose id is not an integer is rejected, and not the whole batch.
+    id_types = lake_types or _infer_id_types(con)
+    define_row_as_json(con, names)
+    integers = {
+        "user_is_integer": id_types.user_id == "BIGINT",
+        "item_is_integer": id_types.item_id == "BIGINT",
+    }
+    if any(integers.values()):
+        con.execute(load("ingest/no_integers"), {**integers, "blanks": BLANKS})
+    define_type_macros(con, id_types, "VARCHAR", "VARCHAR", has_faults=True)
     con.execute(load("ingest/stage"))
     con.execute("drop table recsys_pulled")
-    return Pulled(rows_in(con, "memory.main.staged"), user, item, names)
+    return StagedBatch(count_rows(con, "memory.main.staged"), id_types)
+
+
+def _infer_id_types(con: duckdb.DuckDBPyConnection) -> IdTypes:
+    ((user_id, item_id),) = con.execute(load("ingest/id_types"), {"blanks": BLANKS}).fetchall()
+    return IdTypes(user_id, item_id)
 
 
 def _is_zipped(path: Path) -> bool:
@@ -78,8 +87,8 @@ def _is_zipped(path: Path) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[Any]:
-    """Open a text file, unzipped, for binary reading; what is wrong with it is ours to say."""
+def _open(path: Path, name: str) -> Iterator[Any]:
+    """Open a text file, unzipped, for binary reading; its errors become ours."""
     try:
         with gzip.open(path) if _is_zipped(path) else path.open("rb") as file:
             yield file
@@ -88,11 +97,11 @@ def _opened(path: Path, name: str) -> Iterator[Any]:
 
 
 def csv_dialect(path: Path, name: str) -> tuple[str, list[str]]:
-    """Return (delimiter, column names) as the first line of a CSV file has them.
+    """Return the delimiter and the column names that the first line of a CSV file has.
 
-    A zipped file is read to its end, since DuckDB checks no checksum and would make up rows.
+    A zipped file is read to its end to check its sum, which DuckDB does not: it would make up rows.
     """
-    with _opened(path, name) as file:
+    with _open(path, name) as file:
         try:
             head = file.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError:
@@ -100,7 +109,7 @@ def csv_dialect(path: Path, name: str) -> tuple[str, list[str]]:
         while _is_zipped(path) and file.read(_CHUNK):
             pass
     if not head.strip():
-        raise SourceError(f"{name} is empty: it has not even a line of column names")
+        raise SourceError(f"{name} is empty: it lacks even the line of column names")
     delimiter = max(",\t;|", key=head.count)
     return delimiter, next(csv.reader([head], delimiter=delimiter))
 
@@ -108,13 +117,13 @@ def csv_dialect(path: Path, name: str) -> tuple[str, list[str]]:
 def csv_relation(path: Path, delimiter: str, names: Iterable[str], more: str = "") -> str:
     """Return a CSV file as something to select from: these columns, by position, all text.
 
-    ``more`` goes to DuckDB's ``read_csv`` as it is.
+    ``more`` is added to the arguments of DuckDB's ``read_csv``.
     """
     zipped = ", compression = 'gzip'" if _is_zipped(path) else ""
-    kinds = ", ".join(f"{literal(name)}: 'varchar'" for name in names)
+    typed = ", ".join(f"{literal(name)}: 'varchar'" for name in names)
     return (
         f"read_csv({file_literal(str(path))}{zipped}, auto_detect = false, header = true, "
-        f"columns = {{{kinds}}}, delim = {literal(delimiter)}, "
+        f"columns = {{{typed}}}, delim = {literal(delimiter)}, "
         f"quote = '\"', escape = '\"', nullstr = ''{more})"
     )
 
@@ -122,42 +131,46 @@ def csv_relation(path: Path, delimiter: str, names: Iterable[str], more: str = "
 def _read_csv(
     con: duckdb.DuckDBPyConnection, source: Source, stored: Stored, path: Path
 ) -> dict[str, str]:
-    delimiter, there = csv_dialect(path, stored.key)
-    names = resolve(source.columns, there, stored.key)
+    delimiter, file_columns = csv_dialect(path, stored.key)
+    names = resolve(source.columns, file_columns, stored.key)
     for theirs in names.values():
-        if there.count(theirs) > 1:
+        if file_columns.count(theirs) > 1:
             raise SourceError(f"{stored.key} has two columns named {theirs!r}; rename one")
-    picked = ", ".join(
-        f"{f'c{there.index(names[ours])}' if ours in names else 'null::varchar'} as {quote(ours)}"
+    selected = ", ".join(
+        f"{_position(file_columns, names.get(ours))} as {quote(ours)}"
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
     # Columns go by position, since their names may repeat or differ in case alone.
     relation = csv_relation(
         path,
         delimiter,
-        (f"c{at}" for at in range(len(there))),
+        (f"c{position}" for position in range(len(file_columns))),
         ", allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0",
     )
     for table in ("reject_errors", "reject_scans"):
         con.execute(f"drop table if exists temp.{table}")
     try:
-        con.execute(f"create or replace temp table records as select {picked} from {relation}")  # noqa: S608 - names are quoted
+        con.execute(f"create or replace temp table records as select {selected} from {relation}")  # noqa: S608 - names are quoted
     except duckdb.InvalidInputException as error:
         if "state machine" not in str(error):
             raise
         raise SourceError(
-            f"{stored.key} can't be told apart into lines: some end in CR LF and some in LF "
-            "alone; write them all alike"
+            f"{stored.key} can't be split into lines: some end in CR LF and some in LF alone; "
+            "use the same line end everywhere"
         ) from error
     open_quote = con.execute(load("ingest/csv_open_quote")).fetchall()
     if open_quote:
         raise SourceError(
-            f"{stored.key}, line {open_quote[0][0]}: a quote is opened and not closed, so that the "
-            "rest of the file can't be told apart; close it or double it"
+            f"{stored.key}, line {open_quote[0][0]}: a quote is opened and not closed, so the rest "
+            "of the file can't be split into rows; close it or double it"
         )
     con.execute(load("ingest/csv_records"))
     con.execute("drop table records")
     return names
+
+
+def _position(file_columns: Sequence[str], name: str | None) -> str:
+    return "null::varchar" if name is None else f"c{file_columns.index(name)}"
 
 
 def _read_json_lines(
@@ -165,13 +178,13 @@ def _read_json_lines(
 ) -> dict[str, str]:
     con.execute("create or replace temp table lines (line varchar, fault varchar)")
     for batch in _lines(path, stored.key):
-        con.register("arriving", batch)
-        con.execute("insert into lines from arriving")
-        con.unregister("arriving")
-    there = [name for (name,) in con.execute(load("ingest/json_keys")).fetchall()]
-    if not there:
+        con.register("lines_of_chunk", batch)
+        con.execute("insert into lines from lines_of_chunk")
+        con.unregister("lines_of_chunk")
+    keys = [key for (key,) in con.execute(load("ingest/json_keys")).fetchall()]
+    if not keys:
         raise SourceError(f"{stored.key} is empty, or no line of it is a JSON object")
-    names = resolve(source.columns, there, stored.key)
+    names = resolve(source.columns, keys, stored.key)
     pointers = {
         ours: "/" + source.columns.get(ours, ours).replace("~", "~0").replace("/", "~1")
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
@@ -184,7 +197,7 @@ def _read_json_lines(
 def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
     """Yield the lines of a file as (line, fault), a chunk at a time; bad UTF-8 is a fault."""
     schema = pa.schema([("line", pa.string()), ("fault", pa.string())])
-    with _opened(path, name) as file:
+    with _open(path, name) as file:
         rest, last = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), False
         while not last:
             chunk = file.read(_CHUNK)

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.errors import GateError
-from sql import literal, load
+from recsys.lake.check_results import CheckResult, write_check_results
+from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,27 +66,23 @@ class ListChecks:
 
 
 def enforce(lake: Lake, violations: Mapping[str, int], run_date: date) -> None:
-    """Keep every verdict in `quality_results`, and refuse lists that break a rule.
+    """Write every result to `quality_results`, and refuse lists that break a rule.
 
     Raises:
         GateError: some rule has violations.
     """
-    now = datetime.now(UTC)
-    subject = f"{columns.RECOMMENDATIONS} {run_date.isoformat()}"
     results = [
-        {
-            "subject": subject,
-            "suite": "recommendations",
-            "rule": rule,
-            "status": "failed" if count else "passed",
-            "observed": str(count),
-            "threshold": "0",
-            "checked_at": now,
-        }
+        CheckResult(
+            suite="recommendations",
+            rule=rule,
+            status="failed" if count else "passed",
+            observed=str(count),
+            threshold="0",
+        )
         for rule, count in violations.items()
     ]
-    table = pa.Table.from_pylist(results, schema=lake.schema(columns.QUALITY_RESULTS))
-    lake.replace(columns.QUALITY_RESULTS, table, where=f"subject = {literal(subject)}")
+    subject = f"{columns.RECOMMENDATIONS} {run_date.isoformat()}"
+    write_check_results(lake, subject, results, datetime.now(UTC))
     broken = [f"{rule}: {count:,} violations" for rule, count in violations.items() if count]
     if broken:
         raise GateError(

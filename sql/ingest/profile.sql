@@ -22,7 +22,7 @@ select
     (select count(*) from rejected) as rejected,
     fresh_rows.quarantined,
     (select count(*) from held) as duplicates,
-    coalesce(epoch(accepted_rows.newest) - epoch(accepted_rows.oldest), 0) as span_seconds,
+    coalesce(epoch(accepted_rows.newest) - epoch(accepted_rows.oldest), 0) / 86400 as span_days,
     concat_ws(
         '-', accepted_rows.accepted, accepted_rows.content, accepted_rows.total, fresh_rows.content
     ) as fingerprint

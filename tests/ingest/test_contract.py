@@ -42,9 +42,9 @@ def table(lake: Lake, name: str) -> list[dict[str, Any]]:
     return lake.open(name).to_pyarrow_table().to_pylist()
 
 
-def test_every_expectation_leaves_a_verdict(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+def test_every_expectation_leaves_a_result(lake: Lake, settings: Settings, tmp_path: Path) -> None:
     result = ingest(lake, settings, Source(uri=str(write(tmp_path / "a.parquet", [1, 2]))), now=NOW)
-    found = {
+    results = {
         (row["suite"], row["rule"], row["column"]): (
             row["status"],
             row["observed"],
@@ -53,7 +53,7 @@ def test_every_expectation_leaves_a_verdict(lake: Lake, settings: Settings, tmp_
         for row in table(lake, columns.QUALITY_RESULTS)
         if row["subject"] == result.batch_id
     }
-    assert found == {
+    assert results == {
         (PROFILE, "batch is not empty", "row_count"): ("passed", "2", "at least 1"),
         (PROFILE, "rejected share", "rejected_share"): ("passed", "0", "at most 0.05"),
         (PROFILE, "timestamp span", "span_days"): (
@@ -94,7 +94,7 @@ def test_too_many_rejected_rows_refuse_the_batch_with_a_report(
     assert [(row["rule"], row["observed"]) for row in failed] == [("rejected share", "0.3")]
 
 
-def test_a_refusal_stands_once_and_gives_way_when_the_batch_is_accepted(
+def test_a_refusal_is_recorded_once_and_replaced_when_the_batch_is_accepted(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     source = Source(uri=str(write(tmp_path / "a.parquet", [None, 1])))
@@ -160,15 +160,15 @@ def test_a_check_that_breaks_is_not_called_bad_data(
 ) -> None:
     rules = contract_rules
 
-    def with_a_broken_one(*given: Any) -> list[Rule]:
+    def with_a_broken_rule(*arguments: Any) -> list[Rule]:
         broken = Rule(ROWS, "broken", "no_such_column", "ExpectColumnValuesToNotBeNull", "none", {})
-        return [*rules(*given), broken]
+        return [*rules(*arguments), broken]
 
-    monkeypatch.setattr("recsys.ingest.batch.contract_rules", with_a_broken_one)
+    monkeypatch.setattr("recsys.ingest.batch.contract_rules", with_a_broken_rule)
     source = Source(uri=str(write(tmp_path / "a.parquet", [1, 2])))
     with pytest.raises(BrokenCheckError, match=r"rows: broken \(no_such_column\)") as refusal:
         ingest(lake, settings, source, now=NOW)
-    assert "not of the data" in str(refusal.value)
+    assert "not in the data" in str(refusal.value)
     assert table(lake, columns.INTERACTIONS) == []
     statuses = {row["rule"]: row["status"] for row in table(lake, columns.QUALITY_RESULTS)}
     assert statuses["broken"] == "broken"
@@ -179,7 +179,7 @@ def test_a_check_that_breaks_is_not_called_bad_data(
     assert {row["status"] for row in table(lake, columns.QUALITY_RESULTS)} == {"passed"}
 
 
-def test_judging_tells_passed_failed_and_broken_apart() -> None:
+def test_an_evaluation_tells_passed_failed_and_broken_apart() -> None:
     between = "ExpectColumnValuesToBeBetween"
     rules = [
         Rule(ROWS, "within", "n", between, "at most 5", {"max_value": 5}),
@@ -187,16 +187,16 @@ def test_judging_tells_passed_failed_and_broken_apart() -> None:
         Rule(ROWS, "absurd", "text", between, "at most 2", {"max_value": 2}),
     ]
     frame = pd.DataFrame({"n": [1, 2, 3], "text": ["a", "b", "c"]})
-    verdicts = evaluate_contract(rules, {ROWS: frame}, "a run", None)
-    assert [(verdict.status, verdict.observed) for verdict in verdicts] == [
+    results = evaluate_contract(rules, {ROWS: frame}, "a run", None)
+    assert [(result.status, result.observed) for result in results] == [
         ("passed", "0 of 3 rows"),
         ("failed", "1 of 3 rows"),
         ("broken", ""),
     ]
-    assert verdicts[2].detail
+    assert results[2].detail
 
 
-def test_a_judgement_is_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_evaluation_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rule = Rule(ROWS, "no null", "n", "ExpectColumnValuesToNotBeNull", "none", {})
     evaluate_contract([rule], {ROWS: pd.DataFrame({"n": [1]})}, "a run", tmp_path)
@@ -217,17 +217,17 @@ def test_data_docs_are_written_under_the_lake_without_a_network(
     assert any("rejected_share" in page for page in pages)
 
 
-def test_beyond_the_limit_a_seeded_sample_is_judged(
+def test_beyond_the_limit_a_seeded_sample_is_checked(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     source = Source(uri=str(write(tmp_path / "a.parquet", list(range(20_000)))))
     ingest(lake, under(settings, sample_rows=1000), source, now=NOW)
-    (judged,) = {
+    (sample_rows,) = {
         int(row["observed"].split()[2])
         for row in table(lake, columns.QUALITY_RESULTS)
         if row["suite"] == ROWS
     }
-    assert 800 < judged <= 1000
+    assert 800 < sample_rows <= 1000
     assert len(table(lake, columns.INTERACTIONS)) == 20_000
 
 
@@ -241,7 +241,7 @@ def test_the_sample_is_the_same_each_time() -> None:
                 "create view accepted as select i as user_id, i as item_id, now() as timestamp, "
                 "i as source_row from range(300000) t(i)"
             )
-            given = {"most": 5000, "accepted": 300_000, "seed": 0}
-            samples.append(con.execute(load("ingest/row_sample"), given).fetchall())
+            parameters = {"most": 5000, "accepted": 300_000, "seed": 0}
+            samples.append(con.execute(load("ingest/row_sample"), parameters).fetchall())
     assert [row[0] for row in samples[0]] == [row[0] for row in samples[1]]
     assert 4000 < len(samples[0]) <= 5000

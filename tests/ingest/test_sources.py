@@ -40,9 +40,9 @@ class Puller:
     def __call__(self, uri: object, **given: Any) -> list[tuple[Any, ...]]:
         """Pull a source; return its staged rows as (user, item, moment, source_row, fault)."""
         source = Source(uri=str(uri), **given)
-        found = sources.find(source, self.settings.s3)
-        paths = sources.fetch(found, self.folder, self.settings.s3)
-        sources.pull(self.con, source, found, paths)
+        objects = sources.find(source, self.settings.s3)
+        paths = sources.fetch(objects, self.folder, self.settings.s3)
+        sources.stage(self.con, source, objects, paths)
         return self.con.execute(
             "select user_id, item_id, timestamp, source_row, fault from staged order by rowid"
         ).fetchall()

@@ -1,0 +1,67 @@
+"""What people are told when a batch breaks its contract, or when a check of it did not run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sql import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
+
+    from recsys.lake.check_results import CheckResult
+
+
+def refusal_report(
+    con: duckdb.DuckDBPyConnection, batch_id: str, source: str, results: Sequence[CheckResult]
+) -> str:
+    """Say which rules a batch breaks, with figures and with sample rows out of ``con``."""
+    failed = [result for result in results if result.status == "failed"]
+    lines = [
+        f"batch {batch_id} of {source} was refused because it breaks its contract; none of its "
+        "rows was ingested.",
+        "",
+        "broken rules:",
+    ]
+    lines += [
+        f"  {result.rule} ({result.column}): {result.observed}; the limit is {result.threshold}"
+        for result in failed
+    ]
+    reasons = con.execute(load("ingest/reasons")).fetchall()
+    if reasons:
+        lines += ["", "rejected rows by reason:"]
+        lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
+    spans = any(result.column in ("span_days", "timestamp") for result in failed)
+    samples = con.sql(
+        load("ingest/sample_span" if spans or not reasons else "ingest/sample_rejected")
+    )
+    lines += ["", "sample rows:"]
+    for row in samples.fetchall():
+        cells = zip(samples.columns, row, strict=True)
+        lines.append("  " + ", ".join(f"{name} {_short(value)}" for name, value in cells))
+    lines += [
+        "",
+        "Fix the source and ingest again; or, if the data is right, change the limit under "
+        "`contract` in recsys.toml.",
+    ]
+    return "\n".join(lines)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}… ({len(text):,} characters)"
+
+
+def breakage_report(batch_id: str, results: Sequence[CheckResult]) -> str:
+    """Say which checks of a batch did not run."""
+    broken = [result for result in results if result.status == "broken"]
+    lines = [
+        f"{result.suite}: {result.rule} ({result.column}): {result.detail}" for result in broken
+    ]
+    return (
+        f"{len(broken)} check(s) of batch {batch_id} did not run. Nothing is known about the "
+        "data and nothing was ingested. The defect is in the check, not in the data:\n  "
+        + "\n  ".join(lines)
+    )
