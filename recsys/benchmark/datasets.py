@@ -137,7 +137,7 @@ def _write(target: Path, ratings: bytes, movies: Movies) -> None:
     ):
         data = folder / "u.data"
         data.write_bytes(ratings)
-        con.execute(load("benchmark/movielens_ratings"), {"path": str(data)})
+        con.execute(load("benchmark/create_movielens_ratings"), {"path": str(data)})
         number, title, genres = zip(*movies, strict=True)
         con.register("titles", pa.table({"movie_id": number, "title": title, "genres": genres}))
         con.execute("create table movies as select * from titles order by movie_id")

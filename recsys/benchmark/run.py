@@ -225,7 +225,9 @@ def _load(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split, dict
             packed = pack(con)
             if splitting == "temporal":
                 shares = {"validated": _VALIDATED, "tested": _TESTED}
-                counted = con.sql(load("benchmark/before"), params=shares).to_arrow_table()
+                counted = con.sql(
+                    load("benchmark/interactions_before_split"), params=shares
+                ).to_arrow_table()
         except duckdb.Error as error:
             raise SourceError(
                 f"{file} can't be read as Parquet with the columns {named}: {error}"

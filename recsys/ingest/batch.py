@@ -191,7 +191,7 @@ class _Ingest:
         return self.now + self._contract.max_future
 
     def _read(self, objects: Sequence[Stored], lake_types: IdTypes | None) -> StagedBatch:
-        """Fill ``staged`` with the rows of the objects.
+        """Fill ``staged_rows`` with the rows of the objects.
 
         Raises:
             SourceError: they can't be read, or hold no row; `quality_results` says so too.

@@ -29,13 +29,13 @@ def refusal_report(
         f"  {result.rule} ({result.column}): {result.observed}; the limit is {result.threshold}"
         for result in failed
     ]
-    reasons = con.execute(load("ingest/reasons")).fetchall()
+    reasons = con.execute(load("ingest/rejection_reasons")).fetchall()
     if reasons:
         lines += ["", "rejected rows by reason:"]
         lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
     spans = any(result.column in ("span_days", "timestamp") for result in failed)
     samples = con.sql(
-        load("ingest/sample_span" if spans or not reasons else "ingest/sample_rejected")
+        load("ingest/accepted_sample" if spans or not reasons else "ingest/rejected_sample")
     )
     lines += ["", "sample rows:"]
     for row in samples.fetchall():

@@ -70,7 +70,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
 def _stage(
     con: duckdb.DuckDBPyConnection, source: ItemSource, paths: Sequence[Path], lake_type: str
 ) -> None:
-    """Fill ``new_items`` (see sql/ingest/items.sql) with ids of the lake's type.
+    """Fill ``new_items`` (see sql/ingest/create_new_items.sql) with ids of the lake's type.
 
     Raises:
         SourceError: the source can't be read, or lacks item_id, or has one of another type.
@@ -104,8 +104,8 @@ def _stage(
             f"create or replace temp view catalogue as select {selected}, {extra} as extra "  # noqa: S608 - names are quoted
             "from source_items"
         )
-        con.execute(f"create or replace temp macro as_item(given) as cast(given as {lake_type})")
-        con.execute(load("ingest/items"))
+        con.execute(f"create or replace temp macro as_item(input) as cast(input as {lake_type})")
+        con.execute(load("ingest/create_new_items"))
 
 
 def _read(

@@ -69,10 +69,13 @@ def classify_rows(
     latest: datetime,
     compare: bool,
 ) -> None:
-    """Make the tables faulty, held, repeated, rejected and fresh, and the view accepted.
+    """Make a table of each class of staged rows, see sql/ingest/create_*_rows.sql.
+
+    They are faulty_rows, rows_in_lake, repeated_rows, rejected_rows, new_rejected_rows, and the
+    view accepted_rows.
 
     Args:
-        con: holds ``staged``.
+        con: holds ``staged_rows``.
         lake: its interactions and quarantined rows are not ingested again.
         source: the source's name in `quarantine`.
         contract: how long an id may be.
@@ -80,27 +83,27 @@ def classify_rows(
         compare: whether the lake has interactions to compare with.
     """
     con.execute(
-        load("ingest/faulty_rows"),
+        load("ingest/create_faulty_rows"),
         {"blanks": BLANKS, "max_id_bytes": contract.max_id_bytes, "latest": latest},
     )
-    con.execute("create or replace temp table held (seq bigint)")
-    con.execute("create or replace temp table before (row varchar, reasons varchar[])")
+    con.execute("create or replace temp table rows_in_lake (seq bigint)")
+    con.execute("create or replace temp table quarantined_rows (row varchar, reasons varchar[])")
     if compare:
-        span = con.execute('select min("timestamp"), max("timestamp") from staged').fetchall()
+        span = con.execute('select min("timestamp"), max("timestamp") from staged_rows').fetchall()
         lake.view(con, columns.INTERACTIONS)
         bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
-        con.execute(load("ingest/held_rows"), bounds)
-    con.execute(load("ingest/suspects"))
-    con.execute(load("ingest/repeated_rows"))
-    con.execute(load("ingest/rejected_rows"))
+        con.execute(load("ingest/create_rows_in_lake"), bounds)
+    con.execute(load("ingest/create_repeated_hashes"))
+    con.execute(load("ingest/create_repeated_rows"))
+    con.execute(load("ingest/create_rejected_rows"))
     if lake.exists(columns.QUARANTINE):
         lake.view(con, columns.QUARANTINE)
         con.execute(
-            "insert into before select row, reasons from quarantine where source = ?",
+            "insert into quarantined_rows select row, reasons from quarantine where source = ?",
             [source],
         )
-    con.execute(load("ingest/fresh_rejected_rows"))
-    con.execute(load("ingest/accepted_rows"))
+    con.execute(load("ingest/create_new_rejected_rows"))
+    con.execute(load("ingest/create_accepted_rows"))
 
 
 def profile_batch(
@@ -110,11 +113,11 @@ def profile_batch(
 
     Args:
         con: holds what :func:`classify_rows` made.
-        staged: what is in ``staged``.
+        staged: what is in ``staged_rows``.
         source: the source's name in `batches`.
         batches: the accepted batches before this one.
     """
-    relation = con.sql(load("ingest/profile"))
+    relation = con.sql(load("ingest/batch_profile"))
     counts = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
     return BatchProfile(
         **counts,

@@ -113,7 +113,9 @@ def stage(
     paths: Sequence[Path],
     lake_types: IdTypes | None = None,
 ) -> StagedBatch:
-    """Fill ``staged`` (see sql/ingest/stage.sql) and ``objects`` (object, first_row, rows).
+    """Fill ``staged_rows``, and ``objects`` (object, first_row, rows).
+
+    See sql/ingest/create_staged_rows.sql.
 
     Args:
         con: an in-memory connection of our own, see :func:`recsys.lake.engine.open_duckdb`.
@@ -170,13 +172,13 @@ def attached(
         yield _table(con, source) if source.query is None else _query(con, source)
     finally:
         con.execute("use memory.main")  # "memory" alone may be a schema of the source
-        con.execute("drop view if exists temp.recsys_pulled")
+        con.execute("drop view if exists temp.recsys_source_rows")
         con.execute("drop view if exists temp.recsys_query")
         con.execute("detach recsys_source")
 
 
 def _table(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:
-    tables = con.execute(load("ingest/tables")).fetchall()
+    tables = con.execute(load("ingest/source_tables")).fetchall()
     for schema, name in tables:
         if source.table in ((name if schema == "main" else None), f"{schema}.{name}"):
             return f"recsys_source.{quote(schema)}.{quote(name)}"

@@ -1,4 +1,4 @@
-"""Rows of any source on their way in: which column is which, of what types, and ``staged``."""
+"""Rows of any source on their way in: which column is which, of what types, and ``staged_rows``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def lake_id_types(lake: Lake) -> IdTypes | None:
 
 @dataclass(frozen=True)
 class StagedBatch:
-    """What `staged` holds: how many rows, with ids of which types."""
+    """What `staged_rows` holds: how many rows, with ids of which types."""
 
     rows: int
     id_types: IdTypes
@@ -96,10 +96,10 @@ def stage_typed(
     names: Mapping[str, str],
     lake_types: IdTypes | None,
 ) -> StagedBatch:
-    """Fill ``staged`` from a relation that has types of its own.
+    """Fill ``staged_rows`` from a relation that has types of its own.
 
     Args:
-        con: the connection that ``staged`` is made in.
+        con: the connection that ``staged_rows`` is made in.
         relation: something to select from.
         names: our column -> the relation's.
         lake_types: the types of ids in the lake, where it has some.
@@ -118,17 +118,17 @@ def stage_typed(
     lost = {ours: f"{ours} is not null and try_cast({ours} as bigint) is null" for ours in wide}
     faults = [f"when {is_lost} then '{ours} is beyond 64 bits'" for ours, is_lost in lost.items()]
     con.execute(
-        "create or replace temp view recsys_pulled as select *, null::bigint as source_row, "  # noqa: S608 - names are quoted
+        "create or replace temp view recsys_source_rows as select *, null::bigint as source_row, "  # noqa: S608 - names are quoted
         f"case {' '.join(faults) or 'when false then null'} end::varchar as fault, "
         f"case when {' or '.join(lost.values()) or 'false'} "
-        "then row_as_json(user_id, item_id, timestamp, event, value) end as given "
+        "then row_as_json(user_id, item_id, timestamp, event, value) end as raw_row "
         f"from (select {selected} from {relation})"
     )
     define_type_macros(
         con, id_types, types["timestamp"], types.get("value", "DOUBLE"), has_faults=bool(wide)
     )
-    con.execute(load("ingest/stage"))
-    return StagedBatch(count_rows(con, "memory.main.staged"), id_types)
+    con.execute(load("ingest/create_staged_rows"))
+    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types)
 
 
 def id_type(ours: str, theirs: str, source_type: str) -> str:
@@ -170,32 +170,32 @@ def define_type_macros(
     *,
     has_faults: bool = False,
 ) -> None:
-    """Define the macros of sql/ingest/stage.sql for the types of a source.
+    """Define the macros of sql/ingest/create_staged_rows.sql for the types of a source.
 
     Args:
         con: where to define them.
         id_types: what ids become.
         timestamp: the source's type of timestamps.
         value: the source's type of values.
-        has_faults: whether rows with ids that don't fit their type have been given a fault.
+        has_faults: whether rows with ids that don't fit their type have a fault by now.
 
     Raises:
         SourceError: a timestamp can't be of this type.
     """
-    con.execute(load("ingest/moment_of_number"))
+    con.execute(load("ingest/create_timestamp_of_number"))
     cast = "try_cast" if has_faults else "cast"
-    raw_timestamp = "given"
+    raw_timestamp = "input"
     if timestamp.startswith("TIMESTAMP") or timestamp == "DATE":
         # The session's time zone is UTC, so a timestamp without one is read as UTC.
         # DuckDB 2.0 has no isfinite of a TIMESTAMPTZ_NS.
-        is_finite = "isfinite(cast(given as timestamptz))"
-        as_timestamp = f"case when {is_finite} then cast(given as timestamptz) end"
-        raw_timestamp = f"case when not {is_finite} then cast(given as varchar) end"
+        is_finite = "isfinite(cast(input as timestamptz))"
+        as_timestamp = f"case when {is_finite} then cast(input as timestamptz) end"
+        raw_timestamp = f"case when not {is_finite} then cast(input as varchar) end"
     elif timestamp in INTEGER_TYPES or type_family(timestamp) == "real numbers":
-        as_timestamp = "moment_of_number(given)"
+        as_timestamp = "timestamp_of_number(input)"
     elif timestamp == "VARCHAR":
-        con.execute(load("ingest/moment_of_text"))
-        as_timestamp = "moment_of_text(given)"
+        con.execute(load("ingest/create_timestamp_of_text"))
+        as_timestamp = "timestamp_of_text(input)"
     else:
         raise SourceError(
             f"timestamp comes from a column that holds {timestamp}; it has to be a timestamp, a "
@@ -203,15 +203,15 @@ def define_type_macros(
         )
     user, item = id_types.user_id, id_types.item_id
     for name, body in {
-        "as_user": f"{cast}(given as {user})",
-        "as_item": f"{cast}(given as {item})",
-        "as_moment": as_timestamp,
-        "user_text": "given" if user == "VARCHAR" else "null::varchar",
-        "item_text": "given" if item == "VARCHAR" else "null::varchar",
-        "kept_timestamp": raw_timestamp,
-        "kept_value": "given" if value == "VARCHAR" else "null::varchar",
+        "as_user": f"{cast}(input as {user})",
+        "as_item": f"{cast}(input as {item})",
+        "as_timestamp": as_timestamp,
+        "user_text": "input" if user == "VARCHAR" else "null::varchar",
+        "item_text": "input" if item == "VARCHAR" else "null::varchar",
+        "timestamp_text": raw_timestamp,
+        "value_text": "input" if value == "VARCHAR" else "null::varchar",
     }.items():
-        con.execute(f"create or replace temp macro {name}(given) as {body}")
+        con.execute(f"create or replace temp macro {name}(input) as {body}")
 
 
 def define_row_as_json(con: duckdb.DuckDBPyConnection, names: Mapping[str, str]) -> None:

@@ -45,16 +45,16 @@ def stage(
     paths: Sequence[Path],
     lake_types: IdTypes | None,
 ) -> tuple[StagedBatch, list[int]]:
-    """Fill ``staged`` from text files; return what it holds, and how many rows each file gave."""
-    con.execute(load("ingest/text"))
+    """Fill ``staged_rows`` from text files; return what it holds, and each file's row count."""
+    con.execute(load("ingest/create_source_rows"))
     read = _read_csv if kind == "csv" else _read_json_lines
     counts = []
     names: dict[str, str] = {}
     for stored, path in zip(objects, paths, strict=True):
-        before = count_rows(con, "recsys_pulled")
+        before = count_rows(con, "recsys_source_rows")
         with explained(stored.key):
             names |= read(con, source, stored, path)
-        counts.append(count_rows(con, "recsys_pulled") - before)
+        counts.append(count_rows(con, "recsys_source_rows") - before)
     return _stage(con, names, lake_types), counts
 
 
@@ -70,11 +70,11 @@ def _stage(
         "item_is_integer": id_types.item_id == "BIGINT",
     }
     if any(integers.values()):
-        con.execute(load("ingest/no_integers"), {**integers, "blanks": BLANKS})
+        con.execute(load("ingest/update_faults_of_ids"), {**integers, "blanks": BLANKS})
     define_type_macros(con, id_types, "VARCHAR", "VARCHAR", has_faults=True)
-    con.execute(load("ingest/stage"))
-    con.execute("drop table recsys_pulled")
-    return StagedBatch(count_rows(con, "memory.main.staged"), id_types)
+    con.execute(load("ingest/create_staged_rows"))
+    con.execute("drop table recsys_source_rows")
+    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types)
 
 
 def _infer_id_types(con: duckdb.DuckDBPyConnection) -> IdTypes:
@@ -164,7 +164,7 @@ def _read_csv(
             f"{stored.key}, line {open_quote[0][0]}: a quote is opened and not closed, so the rest "
             "of the file can't be split into rows; close it or double it"
         )
-    con.execute(load("ingest/csv_records"))
+    con.execute(load("ingest/insert_csv_records"))
     con.execute("drop table records")
     return names
 
@@ -189,7 +189,7 @@ def _read_json_lines(
         ours: "/" + source.columns.get(ours, ours).replace("~", "~0").replace("/", "~1")
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     }
-    con.execute(load("ingest/json_lines"), pointers)
+    con.execute(load("ingest/insert_json_lines"), pointers)
     con.execute("drop table lines")
     return names
 

@@ -44,7 +44,7 @@ class ListChecks:
         con.register("given", pa.table({columns.ITEM_ID: eligible}))
         con.execute("create or replace temp table eligible as from given")
         con.unregister("given")
-        con.execute(load("lists/histories_used"))
+        con.execute(load("lists/create_used_histories"))
 
     def check(self, lists: pa.Table, history: pa.Table) -> None:
         """Check the whole lists of some users.
@@ -55,13 +55,13 @@ class ListChecks:
         """
         self._con.register("lists", lists)
         self._con.register("history", history)
-        found = self._con.execute(load("lists/lists"), self._parameters).fetchall()
+        found = self._con.execute(load("lists/list_violations"), self._parameters).fetchall()
         self._violations.update(dict(found))
-        self._con.execute(load("lists/use_history"))
+        self._con.execute(load("lists/insert_used_histories"))
 
     def violations(self) -> dict[str, int]:
         """Return each rule with the number of violations over all slices."""
-        found = self._con.execute(load("lists/histories")).fetchall()
+        found = self._con.execute(load("lists/history_violations")).fetchall()
         return {**self._violations, **dict(found)}
 
 

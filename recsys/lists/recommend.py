@@ -171,7 +171,7 @@ def _eligible(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool
     indices = (np.flatnonzero(packed.counts) + 1).astype(np.int32)
     catalogue = {"item_id": packed.items.of_indices(indices), "item": indices}
     con.register("catalogue", pa.table(catalogue))
-    chosen = con.sql(load("lists/eligible")).to_arrow_table()["item"].to_numpy()
+    chosen = con.sql(load("lists/eligible_items")).to_arrow_table()["item"].to_numpy()
     con.unregister("catalogue")
     mask = np.zeros(len(packed.items) + 1, dtype=bool)
     mask[chosen] = True

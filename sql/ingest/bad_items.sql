@@ -1,4 +1,6 @@
 -- One row at most: how many items have no id, how many ids come twice, and one such id.
+-- reads: new_items
+-- makes: rows (without_id, repeated_ids, example)
 with repeated as (
     select item_id
     from new_items

@@ -1,4 +1,6 @@
--- One row: how many items differ between what the lake holds and what the source gives.
+-- One row: how many items differ between the lake and the source.
+-- reads: items, new_items
+-- makes: rows (changed)
 select count(*) as changed
 from (
     (

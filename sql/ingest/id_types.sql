@@ -1,5 +1,7 @@
--- One row: the type of both ids, integers only where every id there is one. Blanks do not count.
--- Parameter: blanks, the characters that do not make an id.
+-- One row: the type of both ids, integers only where every id is one. Blanks do not count: they are
+-- made of characters that do not make an id.
+-- reads: recsys_source_rows, $blanks
+-- makes: rows (user_id, item_id)
 select
     if(
         coalesce(
@@ -15,5 +17,5 @@ select
         'BIGINT',
         'VARCHAR'
     ) as item_id
-from recsys_pulled
+from recsys_source_rows
 where fault is null

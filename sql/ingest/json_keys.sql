@@ -1,4 +1,6 @@
--- One row per key that stands in any line that is an object.
+-- One row per key in any line that is an object.
+-- reads: lines
+-- makes: rows (name)
 select distinct unnest(json_keys(line)) as name
 from lines
 where fault is null and json_valid(line) and json_type(line) = 'OBJECT'

@@ -1,4 +1,6 @@
 -- One row per newly rejected row, as `quarantine` holds it.
+-- reads: new_rejected_rows, $batch_id, $now, $source
+-- makes: rows (batch_id, source, object, source_row, row, reasons, quarantined_at)
 select
     $batch_id::varchar as batch_id,
     $source::varchar as source,
@@ -7,5 +9,5 @@ select
     row,
     reasons,
     $now::timestamptz as quarantined_at
-from fresh
+from new_rejected_rows
 order by seq

@@ -1,6 +1,8 @@
--- One row per moment of ingestion of `interactions`: `shift` + source_row rises with (ingested_at,
+-- One row per time of ingestion of `interactions`: `shift` + source_row rises with (ingested_at,
 -- source_row), since a sort by one integer takes half the time and memory of one by both.
--- `beyond` stands for a source_row that was not given: such rows are the last of their moment.
+-- `beyond` is used for a missing source_row: such rows are the last of their ingestion.
+-- reads: interactions
+-- makes: rows (ingested_at, beyond, shift)
 with spans as (
     select
         ingested_at,

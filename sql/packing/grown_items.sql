@@ -1,5 +1,7 @@
--- One row per item, held or new; held ones keep their code, new ones follow. `place` is the
--- position in order of item_id. Tables: held_items, fresh_items.
+-- One row per item, cached or new; cached ones keep their code, new ones follow. `place` is the
+-- position in order of item_id.
+-- reads: fresh_items, held_items
+-- makes: rows (item_id, interactions, code, place)
 select
     item_id,
     coalesce(held_items.interactions, 0) + coalesce(fresh_items.interactions, 0) as interactions,

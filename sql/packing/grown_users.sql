@@ -1,5 +1,6 @@
--- One row per user, held or new, in order; `kept` of the interactions are taken as they are held.
--- Tables: held_users, fresh_users, late_users.
+-- One row per user, cached or new, in order; the first `kept` interactions are those of the cache.
+-- reads: fresh_users, held_users, late_users
+-- makes: rows (user_id, interactions, kept, newest, is_held, place)
 select
     user_id,
     coalesce(held_users.interactions, 0) + coalesce(fresh_users.interactions, 0) as interactions,

@@ -1,6 +1,7 @@
 -- One row per interaction, with its item's place: users in order, each user's in time order.
--- Ties in time keep the order in which the source gave the rows; where it gave none, by item_id.
--- Tables: interactions, users and vocabulary (with places), arrivals.
+-- Ties in time keep the order in which the source had the rows; without one, they go by item_id.
+-- reads: arrivals, interactions, users, vocabulary
+-- makes: rows (place)
 select vocabulary.place
 from interactions
 inner join users using (user_id)

@@ -1,5 +1,6 @@
 -- One row per interaction to place: those of `fresh`, and of late users all that they ever had.
--- Views and tables: fresh, whole, late_users.
+-- reads: fresh, late_users, whole
+-- makes: rows (user_id, item_id, timestamp, ingested_at, source_row)
 select
     user_id,
     item_id,

@@ -1,5 +1,7 @@
--- One row per user of `interactions` who has a row there that may come before one that is held.
--- Tables: interactions, held_users. Parameter: ingested, the last held moment of ingestion.
+-- One row per user of `interactions` who has a row there that may come before a cached one.
+-- $ingested is the last time of ingestion in the cache.
+-- reads: held_users, interactions, $ingested
+-- makes: rows (user_id)
 select distinct user_id
 from interactions
 inner join held_users using (user_id)

@@ -1,4 +1,6 @@
 -- One row per user of `interactions`, in order; `place` is the position in that order.
+-- reads: interactions
+-- makes: rows (user_id, interactions, newest, place)
 select
     user_id,
     count(*) as interactions,

@@ -1,4 +1,6 @@
 -- One row per item of `interactions`, in order of item_id; `place` is the position in that order.
+-- reads: interactions
+-- makes: rows (item_id, interactions, place)
 select
     item_id,
     count(*) as interactions,

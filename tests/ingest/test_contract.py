@@ -238,8 +238,8 @@ def test_the_sample_is_the_same_each_time() -> None:
     for threads in (1, 4):
         with duckdb.connect(config={"threads": threads}) as con:
             con.execute(
-                "create view accepted as select i as user_id, i as item_id, now() as timestamp, "
-                "i as source_row from range(300000) t(i)"
+                "create view accepted_rows as select i as user_id, i as item_id, "
+                "now() as timestamp, i as source_row from range(300000) t(i)"
             )
             parameters = {"most": 5000, "accepted": 300_000, "seed": 0}
             samples.append(con.execute(load("ingest/row_sample"), parameters).fetchall())

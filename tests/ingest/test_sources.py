@@ -44,14 +44,17 @@ class Puller:
         paths = sources.fetch(objects, self.folder, self.settings.s3)
         sources.stage(self.con, source, objects, paths)
         return self.con.execute(
-            "select user_id, item_id, timestamp, source_row, fault from staged order by rowid"
+            "select user_id, item_id, timestamp, source_row, fault from staged_rows order by rowid"
         ).fetchall()
 
     def reasons(self) -> dict[int, list[str]]:
         rules = {"blanks": staging.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
-        self.con.execute(load("ingest/faulty_rows"), rules)
-        found = "select source_row, reasons from faulty join staged on seq = staged.rowid"
-        return dict(self.con.execute(found).fetchall())
+        self.con.execute(load("ingest/create_faulty_rows"), rules)
+        rows = self.con.execute(
+            "select staged_rows.source_row, reasons from faulty_rows "
+            "join staged_rows on seq = staged_rows.rowid"
+        )
+        return dict(rows.fetchall())
 
 
 @pytest.fixture
@@ -141,7 +144,7 @@ def test_eight_digits_that_are_no_day_are_not_the_summer_of_1970(
         None,
         None,
     ]
-    pull.con.execute("update staged set source_row = rowid + 1")
+    pull.con.execute("update staged_rows set source_row = rowid + 1")
     reasons = pull.reasons()
     assert reasons.pop(2) == ["timestamp is in the future"]
     assert reasons == {5: ["timestamp is unparsable"], 6: ["timestamp is unparsable"]}
@@ -188,7 +191,9 @@ def test_csv_rows_with_a_wrong_number_of_fields_are_kept_apart(
             (None, 7, "line is not CSV"),
             (13, 8, None),
         ]
-        given = pull.con.execute("select given from staged where fault is not null").fetchall()
+        given = pull.con.execute(
+            "select raw_row from staged_rows where fault is not null"
+        ).fetchall()
         assert [json.loads(row) for (row,) in given] == ["3,4", "7,8,40,9", '11,"1"2,60']
 
 
@@ -235,7 +240,7 @@ def test_json_lines_that_are_no_objects_are_kept_apart(pull: Puller, tmp_path: P
         ("a", 7, "item_id is not an id"),
         (None, 8, "line is not UTF-8"),
     ]
-    given = pull.con.execute("select given from staged where source_row = 2").fetchall()
+    given = pull.con.execute("select raw_row from staged_rows where source_row = 2").fetchall()
     assert json.loads(given[0][0]) == "{bad"
 
 
@@ -444,7 +449,9 @@ def test_integers_beyond_64_bits_are_rejected_and_not_changed(pull: Puller, tmp_
         (7, None),
         (None, "user_id is beyond 64 bits"),
     ]
-    ((given,),) = pull.con.execute("select given from staged where fault is not null").fetchall()
+    ((given,),) = pull.con.execute(
+        "select raw_row from staged_rows where fault is not null"
+    ).fetchall()
     assert '"user_id":18446744073709551615' in given
 
 
@@ -476,7 +483,7 @@ def test_parquet_files_may_lack_what_is_optional_and_write_moments_differently(
             table = table.append_column("value", pa.array([value]))
         pq.write_table(table, tmp_path / f"{name}.parquet")
     assert [each[2] for each in pull(tmp_path / "*.parquet")] == [MOMENT] * 3
-    values = pull.con.execute("select value from staged order by rowid").fetchall()
+    values = pull.con.execute("select value from staged_rows order by rowid").fetchall()
     assert values == [(None,), (2.5,), (None,)]
 
 

@@ -1,6 +1,7 @@
--- Rows whose id is no integer, where ids are integers: blank, or text in a file against such a lake.
--- Macro: row_as_json. Parameters: whether the ids of users and of items are integers, blanks.
-update recsys_pulled
+-- Rows whose id is not an integer, where ids are integers: blank, or text, get a fault.
+-- reads: recsys_source_rows, row_as_json, $blanks, $item_is_integer, $user_is_integer
+-- makes: changes in recsys_source_rows
+update recsys_source_rows
 set
     fault = case
         when $user_is_integer and trim(user_id, $blanks) = '' then 'user_id is empty'
@@ -9,7 +10,7 @@ set
         when trim(item_id, $blanks) = '' then 'item_id is empty'
         else 'item_id is not an integer'
     end,
-    given = coalesce(given, row_as_json(user_id, item_id, "timestamp", event, "value"))
+    raw_row = coalesce(raw_row, row_as_json(user_id, item_id, "timestamp", event, "value"))
 where
     fault is null
     and (

@@ -1,5 +1,7 @@
--- One row per user of `interactions`, in order: how many interactions lie before the moment that
--- has the share $validated of all behind it, and before that of $tested.
+-- One row per user of `interactions`, in order: how many interactions are before the timestamp that
+-- has the share $validated of all before it, and before that of $tested.
+-- reads: interactions, $tested, $validated
+-- makes: rows (before_validation, before_test)
 with moments as (
     select
         quantile_disc("timestamp", $validated) as validation,

@@ -1,4 +1,6 @@
--- One row per rating of MovieLens-100K, in the file's order; the moment is epoch seconds.
+-- One row per rating of MovieLens-100K, in the file's order; the timestamp is epoch seconds.
+-- reads: $path
+-- makes: table ratings (*)
 create table ratings as
 select *
 from read_csv(

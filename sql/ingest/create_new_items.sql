@@ -1,5 +1,6 @@
--- One row per item, as `items` holds it, by item_id. View: catalogue (item_id, title, category,
--- eligible, extra).
+-- One row per item, as `items` holds it, by item_id.
+-- reads: catalogue, as_item
+-- makes: table new_items (item_id, title, category, eligible, extra)
 create or replace temp table new_items as
 select
     as_item(item_id) as item_id,

@@ -1,7 +1,9 @@
 -- One row per reason: how many rows were rejected for it.
+-- reads: rejected_rows
+-- makes: rows (reason, rejected_rows)
 with reasons as (
     select unnest(reasons) as reason
-    from rejected
+    from rejected_rows
 )
 
 select

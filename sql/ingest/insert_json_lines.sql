@@ -1,6 +1,8 @@
 -- One row per line of a JSON Lines file that is not blank; what is not an object carries a fault.
--- Table: lines (line, fault). Parameters: a JSON pointer for each column of ours.
-insert into recsys_pulled
+-- Each parameter is the JSON pointer of a column.
+-- reads: lines, $event, $item_id, $timestamp, $user_id, $value
+-- makes: rows of recsys_source_rows
+insert into recsys_source_rows
 with objects as (
     select
         rowid + 1 as "number",
@@ -9,7 +11,7 @@ with objects as (
             if(json_valid(line), null, 'line is not JSON'),
             if(json_type(line) = 'OBJECT', null, 'line is not a JSON object')
         ) as broken,
-        if(broken is null, line, to_json(line)) as given,
+        if(broken is null, line, to_json(line)) as raw_row,
         if(broken is null, line, null) as object
     from lines
     where trim(line, ' ' || chr(9) || chr(13)) <> ''
@@ -35,7 +37,7 @@ select
         if(user_kind in ('OBJECT', 'ARRAY', 'BOOLEAN', 'DOUBLE'), 'user_id is not an id', null),
         if(item_kind in ('OBJECT', 'ARRAY', 'BOOLEAN', 'DOUBLE'), 'item_id is not an id', null)
     ) as fault,
-    given,
+    raw_row,
     user_kind in ('UBIGINT', 'BIGINT') and try_cast(user_id as bigint) is not null
         as user_is_integer,
     item_kind in ('UBIGINT', 'BIGINT') and try_cast(item_id as bigint) is not null

@@ -1,6 +1,8 @@
--- One row per rule that whole lists of some users must keep, with the number of offences (0 is
--- good). Tables: lists (in the order they are published in: by user and rank), history (one row per
--- interaction of the same users), eligible (item_id). Parameters: k, exclude_seen.
+-- One row per rule that whole lists of some users must keep, with the number of violations (0 is
+-- good). `lists` has the order they are published in (by user and rank), `history` one row per
+-- interaction of the same users.
+-- reads: eligible, history, lists, $exclude_seen, $k
+-- makes: rows (rule, violations)
 with seen as materialized (
     select distinct
         user_id,
@@ -50,7 +52,7 @@ neighbours as materialized (
 
 select
     'every user has the items due' as rule,
-    count(*) as offences
+    count(*) as violations
 from due
 full join made using (user_id)
 where coalesce(due.items, 0) <> coalesce(made.items, 0)

@@ -1,5 +1,7 @@
 -- One row per user of this slice: the size of the history and the sum of its items' hashes.
-insert into histories_used
+-- reads: history
+-- makes: rows of used_histories
+insert into used_histories
 select
     user_id,
     count(*) as interactions,

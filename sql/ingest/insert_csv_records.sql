@@ -1,6 +1,8 @@
 -- One row per record of a CSV file; source_row counts records, the column names being the first.
--- Tables: records (what could be read, in order), reject_errors (what could not).
-insert into recsys_pulled
+-- `records` holds what could be read, in order, and `reject_errors` what could not.
+-- reads: records, reject_errors
+-- makes: rows of recsys_source_rows
+insert into recsys_source_rows
 with refused as (
     select
         line,
@@ -46,7 +48,7 @@ select
     readable."value",
     readable.at + 2 + coalesce(shifts.refused_so_far, 0) as source_row,
     null as fault,
-    null as given,
+    null as raw_row,
     coalesce(cast(try_cast(readable.user_id as bigint) as varchar) = readable.user_id, false),
     coalesce(cast(try_cast(readable.item_id as bigint) as varchar) = readable.item_id, false)
 from readable

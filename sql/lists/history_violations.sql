@@ -1,6 +1,7 @@
--- One row per rule on all lists together, with the number of offences: users whose list was made
+-- One row per rule on all lists together, with the number of violations: users whose list was made
 -- from other items than `interactions` holds for them, from none, or more than once.
--- Table: histories_used. View: interactions.
+-- reads: interactions, used_histories
+-- makes: rows (rule, violations)
 with held as (
     select
         user_id,
@@ -15,13 +16,13 @@ used as (
         user_id,
         sum(interactions) as interactions,
         sum(content) as content
-    from histories_used
+    from used_histories
     group by user_id
 )
 
 select
     'every list is made from its user''s interactions' as rule,
-    count(*) as offences
+    count(*) as violations
 from held
 full join used using (user_id)
 where

@@ -1,4 +1,6 @@
 -- One row per table or view of the attached source: its schema and name.
+-- reads: nothing
+-- makes: rows (schema_name, table_name)
 select
     schema_name,
     table_name

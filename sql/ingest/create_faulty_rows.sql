@@ -1,8 +1,8 @@
--- One row per staged row that breaks a rule on its own: its number (seq), and every reason.
+-- One row per staged row that breaks a rule by itself: its number (seq) and every reason.
 -- Only an id that begins with no visible ASCII is trimmed, which is slow.
--- Macros: user_text, item_text (null where ids are integers). Parameters: blanks, max_id_bytes,
--- latest.
-create or replace temp table faulty as
+-- reads: staged_rows, item_text, user_text, $blanks, $latest, $max_id_bytes
+-- makes: table faulty_rows (seq, reasons)
+create or replace temp table faulty_rows as
 with judged as (
     select
         rowid as seq,
@@ -21,12 +21,12 @@ with judged as (
             else false
         end as item_empty,
         coalesce(strlen(item_text(item_id)) > $max_id_bytes, false) as item_long,
-        "timestamp" is null and given_timestamp is null as timestamp_null,
-        "timestamp" is null and given_timestamp is not null as timestamp_unparsable,
+        "timestamp" is null and timestamp_text is null as timestamp_null,
+        "timestamp" is null and timestamp_text is not null as timestamp_unparsable,
         coalesce("timestamp" > $latest, false) as timestamp_future,
-        "value" is null and given_value is not null as value_unparsable,
+        "value" is null and value_text is not null as value_unparsable,
         fault
-    from staged
+    from staged_rows
 )
 
 select

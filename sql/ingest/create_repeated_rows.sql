@@ -1,0 +1,26 @@
+-- One row per staged row that repeats an earlier one's user, item and timestamp: its number (seq).
+-- Faulty rows and rows that are already in the lake do not count.
+-- reads: faulty_rows, repeated_hashes, rows_in_lake, staged_rows
+-- makes: table repeated_rows (seq)
+create or replace temp table repeated_rows as
+with suspected as materialized (
+    select
+        staged_rows.rowid as seq,
+        staged_rows.user_id,
+        staged_rows.item_id,
+        staged_rows."timestamp"
+    from staged_rows
+    semi join repeated_hashes
+        on hash(staged_rows.user_id, staged_rows.item_id, staged_rows."timestamp") = "hash"
+),
+
+rivals as (
+    select *
+    from suspected
+    anti join faulty_rows using (seq)
+    anti join rows_in_lake using (seq)
+)
+
+select seq
+from rivals
+qualify row_number() over (partition by user_id, item_id, "timestamp" order by seq) > 1
