@@ -722,7 +722,7 @@ def test_items_in_json_keep_their_letters(lake: Lake, settings: Settings, tmp_pa
     ("rows", "message"),
     [
         ({"item_id": [1, None]}, "1 items have no item_id"),
-        ({"item_id": [1, 2, 2]}, "1 ids come more than once, '2' for one"),
+        ({"item_id": [1, 2, 2]}, "1 ids come more than once, for example '2'"),
         ({"item_id": ["a"]}, "holds text, but that of the lake's interactions integers"),
         ({"sku": [1]}, "has no column 'item_id'; it has sku"),
         ({"item_id": pa.array([], pa.int64())}, "holds no item"),
