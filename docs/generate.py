@@ -22,13 +22,13 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from flows import cli
-from recsys.catalog.publish import VIEWS, fetch_catalog, publish_catalog
-from recsys.lake.schemas import schemas
+from recsys.catalog.publish import fetch_catalog, publish_catalog
+from recsys.catalog.views import VIEWS
+from recsys.lake.schemas import COUNT, FILES, REAL, TABLES, TEXT, TIMESTAMP, Column
 from recsys.lake.tables import Lake
 from recsys.model import config
 from recsys.model.presets import PRESETS
 from recsys.settings import ObjectStorage, Settings
-from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,28 +44,51 @@ def tables() -> str:
     text = [
         MADE,
         "# Tables",
-        "Every table is a Delta table in the lake. `catalog.duckdb` shows all of them as views "
-        "of the same name, and adds some views of its own. `user_id` and `item_id` have the type "
-        "that your source gives them: integer or text.",
+        "Every table is a Delta table in the lake. `catalog.duckdb` shows all of them as views of "
+        "the same name, and adds some of its own. `user_id` and `item_id` have the type that your "
+        "source gives them: integer or text.",
+        "The same sentences are comments in the catalog: "
+        '`recsys sql "select column_name, comment from duckdb_columns() '
+        "where table_name = 'recommendations'\"`.",
         "## Tables of the lake",
     ]
-    for name, schema in schemas(pa.int64(), pa.int64()).items():
-        rows = [(f"`{column.name}`", _arrow_type(column), "") for column in schema]
-        text += [f"### {name}", _table(("column", "type", "meaning"), rows)]
+    for table in TABLES.values():
+        text += [f"### {table.name}", table.meaning]
+        if table.partitions:
+            text += [f"Partitioned by `{', '.join(table.partitions)}`."]
+        rows = [
+            (
+                f"`{column.name}`",
+                _arrow_type(column) + (", never null" if column.required else ""),
+                column.meaning,
+            )
+            for column in table.columns
+        ]
+        text += [_table(("column", "type", "meaning"), rows)]
     text += ["## Views of the catalog"]
+    types = _catalog_types()
+    for view in VIEWS.values():
+        rows = [
+            (f"`{name}`", types[view.name, name], meaning) for name, meaning in view.columns.items()
+        ]
+        text += [f"### {view.name}", view.meaning, _table(("column", "type", "meaning"), rows)]
+    return _page(text)
+
+
+def _catalog_types() -> dict[tuple[str, str], str]:
+    """Return (view, column) -> type, read from the catalog of an empty lake."""
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder, ObjectStorage())
         lake.create(pa.int64(), pa.int64())
         publish_catalog(lake)
         with duckdb.connect(str(fetch_catalog(lake, Path(folder))), read_only=True) as catalog:
-            for view in ("latest_recommendations", *VIEWS, "tables"):
-                described = catalog.execute(_COLUMNS, [view]).fetchall()
-                rows = [
-                    (f"`{column}`", kind.lower(), note or "") for column, kind, note in described
-                ]
-                text += [f"### {view}", _grain(load(f"views/{view}"))]
-                text += [_table(("column", "type", "meaning"), rows)]
-    return _page(text)
+            rows = catalog.execute(
+                "select table_name, column_name, data_type from duckdb_columns() where not internal"
+            ).fetchall()
+    return {
+        (view, column): "integer or text" if column in _IDS else _DUCKDB_TYPES.get(kind, _FILES)
+        for view, column, kind in rows
+    }
 
 
 def settings() -> str:
@@ -130,10 +153,31 @@ PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands,
 }
 
-_COLUMNS = (
-    "select column_name, data_type, comment from duckdb_columns() "
-    "where table_name = ? and schema_name = 'main' and not internal order by column_index"
-)
+_IDS = ("user_id", "item_id")
+_FILES = "list of key, etag, size"
+_ARROW_TYPES = {
+    TEXT: "text",
+    COUNT: "integer",
+    pa.int32(): "integer",
+    REAL: "number",
+    pa.float32(): "number",
+    pa.bool_(): "boolean",
+    pa.date32(): "date",
+    TIMESTAMP: "timestamp",
+    pa.list_(TEXT): "list of text",
+    FILES: _FILES,
+}
+_DUCKDB_TYPES = {
+    "VARCHAR": "text",
+    "BIGINT": "integer",
+    "INTEGER": "integer",
+    "DOUBLE": "number",
+    "FLOAT": "number",
+    "BOOLEAN": "boolean",
+    "DATE": "date",
+    "TIMESTAMP WITH TIME ZONE": "timestamp",
+    "VARCHAR[]": "list of text",
+}
 _SETTING_HEAD = ("setting", "default", "takes", "meaning")
 
 
@@ -150,33 +194,8 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
-def _grain(statement: str) -> str:
-    """Return the comment that a statement of SQL begins with, as one sentence."""
-    comment = []
-    for line in statement.splitlines():
-        if not line.startswith("--"):
-            break
-        comment.append(line.removeprefix("--").strip())
-    return " ".join(comment)
-
-
-def _arrow_type(field: pa.Field) -> str:
-    if field.name in ("user_id", "item_id"):
-        return "integer or text"
-    names = {
-        pa.string(): "text",
-        pa.int64(): "integer",
-        pa.int32(): "integer",
-        pa.float64(): "number",
-        pa.float32(): "number",
-        pa.bool_(): "boolean",
-        pa.date32(): "date",
-    }
-    if field.type in names:
-        return names[field.type]
-    if pa.types.is_timestamp(field.type):
-        return "timestamp, UTC"
-    return str(field.type)
+def _arrow_type(column: Column) -> str:
+    return "integer or text" if isinstance(column.type, str) else _ARROW_TYPES[column.type]
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -72,7 +72,7 @@ def movielens_100k(
         _write(target, ratings, movies)
         return target
     raise SourceError(
-        "MovieLens-100K could not be had. " + "; ".join(troubles) + ". Check the network, or put "
+        f"MovieLens-100K could not be downloaded. {'; '.join(troubles)}. Check the network, or put "
         f"a DuckDB file with tables `ratings` and `movies` at {target}"
     )
 

