@@ -1,1 +1,1 @@
-"""Interactions and items on their way into the lake: pulled, checked, committed."""
+"""Interactions and items on their way into the lake: read, checked, committed."""

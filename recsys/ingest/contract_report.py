@@ -1,4 +1,4 @@
-"""What people are told when a batch breaks its contract, or when a check of it did not run."""
+"""The reports for people: a batch breaks its contract, or a check of it did not run."""
 
 from __future__ import annotations
 

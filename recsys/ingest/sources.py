@@ -53,7 +53,7 @@ def kind_of(source: Source | ItemSource) -> Kind:
 
 
 def identity(source: Source | ItemSource) -> str:
-    """Return the name under which a source's batches and rejected rows are kept."""
+    """Return the name that a source has in `batches` and `quarantine`."""
     uri = source.uri if "://" in source.uri else os.path.normpath(source.uri)
     if source.table is not None:
         return f"{uri}#{source.table}"
@@ -121,7 +121,7 @@ def stage(
         con: an in-memory connection of our own, see :func:`recsys.lake.engine.open_duckdb`.
         source: what to read.
         objects: the objects to read, in the order that breaks ties in time.
-        paths: where each of them is locally.
+        paths: the local path of each object.
         lake_types: the types of ids in the lake, where it has some.
 
     Raises:

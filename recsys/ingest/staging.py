@@ -57,7 +57,7 @@ def lake_id_types(lake: Lake) -> IdTypes | None:
 
 @dataclass(frozen=True)
 class StagedBatch:
-    """What `staged_rows` holds: how many rows, with ids of which types."""
+    """What `staged_rows` holds: how many rows, and the types of their ids."""
 
     rows: int
     id_types: IdTypes

@@ -94,11 +94,11 @@ def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str
 
 
 def type_family(kind: str) -> str:
-    """Say what a DuckDB type holds: integers, reals, moments, text, or the type's own name."""
+    """Say what a DuckDB type holds: integers, real numbers, timestamps, text, or its own name."""
     if kind in INTEGER_TYPES:
         return "integers"
     if kind.startswith(("DECIMAL", "FLOAT", "DOUBLE")):
         return "real numbers"
     if kind == "DATE" or kind.startswith("TIMESTAMP"):
-        return "moments"
+        return "timestamps"
     return "text" if kind.startswith(("VARCHAR", "ENUM", "UUID")) else kind

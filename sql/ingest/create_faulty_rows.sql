@@ -3,7 +3,7 @@
 -- reads: staged_rows, item_text, user_text, $blanks, $latest, $max_id_bytes
 -- makes: table faulty_rows (seq, reasons)
 create or replace temp table faulty_rows as
-with judged as (
+with faults as (
     select
         rowid as seq,
         fault is not null as unread,
@@ -50,7 +50,7 @@ select
             lambda reason: reason is not null
         )
     ) as reasons
-from judged
+from faults
 where
     unread
     or user_null

@@ -17,7 +17,7 @@ with refused as (
     group by line
 ),
 
--- Before the n-th refused line stand the column names, n - 1 refused lines, and readable ones.
+-- The n-th refused line comes after the column names, n - 1 refused lines, and readable ones.
 gaps as (
     select
         line - 1 - row_number() over (order by line) as readable_before,
@@ -36,7 +36,7 @@ shifts as (
 readable as (
     select
         *,
-        rowid as at
+        rowid as position
     from records
 )
 
@@ -46,13 +46,13 @@ select
     readable."timestamp",
     readable.event,
     readable."value",
-    readable.at + 2 + coalesce(shifts.refused_so_far, 0) as source_row,
+    readable.position + 2 + coalesce(shifts.refused_so_far, 0) as source_row,
     null as fault,
     null as raw_row,
     coalesce(cast(try_cast(readable.user_id as bigint) as varchar) = readable.user_id, false),
     coalesce(cast(try_cast(readable.item_id as bigint) as varchar) = readable.item_id, false)
 from readable
-asof left join shifts on readable.at >= shifts.readable_before
+asof left join shifts on readable.position >= shifts.readable_before
 
 union all
 

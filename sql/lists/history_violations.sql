@@ -2,7 +2,7 @@
 -- from other items than `interactions` holds for them, from none, or more than once.
 -- reads: interactions, used_histories
 -- makes: rows (rule, violations)
-with held as (
+with histories as (
     select
         user_id,
         count(*) as interactions,
@@ -23,8 +23,8 @@ used as (
 select
     'every list is made from its user''s interactions' as rule,
     count(*) as violations
-from held
+from histories
 full join used using (user_id)
 where
-    held.interactions is distinct from used.interactions
-    or held.content is distinct from used.content
+    histories.interactions is distinct from used.interactions
+    or histories.content is distinct from used.content

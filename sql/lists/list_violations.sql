@@ -37,7 +37,7 @@ made as (
     group by user_id
 ),
 
--- Without an order of its own, a window sees the rows as they come, in one pass.
+-- Without an order by, a window sees the rows as they come, in one pass.
 neighbours as materialized (
     select
         rank,

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLES = (columns.INTERACTIONS, columns.QUARANTINE, columns.BATCHES, columns.QUALITY_RESULTS)
-# Moments of writing, which differ from run to run by nature.
+# Columns that hold the time of writing, which differs from run to run.
 CLOCKS = {"finished"}
 
 
-def at(minute: float) -> datetime:
-    return START + timedelta(minutes=minute)
+def minute(number: float) -> datetime:
+    return START + timedelta(minutes=number)
 
 
 def rows_of(lake: Lake, table: str) -> list[dict[str, Any]]:
@@ -54,8 +54,8 @@ def versions(lake: Lake) -> dict[str, int]:
 
 
 def parquet(path: Path, rows: Sequence[tuple[Any, Any, Any]]) -> Path:
-    users, items, moments = zip(*rows, strict=True)
-    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": moments}), path)
+    users, items, timestamps = zip(*rows, strict=True)
+    pq.write_table(pa.table({"user_id": users, "item_id": items, "timestamp": timestamps}), path)
     return path
 
 
@@ -66,7 +66,7 @@ def duck(path: Path, statement: str) -> Path:
 
 
 def good(count: int, first: int = 0) -> list[tuple[int, int, datetime]]:
-    return [(n % 7, n % 5, at(n)) for n in range(first, first + count)]
+    return [(n % 7, n % 5, minute(n)) for n in range(first, first + count)]
 
 
 def lenient(settings: Settings, **contract: Any) -> Settings:
@@ -74,22 +74,22 @@ def lenient(settings: Settings, **contract: Any) -> Settings:
     return settings.model_copy(update={"contract": Contract(**limits)})
 
 
-def take(lake: Lake, settings: Settings, uri: object, **source: Any) -> Any:
+def ingest_source(lake: Lake, settings: Settings, uri: object, **source: Any) -> Any:
     return ingest(lake, settings, Source(uri=str(uri), **source), now=NOW)
 
 
 # --- incremental and idempotent
 
 
-def test_a_second_ingest_takes_nothing_and_commits_nothing(
+def test_a_second_ingest_reads_nothing_and_commits_nothing(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     file = parquet(tmp_path / "a.parquet", good(20))
-    first = take(lake, settings, file)
+    first = ingest_source(lake, settings, file)
     assert (first.status, first.rows_in, first.accepted, first.objects) == ("accepted", 20, 20, 1)
     assert first.interactions_version == lake.version(columns.INTERACTIONS)
     before = versions(lake)
-    again = take(lake, settings, file)
+    again = ingest_source(lake, settings, file)
     assert (again.status, again.batch_id) == ("nothing new", None)
     assert (again.accepted, again.rows_in) == (0, 0)
     assert versions(lake) == before
@@ -99,24 +99,24 @@ def test_only_the_new_object_of_a_glob_is_read(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     parquet(tmp_path / "a.parquet", good(20))
-    take(lake, settings, tmp_path / "*.parquet")
+    ingest_source(lake, settings, tmp_path / "*.parquet")
     parquet(tmp_path / "b.parquet", good(15, first=20))
-    second = take(lake, settings, tmp_path / "*.parquet")
+    second = ingest_source(lake, settings, tmp_path / "*.parquet")
     assert (second.rows_in, second.accepted, second.objects) == (15, 15, 1)
     assert lake.open(columns.INTERACTIONS).to_pyarrow_table().num_rows == 35
 
 
-def test_a_file_that_was_taken_by_itself_is_not_taken_again_by_a_pattern(
+def test_a_file_that_was_ingested_by_itself_is_not_ingested_again_by_a_pattern(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     parquet(tmp_path / "a.parquet", good(10))
     parquet(tmp_path / "b.parquet", good(10, 10))
-    take(lake, settings, tmp_path / "a.parquet")
-    assert take(lake, settings, tmp_path / "*.parquet").rows_in == 10
-    assert take(lake, settings, tmp_path / "*.parquet").status == "nothing new"
+    ingest_source(lake, settings, tmp_path / "a.parquet")
+    assert ingest_source(lake, settings, tmp_path / "*.parquet").rows_in == 10
+    assert ingest_source(lake, settings, tmp_path / "*.parquet").status == "nothing new"
 
 
-def test_only_the_new_rows_of_a_grown_table_are_taken(
+def test_only_the_new_rows_of_a_grown_table_are_ingested(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     file = duck(
@@ -124,20 +124,20 @@ def test_only_the_new_rows_of_a_grown_table_are_taken(
         "create table t as select i % 7 as user_id, i % 5 as item_id, 1767225600 + i as timestamp "
         "from range(100) t(i)",
     )
-    assert take(lake, settings, file, table="t").accepted == 100
+    assert ingest_source(lake, settings, file, table="t").accepted == 100
     before = versions(lake)
-    assert take(lake, settings, file, table="t").status == "nothing new"
+    assert ingest_source(lake, settings, file, table="t").status == "nothing new"
     assert versions(lake) == before
     duck(file, "insert into t values (1, 1, 1767999999), (null, 1, 1767999999)")
-    grown = take(lake, settings, file, table="t")
+    grown = ingest_source(lake, settings, file, table="t")
     assert (grown.rows_in, grown.accepted, grown.quarantined, grown.duplicates) == (102, 1, 1, 100)
     before = versions(lake)
-    again = take(lake, settings, file, table="t")
+    again = ingest_source(lake, settings, file, table="t")
     assert (again.status, again.duplicates) == ("nothing new", 101)
     assert versions(lake) == before, "a row already in quarantine is not put there again"
 
 
-def test_a_table_that_shrank_to_what_is_held_is_refused(
+def test_a_table_that_shrank_to_rows_in_the_lake_is_refused(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     row = "select i % 7 as user_id, i as item_id, 1767225600 + i as timestamp"
@@ -145,23 +145,23 @@ def test_a_table_that_shrank_to_what_is_held_is_refused(
     for night in range(3):
         duck(file, f"insert into t {row} from range({night * 10}, {300 + night * 10}) t(i)")
         duck(file, "create or replace table t as select distinct * from t")
-        assert take(lake, settings, file, table="t").status == "accepted"
+        assert ingest_source(lake, settings, file, table="t").status == "accepted"
     before = versions(lake)
     duck(file, "delete from t where item_id >= 200")
-    assert take(lake, settings, file, table="t").status == "nothing new"
+    assert ingest_source(lake, settings, file, table="t").status == "nothing new"
     assert versions(lake) == before, "a quiet night commits nothing"
     duck(file, "delete from t where item_id >= 9")
     interactions = rows_of(lake, columns.INTERACTIONS)
     for _ in range(2):
         with pytest.raises(ContractError, match=r"change of row count .*34\.4"):
-            take(lake, settings, file, table="t")
+            ingest_source(lake, settings, file, table="t")
     assert rows_of(lake, columns.INTERACTIONS) == interactions
     statuses = [row["status"] for row in rows_of(lake, columns.BATCHES)]
     assert sorted(set(statuses)) == ["accepted", "refused"]
-    assert take(lake, lenient(settings), file, table="t").status == "nothing new"
+    assert ingest_source(lake, lenient(settings), file, table="t").status == "nothing new"
 
 
-def test_an_unchanged_table_is_no_alarm_however_it_grew(
+def test_an_unchanged_table_is_not_refused_however_it_grew(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     row = "select 1 as user_id, i as item_id, 1767225600 + i as timestamp"
@@ -169,8 +169,8 @@ def test_an_unchanged_table_is_no_alarm_however_it_grew(
         file = duck(
             tmp_path / "s.duckdb", f"create or replace table t as {row} from range({rows}) t(i)"
         )
-        assert take(lake, settings, file, table="t").status == "accepted"
-    assert take(lake, settings, file, table="t").status == "nothing new"
+        assert ingest_source(lake, settings, file, table="t").status == "accepted"
+    assert ingest_source(lake, settings, file, table="t").status == "nothing new"
 
 
 def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
@@ -181,27 +181,27 @@ def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
         "create table t as select 1 as user_id, i as item_id, 1767225600 + i as timestamp "
         "from range(9) t(i)",
     )
-    first = take(lake, settings, file, table="t")
+    first = ingest_source(lake, settings, file, table="t")
     lake.delete(columns.INTERACTIONS, "true")
-    second = take(lake, settings, file, table="t")
+    second = ingest_source(lake, settings, file, table="t")
     assert second.accepted == 9
     assert second.batch_id != first.batch_id
 
 
 @pytest.mark.parametrize("deleted", ["a", "b"])
-def test_a_batch_that_was_deleted_whole_is_taken_again(
+def test_a_batch_that_was_deleted_whole_is_ingested_again(
     lake: Lake, settings: Settings, tmp_path: Path, deleted: str
 ) -> None:
-    taken = {}
+    batch_ids = {}
     for first, name in enumerate("ab"):
         parquet(tmp_path / f"{name}.parquet", good(20, first=20 * first))
-        taken[name] = take(lake, settings, tmp_path / "*.parquet").batch_id
+        batch_ids[name] = ingest_source(lake, settings, tmp_path / "*.parquet").batch_id
     for table in (columns.INTERACTIONS, columns.BATCHES):
-        lake.delete(table, f"batch_id = '{taken[deleted]}'")
-    again = take(lake, settings, tmp_path / "*.parquet")
+        lake.delete(table, f"batch_id = '{batch_ids[deleted]}'")
+    again = ingest_source(lake, settings, tmp_path / "*.parquet")
     assert (again.status, again.accepted) == ("accepted", 20)
     assert len(rows_of(lake, columns.INTERACTIONS)) == 40
-    assert take(lake, settings, tmp_path / "*.parquet").status == "nothing new"
+    assert ingest_source(lake, settings, tmp_path / "*.parquet").status == "nothing new"
 
 
 def test_a_batch_is_named_by_what_it_holds(settings: Settings, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_batch_is_named_by_what_it_holds(settings: Settings, tmp_path: Path) -
         "from range(9) t(i)",
     )
     both = [Lake(str(tmp_path / name), settings.s3) for name in ("one", "two")]
-    names = {take(lake, settings, file, table="t").batch_id for lake in both}
+    names = {ingest_source(lake, settings, file, table="t").batch_id for lake in both}
     assert len(names) == 1
 
 
@@ -220,9 +220,9 @@ def test_source_order_breaks_ties_across_objects(
 ) -> None:
     parquet(tmp_path / "b.parquet", [(1, 30, START), (1, 20, START)])
     parquet(tmp_path / "a.parquet", [(1, 50, START), (1, 40, START)])
-    take(lake, settings, tmp_path / "*.parquet")
-    taken = sorted(rows_of(lake, columns.INTERACTIONS), key=lambda row: row["source_row"])
-    assert [row["item_id"] for row in taken] == [50, 40, 30, 20]
+    ingest_source(lake, settings, tmp_path / "*.parquet")
+    rows = sorted(rows_of(lake, columns.INTERACTIONS), key=lambda row: row["source_row"])
+    assert [row["item_id"] for row in rows] == [50, 40, 30, 20]
 
 
 # --- quarantine
@@ -234,24 +234,24 @@ def test_quarantine_holds_each_bad_row_with_all_its_reasons(
     file = tmp_path / "a.parquet"
     long = "x" * 10_000
     rows = [
-        ("u", "i", at(0)),
-        (None, "i", at(1)),
-        ("", "i", at(2)),
-        (" \t\n\u3000", "i", at(3)),
-        (long, "i", at(4)),
-        ("u", None, at(5)),
+        ("u", "i", minute(0)),
+        (None, "i", minute(1)),
+        ("", "i", minute(2)),
+        (" \t\n\u3000", "i", minute(3)),
+        (long, "i", minute(4)),
+        ("u", None, minute(5)),
         ("u", "", None),
         ("u", "i", NOW + timedelta(days=2)),
-        ("u", "i", at(0)),
+        ("u", "i", minute(0)),
         ("u", "i", NOW + timedelta(hours=23)),
-        ("é" * 512, "i", at(9)),
-        ("é" * 513, "i", at(9)),
+        ("é" * 512, "i", minute(9)),
+        ("é" * 513, "i", minute(9)),
     ]
     parquet(file, rows)
-    result = take(lake, lenient(settings), file)
+    result = ingest_source(lake, lenient(settings), file)
     assert (result.rows_in, result.accepted, result.quarantined) == (12, 3, 9)
-    found = lake.open(columns.QUARANTINE).to_pyarrow_table().to_pylist()
-    assert [(row["source_row"], row["reasons"]) for row in found] == [
+    rows = lake.open(columns.QUARANTINE).to_pyarrow_table().to_pylist()
+    assert [(row["source_row"], row["reasons"]) for row in rows] == [
         (2, ["user_id is null"]),
         (3, ["user_id is empty"]),
         (4, ["user_id is empty"]),
@@ -262,18 +262,18 @@ def test_quarantine_holds_each_bad_row_with_all_its_reasons(
         (9, ["duplicate in batch"]),
         (12, ["user_id is too long"]),
     ]
-    assert {row["object"] for row in found} == {str(file)}
-    assert {row["source"] for row in found} == {str(file)}
-    assert {row["batch_id"] for row in found} == {result.batch_id}
-    assert json.loads(found[3]["row"])["user_id"] == long, "nothing is lost"
-    assert json.loads(found[0]["row"]) == {
+    assert {row["object"] for row in rows} == {str(file)}
+    assert {row["source"] for row in rows} == {str(file)}
+    assert {row["batch_id"] for row in rows} == {result.batch_id}
+    assert json.loads(rows[3]["row"])["user_id"] == long, "nothing is lost"
+    assert json.loads(rows[0]["row"]) == {
         "user_id": None,
         "item_id": "i",
         "timestamp": "2026-01-01 00:01:00+00",
     }
 
 
-def test_quarantined_rows_stand_under_the_names_and_values_of_the_source(
+def test_quarantined_rows_have_the_names_and_values_of_the_source(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     file = duck(
@@ -282,7 +282,7 @@ def test_quarantined_rows_stand_under_the_names_and_values_of_the_source(
         """(1, 2, '2026-01-01', 'view', 4.5)) t("the user", item, "wh""en", kind, stars)""",
     )
     mapping = {"user_id": "the user", "item_id": "item", "timestamp": 'wh"en', "event": "kind"}
-    take(lake, lenient(settings), file, table="t", columns={**mapping, "value": "stars"})
+    ingest_source(lake, lenient(settings), file, table="t", columns={**mapping, "value": "stars"})
     (row,) = rows_of(lake, columns.QUARANTINE)
     assert row["reasons"] == ["timestamp is unparsable"]
     assert json.loads(row["row"]) == {
@@ -292,35 +292,39 @@ def test_quarantined_rows_stand_under_the_names_and_values_of_the_source(
         "kind": "view",
         "stars": 4.5,
     }
-    (kept,) = rows_of(lake, columns.INTERACTIONS)
-    assert (kept["event"], kept["value"], kept["timestamp"]) == ("view", 4.5, START)
+    (interaction,) = rows_of(lake, columns.INTERACTIONS)
+    assert (interaction["event"], interaction["value"], interaction["timestamp"]) == (
+        "view",
+        4.5,
+        START,
+    )
 
 
-def test_the_first_of_several_equal_rows_is_kept_with_its_own_value(
+def test_the_first_of_several_equal_rows_is_accepted_with_its_value(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "a.csv"
     lines = [f"1,2,2026-01-01,{value}" for value in (5, 4, 3)]
     file.write_text("\n".join(["user_id,item_id,timestamp,value", *lines]))
-    take(lake, lenient(settings), file)
-    (kept,) = rows_of(lake, columns.INTERACTIONS)
-    assert kept["value"] == 5.0
+    ingest_source(lake, lenient(settings), file)
+    (interaction,) = rows_of(lake, columns.INTERACTIONS)
+    assert interaction["value"] == 5.0
     assert [row["source_row"] for row in rows_of(lake, columns.QUARANTINE)] == [3, 4]
 
 
-def test_rows_that_are_all_bad_are_kept_in_quarantine_when_the_contract_allows(
+def test_rows_that_are_all_bad_go_to_quarantine_when_the_contract_allows(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     file = tmp_path / "a.csv"
     file.write_text("user_id,item_id,timestamp\n1,2,never\n3,4,never\n")
-    result = take(lake, lenient(settings), file)
+    result = ingest_source(lake, lenient(settings), file)
     assert (result.status, result.accepted, result.quarantined) == ("accepted", 0, 2)
     before = versions(lake)
-    assert take(lake, lenient(settings), file).status == "nothing new"
+    assert ingest_source(lake, lenient(settings), file).status == "nothing new"
     assert versions(lake) == before
 
 
-# --- ids, kept as they are
+# --- ids, unchanged
 
 
 @pytest.mark.parametrize(
@@ -335,16 +339,16 @@ def test_ids_come_out_as_they_went_in(
     lake: Lake, settings: Settings, tmp_path: Path, ids: list[Any], kind: str
 ) -> None:
     table = pa.table(
-        {"user_id": ids, "item_id": ids[::-1], "timestamp": [at(n) for n in range(len(ids))]}
+        {"user_id": ids, "item_id": ids[::-1], "timestamp": [minute(n) for n in range(len(ids))]}
     )
     file = tmp_path / f"a.{kind}"
     _write(file, kind, table)
-    result = take(lake, settings, file, table="t" if kind == "duckdb" else None)
+    result = ingest_source(lake, settings, file, table="t" if kind == "duckdb" else None)
     assert (result.accepted, result.quarantined) == (len(ids), 0)
-    taken = lake.open(columns.INTERACTIONS).to_pyarrow_table().sort_by("source_row")
-    assert taken["user_id"].to_pylist() == ids
-    assert taken["item_id"].to_pylist() == ids[::-1]
-    assert taken["timestamp"].to_pylist() == table["timestamp"].to_pylist()
+    rows = lake.open(columns.INTERACTIONS).to_pyarrow_table().sort_by("source_row")
+    assert rows["user_id"].to_pylist() == ids
+    assert rows["item_id"].to_pylist() == ids[::-1]
+    assert rows["timestamp"].to_pylist() == table["timestamp"].to_pylist()
 
 
 def _write(file: Path, kind: str, table: pa.Table) -> None:
@@ -352,14 +356,14 @@ def _write(file: Path, kind: str, table: pa.Table) -> None:
         pq.write_table(table, file)
         return
     with duckdb.connect(str(file) if kind == "duckdb" else ":memory:") as con:
-        con.register("given", table)
+        con.register("rows", table)
         if kind == "duckdb":
-            con.execute("create table t as select * from given")
+            con.execute("create table t as select * from rows")
             return
         plain = file.with_name("plain")
         form = "csv, header" if kind.startswith("csv") else "json"
         con.execute("set TimeZone = 'UTC'")
-        con.execute(f"copy given to '{plain}' (format {form})")
+        con.execute(f"copy rows to '{plain}' (format {form})")
     content = plain.read_bytes()
     file.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
 
@@ -371,7 +375,7 @@ def test_uuid_and_enum_ids_become_text(lake: Lake, settings: Settings, tmp_path:
         "uuid '6b1cf5a4-5b1e-4c6e-9d2f-0123456789ab' as user_id, 'red'::colour as item_id, "
         "timestamp '2026-01-01' as timestamp",
     )
-    take(lake, settings, file, table="t")
+    ingest_source(lake, settings, file, table="t")
     (row,) = rows_of(lake, columns.INTERACTIONS)
     assert (row["user_id"], row["item_id"]) == ("6b1cf5a4-5b1e-4c6e-9d2f-0123456789ab", "red")
 
@@ -379,15 +383,15 @@ def test_uuid_and_enum_ids_become_text(lake: Lake, settings: Settings, tmp_path:
 def test_a_source_with_another_id_type_than_the_lake_is_refused(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
     other = parquet(tmp_path / "b.parquet", [("u", "i", START)])
     before = everything(lake)
     with pytest.raises(SourceError, match="user_id of the source holds text, but the lake holds"):
-        take(lake, settings, other)
+        ingest_source(lake, settings, other)
     after = everything(lake)
-    (said,) = [row for row in after["quality_results"] if row not in before["quality_results"]]
-    assert (said["suite"], said["status"]) == ("source", "failed")
-    after["quality_results"].remove(said)
+    (refusal,) = [row for row in after["quality_results"] if row not in before["quality_results"]]
+    assert (refusal["suite"], refusal["status"]) == ("source", "failed")
+    after["quality_results"].remove(refusal)
     assert after == before
 
 
@@ -395,47 +399,49 @@ def test_a_source_with_another_id_type_than_the_lake_is_refused(
 def test_a_stray_id_in_a_text_file_does_not_refuse_the_batch(
     lake: Lake, settings: Settings, tmp_path: Path, kind: str
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
-    rows = [*good(18, first=50), ("x7", 1, at(1)), (1, "y 8", at(2)), (None, 3, at(3))]
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    rows = [*good(18, first=50), ("x7", 1, minute(1)), (1, "y 8", minute(2)), (None, 3, minute(3))]
     file = tmp_path / f"b.{kind}"
     if kind == "csv":
-        lines = [f"{'' if user is None else user},{item},{moment}" for user, item, moment in rows]
+        lines = [
+            f"{'' if user is None else user},{item},{timestamp}" for user, item, timestamp in rows
+        ]
         file.write_text("\n".join(["user_id,item_id,timestamp", *lines]))
     else:
         named = [dict(zip(("user_id", "item_id", "timestamp"), row, strict=True)) for row in rows]
         file.write_text("\n".join(json.dumps(row, default=str) for row in named))
-    result = take(lake, lenient(settings), file)
+    result = ingest_source(lake, lenient(settings), file)
     assert (result.accepted, result.quarantined) == (18, 3)
-    found = lake.open(columns.QUARANTINE).to_pyarrow_table().sort_by("source_row").to_pylist()
-    assert [row["reasons"] for row in found] == [
+    rows = lake.open(columns.QUARANTINE).to_pyarrow_table().sort_by("source_row").to_pylist()
+    assert [row["reasons"] for row in rows] == [
         ["user_id is not an integer"],
         ["item_id is not an integer"],
         ["user_id is null"],
     ]
-    assert [json.loads(row["row"])["user_id"] for row in found[::2]] == ["x7", None]
+    assert [json.loads(row["row"])["user_id"] for row in rows[::2]] == ["x7", None]
     assert lake.schema(columns.INTERACTIONS).field("user_id").type == pa.int64()
     before = versions(lake)
-    assert take(lake, lenient(settings), file).status == "nothing new"
+    assert ingest_source(lake, lenient(settings), file).status == "nothing new"
     assert versions(lake) == before
 
 
 def test_a_text_file_of_text_ids_breaks_the_contract_of_a_lake_of_integers(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
     before = rows_of(lake, columns.INTERACTIONS)
     (tmp_path / "b.csv").write_text("user_id,item_id,timestamp\nx,2,2026-01-01\ny,3,2026-01-01\n")
     with pytest.raises(ContractError, match="user_id is not an integer: 2"):
-        take(lake, settings, tmp_path / "b.csv")
+        ingest_source(lake, settings, tmp_path / "b.csv")
     assert rows_of(lake, columns.INTERACTIONS) == before
 
 
 def test_csv_digits_stay_text_where_the_lake_holds_text(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", [("u", "i", START)]))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", [("u", "i", START)]))
     (tmp_path / "b.csv").write_text("user_id,item_id,timestamp\n12,34,2026-01-01\n")
-    take(lake, settings, tmp_path / "b.csv")
+    ingest_source(lake, settings, tmp_path / "b.csv")
     assert {row["user_id"] for row in rows_of(lake, columns.INTERACTIONS)} == {"u", "12"}
 
 
@@ -444,8 +450,8 @@ def test_a_refused_first_batch_does_not_fix_the_type_of_ids(
 ) -> None:
     (tmp_path / "a.csv").write_text("user_id,item_id,timestamp\nx,y,never\nz,w,never\n")
     with pytest.raises(ContractError):
-        take(lake, settings, tmp_path / "a.csv")
-    take(lake, settings, parquet(tmp_path / "b.parquet", good(5)))
+        ingest_source(lake, settings, tmp_path / "a.csv")
+    ingest_source(lake, settings, parquet(tmp_path / "b.parquet", good(5)))
     assert {type(row["user_id"]) for row in rows_of(lake, columns.INTERACTIONS)} == {int}
     assert lake.schema(columns.RECOMMENDATIONS).field("item_id").type == pa.int64()
 
@@ -464,17 +470,17 @@ class Dying(Lake):
         super().__init__(lake.root, lake.storage)
         self.left, self.after = commits, after
 
-    def append(self, *given: Any, **named: Any) -> int:
-        return self._counted(super().append, *given, **named)
+    def append(self, *arguments: Any, **options: Any) -> int:
+        return self._counted(super().append, *arguments, **options)
 
-    def replace(self, *given: Any, **named: Any) -> int:
-        return self._counted(super().replace, *given, **named)
+    def replace(self, *arguments: Any, **options: Any) -> int:
+        return self._counted(super().replace, *arguments, **options)
 
-    def _counted(self, write: Callable[..., int], *given: Any, **named: Any) -> int:
+    def _counted(self, write: Callable[..., int], *arguments: Any, **options: Any) -> int:
         self.left -= 1
         if self.left == 0 and not self.after:
             raise Killed
-        version = write(*given, **named)
+        version = write(*arguments, **options)
         if self.left == 0:
             raise Killed
         return version
@@ -494,12 +500,12 @@ def _night(root: Path, statement: str) -> None:
     """One undisturbed ingest, from a source of the name that all of them share."""
     duck(root / "s.duckdb", statement)
     settings = Settings(lake=str(root / "lake"))
-    _take_shared(Lake.from_settings(settings), settings, root)
+    _ingest_shared(Lake.from_settings(settings), settings, root)
 
 
-def _take_shared(lake: Lake, settings: Settings, root: Path) -> None:
+def _ingest_shared(lake: Lake, settings: Settings, root: Path) -> None:
     with contextlib.chdir(root):
-        take(lake, settings, "s.duckdb", table="t")
+        ingest_source(lake, settings, "s.duckdb", table="t")
 
 
 @pytest.fixture(scope="module")
@@ -534,10 +540,10 @@ def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
         duck(tmp_path / "s.duckdb", GREW)
     lake = Lake.from_settings(settings)
     with pytest.raises(Killed):
-        _take_shared(Dying(lake, commits, after), settings, tmp_path)
+        _ingest_shared(Dying(lake, commits, after), settings, tmp_path)
     if changes:
         duck(tmp_path / "s.duckdb", GREW)
-    _take_shared(lake, settings, tmp_path)
+    _ingest_shared(lake, settings, tmp_path)
 
     landed = commits == 4 or (commits == 3 and after)
     # A batch that landed stands, so that a change after it makes a second one.
@@ -548,14 +554,14 @@ def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
     assert versions(lake) == before, "nothing is left to recover"
 
 
-def test_an_object_whose_rows_are_all_held_is_read_once(
+def test_an_object_whose_rows_are_all_in_the_lake_is_read_once(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
-    parquet(tmp_path / "a.parquet", [*good(20), (1, None, at(50))])
-    first = take(lake, lenient(settings), tmp_path / "*.parquet")
+    parquet(tmp_path / "a.parquet", [*good(20), (1, None, minute(50))])
+    first = ingest_source(lake, lenient(settings), tmp_path / "*.parquet")
     shutil.copy(tmp_path / "a.parquet", tmp_path / "b.parquet")
     before = versions(lake)
-    second = take(lake, lenient(settings), tmp_path / "*.parquet")
+    second = ingest_source(lake, lenient(settings), tmp_path / "*.parquet")
     assert (second.status, second.batch_id) == ("nothing new", None)
     assert (second.rows_in, second.duplicates, second.objects) == (21, 20, 1)
     assert second.interactions_version == first.interactions_version
@@ -565,37 +571,37 @@ def test_an_object_whose_rows_are_all_held_is_read_once(
     assert [row[name] for name in figures] == ["accepted", 21, 0, 0, 20]
     assert [stored["key"] for stored in row["objects"]] == [str(tmp_path / "b.parquet")]
     before = versions(lake)
-    third = take(lake, lenient(settings), tmp_path / "*.parquet")
+    third = ingest_source(lake, lenient(settings), tmp_path / "*.parquet")
     assert (third.status, third.rows_in, third.objects) == ("nothing new", 0, 0)
     recover(lake)
     assert versions(lake) == before
     parquet(tmp_path / "c.parquet", good(5, first=100))
-    assert take(lake, lenient(settings), tmp_path / "*.parquet").rows_in == 5
+    assert ingest_source(lake, lenient(settings), tmp_path / "*.parquet").rows_in == 5
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_after_a_kill_while_held_objects_are_noted_a_rerun_notes_them_once(
+def test_after_a_kill_while_such_objects_are_recorded_a_rerun_records_them_once(
     lake: Lake, settings: Settings, tmp_path: Path, after: bool
 ) -> None:
     undisturbed = Lake(str(tmp_path / "undisturbed"), settings.s3)
     shutil.copy(parquet(tmp_path / "a.parquet", good(20)), tmp_path / "b.parquet")
-    for each in (undisturbed, lake):
-        take(each, settings, tmp_path / "a.parquet")
-    take(undisturbed, settings, tmp_path / "*.parquet")
+    for one in (undisturbed, lake):
+        ingest_source(one, settings, tmp_path / "a.parquet")
+    ingest_source(undisturbed, settings, tmp_path / "*.parquet")
     with pytest.raises(Killed):
-        take(Dying(lake, 1, after), settings, tmp_path / "*.parquet")
+        ingest_source(Dying(lake, 1, after), settings, tmp_path / "*.parquet")
     for _ in range(2):
-        assert take(lake, settings, tmp_path / "*.parquet").status == "nothing new"
+        assert ingest_source(lake, settings, tmp_path / "*.parquet").status == "nothing new"
     assert everything(lake) == everything(undisturbed)
 
 
-def test_a_kill_while_the_tables_are_made_is_made_good(
+def test_tables_that_a_kill_left_out_are_created(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     lake.create(pa.int64(), pa.int64())
     for table in (columns.BATCHES, columns.ITEMS, columns.QUALITY_RESULTS):
         shutil.rmtree(tmp_path / "lake" / table)
-    assert take(lake, settings, parquet(tmp_path / "a.parquet", good(5))).accepted == 5
+    assert ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5))).accepted == 5
 
 
 # --- refusals
@@ -605,7 +611,7 @@ def test_a_lake_that_cannot_be_written_is_named(settings: Settings, tmp_path: Pa
     (tmp_path / "file").write_text("not a folder")
     lake = Lake(str(tmp_path / "file" / "lake"), settings.s3)
     with pytest.raises(LakeError, match="file/lake"):
-        take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+        ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
 
 
 def test_without_a_source_it_says_how_to_give_one(lake: Lake, settings: Settings) -> None:
@@ -619,30 +625,30 @@ def test_the_configured_source_is_used(lake: Lake, settings: Settings, tmp_path:
 
 
 def test_progress_ends_at_its_total(lake: Lake, settings: Settings, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
 
-    def hear(stage: str, done: int, total: int, note: str = "") -> None:
+    def record(stage: str, done: int, total: int, note: str = "") -> None:
         assert note
-        told.append((stage, done, total))
+        calls.append((stage, done, total))
 
     source = Source(uri=str(parquet(tmp_path / "a.parquet", good(5))))
     for _ in range(2):
-        ingest(lake, settings, source, progress=hear, now=NOW)
-        assert told[-1][1] == told[-1][2]
-        assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
-        told.clear()
+        ingest(lake, settings, source, progress=record, now=NOW)
+        assert calls[-1][1] == calls[-1][2]
+        assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+        calls.clear()
 
 
 def test_no_temporary_folder_is_left(
     lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
     with pytest.raises(SourceError):
-        take(lake, settings, tmp_path / "none.parquet")
-    assert os.listdir(scratch) == []
+        ingest_source(lake, settings, tmp_path / "none.parquet")
+    assert os.listdir(temporary) == []
 
 
 # --- items
@@ -656,7 +662,7 @@ def _items(path: Path, rows: Mapping[str, list[Any]]) -> ItemSource:
 def test_items_are_replaced_in_one_commit_and_only_when_they_change(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
     rows = {
         "item_id": [1, 2],
         "title": ["One", "Two"],
@@ -693,7 +699,7 @@ def test_items_are_replaced_in_one_commit_and_only_when_they_change(
 def test_items_come_from_every_kind_of_source(
     lake: Lake, settings: Settings, tmp_path: Path, kind: str
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
     file = tmp_path / f"i.{kind}"
     _write(file, kind, pa.table({"movie": [7, 8], "name": ["A;'\"", "B\nC"]}))
     mapping = {"item_id": "movie", "title": "name"}
@@ -701,11 +707,13 @@ def test_items_come_from_every_kind_of_source(
     assert (
         ingest_items(lake, settings, ItemSource(uri=str(file), table=table, columns=mapping)) == 2
     )
-    found = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
-    assert found == [(7, "A;'\"", None), (8, "B\nC", None)]
+    rows = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
+    assert rows == [(7, "A;'\"", None), (8, "B\nC", None)]
 
 
-def test_items_in_json_keep_their_letters(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+def test_texts_of_items_in_json_are_unchanged(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
     uuid, day = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "2024-01-01"
     lakes.fill(lake, {1: [uuid, day]})
     rows = [{"item_id": uuid, "title": day, "of": {"id": uuid}}, {"item_id": day, "title": uuid}]
@@ -713,9 +721,9 @@ def test_items_in_json_keep_their_letters(lake: Lake, settings: Settings, tmp_pa
     file.write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "items1.jsonl").write_text('{"item_id": "another"}')
     ingest_items(lake, settings, ItemSource(uri=str(file)))
-    found = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
+    rows = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
     nested = json.dumps({"of": {"id": uuid}}, separators=(",", ":"))
-    assert found == [(day, uuid, '{"of":null}'), (uuid, day, nested)]
+    assert rows == [(day, uuid, '{"of":null}'), (uuid, day, nested)]
 
 
 @pytest.mark.parametrize(
@@ -731,7 +739,7 @@ def test_items_in_json_keep_their_letters(lake: Lake, settings: Settings, tmp_pa
 def test_bad_items_leave_the_table_as_it_was(
     lake: Lake, settings: Settings, tmp_path: Path, rows: dict[str, Any], message: str
 ) -> None:
-    take(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
+    ingest_source(lake, settings, parquet(tmp_path / "a.parquet", good(5)))
     ingest_items(lake, settings, _items(tmp_path / "items.parquet", {"item_id": [1]}))
     before = lake.version(columns.ITEMS)
     with pytest.raises(SourceError, match=message):
@@ -747,7 +755,7 @@ def test_items_need_a_source_and_a_lake(lake: Lake, settings: Settings, tmp_path
         ingest_items(lake, settings, source)
 
 
-def test_why_a_source_could_not_be_a_batch_is_kept_for_sql(
+def test_the_reason_why_a_source_was_refused_is_in_quality_results(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
     shop = duck(
@@ -755,19 +763,19 @@ def test_why_a_source_could_not_be_a_batch_is_kept_for_sql(
         "create table events as select 1::bigint as user_id, 2::bigint as item_id, "
         "timestamp '2026-01-01' as timestamp",
     )
-    take(lake, settings, shop, table="events")
+    ingest_source(lake, settings, shop, table="events")
     before = versions(lake)
     with duckdb.connect(str(shop)) as con:
         con.execute("delete from events")
     for _ in range(2):
         with pytest.raises(SourceError, match="holds 0 rows, the limit is at least 1"):
-            take(lake, settings, shop, table="events")
+            ingest_source(lake, settings, shop, table="events")
     with duckdb.connect(str(shop)) as con:
         con.execute("alter table events rename column item_id to sku")
     with pytest.raises(SourceError, match="item_id"):
-        take(lake, settings, shop, table="events")
-    kept = [row for row in rows_of(lake, "quality_results") if row["suite"] == "source"]
-    assert [row["status"] for row in kept] == ["failed"], "the newest, once"
-    assert "item_id" in kept[0]["observed"]
+        ingest_source(lake, settings, shop, table="events")
+    rows = [row for row in rows_of(lake, "quality_results") if row["suite"] == "source"]
+    assert [row["status"] for row in rows] == ["failed"], "the newest, once"
+    assert "item_id" in rows[0]["observed"]
     after = versions(lake)
     assert {name for name in after if after[name] != before[name]} == {"quality_results"}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from recsys.settings import Settings
 
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TIMESTAMP = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HEADER = "user_id,item_id,timestamp\n"
 
 
@@ -33,13 +33,13 @@ def con(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-class Puller:
+class Staging:
     def __init__(self, con: duckdb.DuckDBPyConnection, settings: Settings, folder: Path) -> None:
         self.con, self.settings, self.folder = con, settings, folder
 
-    def __call__(self, uri: object, **given: Any) -> list[tuple[Any, ...]]:
-        """Pull a source; return its staged rows as (user, item, moment, source_row, fault)."""
-        source = Source(uri=str(uri), **given)
+    def __call__(self, uri: object, **options: Any) -> list[tuple[Any, ...]]:
+        """Return the staged rows of a source as (user, item, timestamp, source_row, fault)."""
+        source = Source(uri=str(uri), **options)
         objects = sources.find(source, self.settings.s3)
         paths = sources.fetch(objects, self.folder, self.settings.s3)
         sources.stage(self.con, source, objects, paths)
@@ -58,8 +58,8 @@ class Puller:
 
 
 @pytest.fixture
-def pull(con: duckdb.DuckDBPyConnection, settings: Settings, tmp_path: Path) -> Puller:
-    return Puller(con, settings, tmp_path / "fetched")
+def stage(con: duckdb.DuckDBPyConnection, settings: Settings, tmp_path: Path) -> Staging:
+    return Staging(con, settings, tmp_path / "fetched")
 
 
 def text(path: Path, content: str) -> Path:
@@ -77,7 +77,7 @@ def duck(path: Path, statement: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [
         "timestamp '2026-01-02 03:04:05'",
         "timestamp_s '2026-01-02 03:04:05'",
@@ -100,43 +100,43 @@ def duck(path: Path, statement: str) -> Path:
         "'1767323045.0'",
     ],
 )
-def test_each_form_of_a_timestamp_is_the_same_moment(
-    pull: Puller, tmp_path: Path, given: str
+def test_every_form_of_a_timestamp_is_the_same_time(
+    stage: Staging, tmp_path: Path, value: str
 ) -> None:
     file = duck(
         tmp_path / "s.duckdb",
-        f"create table t as select 1 as user_id, 2 as item_id, {given} as timestamp",
+        f"create table t as select 1 as user_id, 2 as item_id, {value} as timestamp",
     )
-    assert pull(file, table="t") == [(1, 2, MOMENT, None, None)]
+    assert stage(file, table="t") == [(1, 2, TIMESTAMP, None, None)]
 
 
-def test_dates_and_fractions_of_a_second(pull: Puller, tmp_path: Path) -> None:
+def test_dates_and_fractions_of_a_second(stage: Staging, tmp_path: Path) -> None:
     file = text(tmp_path / "a.csv", HEADER + "1,2,2026-01-02\n1,2,1767323045.25\n1,2,-1\n1,2,0\n")
-    assert [row[2] for row in pull(file)] == [
+    assert [row[2] for row in stage(file)] == [
         datetime(2026, 1, 2, tzinfo=UTC),
-        MOMENT + timedelta(milliseconds=250),
+        TIMESTAMP + timedelta(milliseconds=250),
         datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),
         datetime(1970, 1, 1, tzinfo=UTC),
     ]
 
 
 @pytest.mark.parametrize(
-    "given", ["20240229", "20240229::double", "20240229.0::decimal(12, 1)", "' 20240229 '"]
+    "value", ["20240229", "20240229::double", "20240229.0::decimal(12, 1)", "' 20240229 '"]
 )
-def test_eight_digits_are_a_date(pull: Puller, tmp_path: Path, given: str) -> None:
-    made = f"create table t as select 1 as user_id, 2 as item_id, {given} as timestamp"
+def test_eight_digits_are_a_date(stage: Staging, tmp_path: Path, value: str) -> None:
+    made = f"create table t as select 1 as user_id, 2 as item_id, {value} as timestamp"
     file = duck(tmp_path / "s.duckdb", made)
-    assert pull(file, table="t")[0][2] == datetime(2024, 2, 29, tzinfo=UTC)
+    assert stage(file, table="t")[0][2] == datetime(2024, 2, 29, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", ["bigint", "varchar"])
-def test_eight_digits_that_are_no_day_are_not_the_summer_of_1970(
-    pull: Puller, tmp_path: Path, kind: str
+def test_eight_digits_that_are_not_a_date_are_not_the_summer_of_1970(
+    stage: Staging, tmp_path: Path, kind: str
 ) -> None:
-    given = [19000101, 21001231, 18991231, 86400, 20230229, 20241301]
-    rows = ", ".join(f"(1, 2, {number}::{kind})" for number in given)
+    numbers = [19000101, 21001231, 18991231, 86400, 20230229, 20241301]
+    rows = ", ".join(f"(1, 2, {number}::{kind})" for number in numbers)
     made = f"create table t as from (values {rows}) t(user_id, item_id, timestamp)"
-    assert [row[2] for row in pull(duck(tmp_path / "s.duckdb", made), table="t")] == [
+    assert [row[2] for row in stage(duck(tmp_path / "s.duckdb", made), table="t")] == [
         datetime(1900, 1, 1, tzinfo=UTC),
         datetime(2100, 12, 31, tzinfo=UTC),
         datetime(1970, 8, 8, 19, 20, 31, tzinfo=UTC),
@@ -144,44 +144,42 @@ def test_eight_digits_that_are_no_day_are_not_the_summer_of_1970(
         None,
         None,
     ]
-    pull.con.execute("update staged_rows set source_row = rowid + 1")
-    reasons = pull.reasons()
+    stage.con.execute("update staged_rows set source_row = rowid + 1")
+    reasons = stage.reasons()
     assert reasons.pop(2) == ["timestamp is in the future"]
     assert reasons == {5: ["timestamp is unparsable"], 6: ["timestamp is unparsable"]}
 
 
-def test_what_is_no_moment_is_unparsable_and_not_null(pull: Puller, tmp_path: Path) -> None:
+def test_what_is_not_a_timestamp_is_unparsable_and_not_null(stage: Staging, tmp_path: Path) -> None:
     wrong = ["soon", "2026-13-01", "infinity", "nan", "1e300", "2026-01-02 25:00:00", ""]
-    lines = [json.dumps({"user_id": 1, "item_id": 2, "timestamp": given}) for given in wrong]
+    lines = [json.dumps({"user_id": 1, "item_id": 2, "timestamp": value}) for value in wrong]
     lines += ['{"user_id": 1, "item_id": 2, "timestamp": null}', '{"user_id": 1, "item_id": 2}']
-    pull(text(tmp_path / "a.jsonl", "\n".join(lines)))
-    assert pull.reasons() == {
+    stage(text(tmp_path / "a.jsonl", "\n".join(lines)))
+    assert stage.reasons() == {
         **{row: ["timestamp is unparsable"] for row in range(1, 8)},
         8: ["timestamp is null"],
         9: ["timestamp is null"],
     }
 
 
-def test_infinite_timestamps_of_a_table_are_unparsable(pull: Puller, tmp_path: Path) -> None:
+def test_infinite_timestamps_of_a_table_are_unparsable(stage: Staging, tmp_path: Path) -> None:
     file = duck(
         tmp_path / "s.duckdb",
         "create table t as select 1 as user_id, 2 as item_id, timestamp 'infinity' as timestamp",
     )
-    pull(file, table="t")
-    assert list(pull.reasons().values()) == [["timestamp is unparsable"]]
+    stage(file, table="t")
+    assert list(stage.reasons().values()) == [["timestamp is unparsable"]]
 
 
 # --- files
 
 
-def test_csv_rows_with_a_wrong_number_of_fields_are_kept_apart(
-    pull: Puller, tmp_path: Path
-) -> None:
+def test_csv_rows_with_a_wrong_number_of_fields_get_a_fault(stage: Staging, tmp_path: Path) -> None:
     lines = ["1,2,10", "3,4", "5,6,30", "7,8,40,9", "9,10,50", '11,"1"2,60', "13,14,70"]
     for name in ("a.csv", "a.csv.gz"):
         content = (HEADER + "\n".join(lines)).encode()
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-        rows = pull(tmp_path / name)
+        rows = stage(tmp_path / name)
         assert [(row[0], row[3], row[4]) for row in rows] == [
             (1, 2, None),
             (None, 3, "wrong number of fields"),
@@ -191,47 +189,47 @@ def test_csv_rows_with_a_wrong_number_of_fields_are_kept_apart(
             (None, 7, "line is not CSV"),
             (13, 8, None),
         ]
-        given = pull.con.execute(
+        raw_rows = stage.con.execute(
             "select raw_row from staged_rows where fault is not null"
         ).fetchall()
-        assert [json.loads(row) for (row,) in given] == ["3,4", "7,8,40,9", '11,"1"2,60']
+        assert [json.loads(row) for (row,) in raw_rows] == ["3,4", "7,8,40,9", '11,"1"2,60']
 
 
-def test_a_quote_that_is_never_closed_is_no_silent_loss(pull: Puller, tmp_path: Path) -> None:
+def test_a_quote_that_is_never_closed_is_refused(stage: Staging, tmp_path: Path) -> None:
     file = text(tmp_path / "a.csv", HEADER + '1,2,3\n4,"5,6\n' + "7,8,9\n" * 1000)
     with pytest.raises(SourceError, match=r"a\.csv, line 3: a quote is opened and not closed"):
-        pull(file)
+        stage(file)
 
 
-def test_mixed_line_ends_are_named(pull: Puller, tmp_path: Path) -> None:
+def test_mixed_line_ends_are_refused(stage: Staging, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(
         HEADER.replace("\n", "\r\n").encode() + b"1,2,3\r\n4,5,6\n7,8,9\r\n"
     )
     with pytest.raises(SourceError, match="some end in CR LF and some in LF"):
-        pull(tmp_path / "a.csv")
+        stage(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_a_csv_may_use_other_delimiters_a_bom_and_crlf(
-    pull: Puller, tmp_path: Path, delimiter: str
+    stage: Staging, tmp_path: Path, delimiter: str
 ) -> None:
     content = (HEADER + "1,x,2026-01-02T03:04:05Z\n").replace(",", delimiter)
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + content.replace("\n", "\r\n").encode())
-    assert pull(tmp_path / "a.csv") == [(1, "x", MOMENT, 2, None)]
+    assert stage(tmp_path / "a.csv") == [(1, "x", TIMESTAMP, 2, None)]
 
 
-def test_csv_columns_may_stand_in_any_order_and_number(pull: Puller, tmp_path: Path) -> None:
+def test_csv_columns_may_have_any_order_and_number(stage: Staging, tmp_path: Path) -> None:
     file = text(tmp_path / "a.csv", 'A,"the, item",a,ts\n9,"x,y",1,1767323045\n')
     mapping = {"user_id": "a", "item_id": "the, item", "timestamp": "ts"}
-    assert pull(file, columns=mapping) == [(1, "x,y", MOMENT, 2, None)]
+    assert stage(file, columns=mapping) == [(1, "x,y", TIMESTAMP, 2, None)]
 
 
-def test_json_lines_that_are_no_objects_are_kept_apart(pull: Puller, tmp_path: Path) -> None:
+def test_json_lines_that_are_not_objects_get_a_fault(stage: Staging, tmp_path: Path) -> None:
     good = '{"user_id": "a", "item_id": 1, "timestamp": 1767323045, "more": {"x": [1]}}'
     lines = [good, "{bad", "[1, 2]", "", '"text"', good, good.replace("1,", "[1],", 1)]
     content = "\n".join(lines).encode() + b"\n" + good.replace('"a"', '"\xff"').encode("latin-1")
     (tmp_path / "a.jsonl").write_bytes(content)
-    assert [(row[0], row[3], row[4]) for row in pull(tmp_path / "a.jsonl")] == [
+    assert [(row[0], row[3], row[4]) for row in stage(tmp_path / "a.jsonl")] == [
         ("a", 1, None),
         (None, 2, "line is not JSON"),
         (None, 3, "line is not a JSON object"),
@@ -240,24 +238,28 @@ def test_json_lines_that_are_no_objects_are_kept_apart(pull: Puller, tmp_path: P
         ("a", 7, "item_id is not an id"),
         (None, 8, "line is not UTF-8"),
     ]
-    given = pull.con.execute("select raw_row from staged_rows where source_row = 2").fetchall()
-    assert json.loads(given[0][0]) == "{bad"
+    ((raw_row,),) = stage.con.execute(
+        "select raw_row from staged_rows where source_row = 2"
+    ).fetchall()
+    assert json.loads(raw_row) == "{bad"
 
 
-def test_a_mark_of_utf_8_is_no_part_of_the_first_json_line(pull: Puller, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_json_line(
+    stage: Staging, tmp_path: Path
+) -> None:
     file = tmp_path / "s.jsonl"
     file.write_bytes(b'\xef\xbb\xbf{"user_id": 1, "item_id": 2, "timestamp": 3}\n')
-    ((user, item, *_, fault),) = pull(file)
+    ((user, item, *_, fault),) = stage(file)
     assert (user, item, fault) == (1, 2, None)
 
 
 def test_json_lines_longer_than_a_chunk_are_whole(
-    pull: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.ingest.text_files._CHUNK", 50)
     rows = [{"user_id": f"{n:0{n + 1}d}", "item_id": n, "timestamp": n} for n in range(60)]
     file = text(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
-    assert [row[0] for row in pull(file)] == [row["user_id"] for row in rows]
+    assert [row[0] for row in stage(file)] == [row["user_id"] for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -267,145 +269,145 @@ def test_json_lines_longer_than_a_chunk_are_whole(
         ["1,5,0", "b,6,0"],
     ],
 )
-def test_mixed_ids_are_text(pull: Puller, tmp_path: Path, lines: list[str]) -> None:
+def test_mixed_ids_are_text(stage: Staging, tmp_path: Path, lines: list[str]) -> None:
     is_json = lines[0].startswith("{")
     file = tmp_path / ("a.jsonl" if is_json else "a.csv")
-    rows = pull(text(file, ("" if is_json else HEADER) + "\n".join(lines)))
+    rows = stage(text(file, ("" if is_json else HEADER) + "\n".join(lines)))
     assert [row[:2] for row in rows] == [("1", 5), ("b", 6)]
 
 
 @pytest.mark.parametrize(
-    ("first", "kept"), [("007", "007"), ("7", 7), ("+7", "+7"), ("7.0", "7.0")]
+    ("first", "user_id"), [("007", "007"), ("7", 7), ("+7", "+7"), ("7.0", "7.0")]
 )
 def test_csv_ids_are_integers_only_where_nothing_is_lost(
-    pull: Puller, tmp_path: Path, first: str, kept: object
+    stage: Staging, tmp_path: Path, first: str, user_id: object
 ) -> None:
-    assert pull(text(tmp_path / "a.csv", f"{HEADER}{first},2,0\n"))[0][0] == kept
+    assert stage(text(tmp_path / "a.csv", f"{HEADER}{first},2,0\n"))[0][0] == user_id
 
 
-def test_json_ids_beyond_64_bits_are_text(pull: Puller, tmp_path: Path) -> None:
+def test_json_ids_beyond_64_bits_are_text(stage: Staging, tmp_path: Path) -> None:
     lines = [
         f'{{"user_id": {2**63}, "item_id": 5, "timestamp": 0}}',
         '{"user_id": 1, "item_id": 6}',
     ]
-    rows = pull(text(tmp_path / "a.jsonl", "\n".join(lines)))
+    rows = stage(text(tmp_path / "a.jsonl", "\n".join(lines)))
     assert [row[:2] for row in rows] == [(str(2**63), 5), ("1", 6)]
 
 
-def test_blank_and_null_ids_do_not_make_integers_text(pull: Puller, tmp_path: Path) -> None:
-    rows = pull(text(tmp_path / "a.csv", HEADER + '1,2,0\n,3,0\n"",4,0\n" ",5,0\n2,6,0\n'))
+def test_blank_and_null_ids_do_not_make_integers_text(stage: Staging, tmp_path: Path) -> None:
+    rows = stage(text(tmp_path / "a.csv", HEADER + '1,2,0\n,3,0\n"",4,0\n" ",5,0\n2,6,0\n'))
     assert [row[0] for row in rows] == [1, None, None, None, 2]
     empty = ["user_id is empty"]
-    assert pull.reasons() == {3: ["user_id is null"], 4: empty, 5: empty}
+    assert stage.reasons() == {3: ["user_id is null"], 4: empty, 5: empty}
 
 
-def test_values_that_are_no_numbers_are_not_lost(pull: Puller, tmp_path: Path) -> None:
-    pull(
+def test_values_that_are_not_numbers_are_rejected(stage: Staging, tmp_path: Path) -> None:
+    stage(
         text(tmp_path / "a.csv", "user_id,item_id,timestamp,value\n1,2,0,4.5\n1,3,0,five\n1,4,0,\n")
     )
-    assert pull.reasons() == {3: ["value is unparsable"]}
+    assert stage.reasons() == {3: ["value is unparsable"]}
 
 
-def test_several_files_are_read_in_the_order_of_their_names(pull: Puller, tmp_path: Path) -> None:
+def test_several_files_are_read_in_the_order_of_their_names(stage: Staging, tmp_path: Path) -> None:
     for name, user in {"b": 2, "c": 3, "a": 1}.items():
         pq.write_table(
-            pa.table({"user_id": [user], "item_id": [1], "timestamp": [MOMENT]}),
+            pa.table({"user_id": [user], "item_id": [1], "timestamp": [TIMESTAMP]}),
             tmp_path / f"{name}.parquet",
         )
-    assert [row[0] for row in pull(tmp_path / "*.parquet")] == [1, 2, 3]
+    assert [row[0] for row in stage(tmp_path / "*.parquet")] == [1, 2, 3]
 
 
 # --- DuckDB
 
 
-def test_a_table_a_view_and_a_query_with_a_schema(pull: Puller, tmp_path: Path) -> None:
+def test_a_table_a_view_and_a_query_with_a_schema(stage: Staging, tmp_path: Path) -> None:
     file = duck(
         tmp_path / "s.duckdb",
         "create schema shop; create table shop.orders as select 1 as u, 2 as i, "
         "timestamptz '2026-01-02 03:04:05Z' as t; "
         "create view seen as select u as user_id, i as item_id, t as timestamp from shop.orders",
     )
-    expected = [(1, 2, MOMENT, None, None)]
+    expected = [(1, 2, TIMESTAMP, None, None)]
     mapping = {"user_id": "u", "item_id": "i", "timestamp": "t"}
-    assert pull(file, table="shop.orders", columns=mapping) == expected
-    assert pull(file, table="seen") == expected
-    assert pull(file, query="select * from seen; -- that is all") == expected
-    assert pull(file, query="with a as (from shop.orders) from a", columns=mapping) == expected
+    assert stage(file, table="shop.orders", columns=mapping) == expected
+    assert stage(file, table="seen") == expected
+    assert stage(file, query="select * from seen; -- that is all") == expected
+    assert stage(file, query="with a as (from shop.orders) from a", columns=mapping) == expected
 
 
 @pytest.mark.parametrize(
     "query",
     ["drop table t", "insert into t values (1, 2, 3)", "select 1; drop table t", "", "attach 'x'"],
 )
-def test_a_query_is_one_select_and_nothing_else(pull: Puller, tmp_path: Path, query: str) -> None:
+def test_a_query_is_one_select_and_nothing_else(stage: Staging, tmp_path: Path, query: str) -> None:
     made = "create table t as select 1 as user_id, 2 as item_id, 3 as timestamp"
     file = duck(tmp_path / "s.duckdb", made)
     before = file.read_bytes()
     with pytest.raises(SourceError, match="one single SELECT"):
-        pull(file, query=query)
+        stage(file, query=query)
     assert file.read_bytes() == before
 
 
-def test_a_query_that_is_no_sql_says_so(pull: Puller, tmp_path: Path) -> None:
+def test_a_query_that_is_not_sql_is_refused(stage: Staging, tmp_path: Path) -> None:
     file = duck(tmp_path / "s.duckdb", "create table t as select 1 as user_id")
     with pytest.raises(SourceError, match="not SQL"):
-        pull(file, query="select 1) x; drop table t; --")
+        stage(file, query="select 1) x; drop table t; --")
     with pytest.raises(SourceError, match="nothing"):
-        pull(file, query="select * from nothing")
+        stage(file, query="select * from nothing")
 
 
 # --- what is refused
 
 
-def test_what_is_missing_is_named(pull: Puller, tmp_path: Path) -> None:
+def test_an_error_names_what_is_missing(stage: Staging, tmp_path: Path) -> None:
     file = duck(
         tmp_path / "s.duckdb",
         "create table ratings (u int); create schema x; create table x.y (z int)",
     )
     with pytest.raises(SourceError, match=r"no such file: .*none\.duckdb"):
-        pull(tmp_path / "none.duckdb", table="t")
+        stage(tmp_path / "none.duckdb", table="t")
     with pytest.raises(SourceError, match=r"no such file: .*none\.csv"):
-        pull(tmp_path / "none.csv")
+        stage(tmp_path / "none.csv")
     with pytest.raises(SourceError, match=r"nothing matches .*\*\.csv"):
-        pull(tmp_path / "*.csv")
+        stage(tmp_path / "*.csv")
     with pytest.raises(SourceError, match=r"has no table 't'; it has ratings, x\.y"):
-        pull(file, table="t")
+        stage(file, table="t")
     with pytest.raises(SourceError, match="has no column 'user_id'; it has u; map it"):
-        pull(file, table="ratings")
+        stage(file, table="ratings")
     with pytest.raises(SourceError, match="the mapping says user_id=nope"):
-        pull(file, table="ratings", columns={"user_id": "nope"})
+        stage(file, table="ratings", columns={"user_id": "nope"})
     for name, content in {
         "a.csv": "u,i\n1,2\n",
         "a.jsonl": '{"u": 1, "i": 2}\n',
     }.items():
         with pytest.raises(SourceError, match=rf"{name} has no column 'user_id'; it has"):
-            pull(text(tmp_path / name, content))
+            stage(text(tmp_path / name, content))
     pq.write_table(pa.table({"u": [1], "i": [2]}), tmp_path / "a.parquet")
     with pytest.raises(SourceError, match=r"a\.parquet has no column 'user_id'; it has u, i"):
-        pull(tmp_path / "a.parquet")
+        stage(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(
     "name", ["t; drop table t", 't" ; drop table t; --', "t' or 1=1", "main.t; drop table t"]
 )
-def test_names_that_try_injection_are_just_names(pull: Puller, tmp_path: Path, name: str) -> None:
+def test_names_that_try_injection_are_just_names(stage: Staging, tmp_path: Path, name: str) -> None:
     made = "create table t as select 1 as user_id, 2 as item_id, 3 as timestamp"
     file = duck(tmp_path / "s.duckdb", made)
     with pytest.raises(SourceError, match="has no table"):
-        pull(file, table=name)
+        stage(file, table=name)
     with pytest.raises(SourceError, match="has no column"):
-        pull(file, table="t", columns={"user_id": name})
-    assert pull(file, table="t")[0][0] == 1
+        stage(file, table="t", columns={"user_id": name})
+    assert stage(file, table="t")[0][0] == 1
 
 
-def test_a_table_may_have_any_name(pull: Puller, tmp_path: Path) -> None:
+def test_a_table_may_have_any_name(stage: Staging, tmp_path: Path) -> None:
     made = (
         """create table "t""; drop table x; --" as """
         """select 1 as "u'""s", 2 as item_id, 3 as timestamp"""
     )
     file = duck(tmp_path / "s'x.duckdb", made)
     mapping = {"user_id": "u'\"s"}
-    assert pull(file, table='t"; drop table x; --', columns=mapping)[0][:2] == (1, 2)
+    assert stage(file, table='t"; drop table x; --', columns=mapping)[0][:2] == (1, 2)
 
 
 def test_a_mapping_names_each_column_once_and_only_ours() -> None:
@@ -415,10 +417,10 @@ def test_a_mapping_names_each_column_once_and_only_ours() -> None:
         Source(uri="a.csv", columns={"user": "u"})
 
 
-def test_two_csv_columns_of_one_name_are_refused(pull: Puller, tmp_path: Path) -> None:
+def test_two_csv_columns_of_one_name_are_refused(stage: Staging, tmp_path: Path) -> None:
     file = text(tmp_path / "a.csv", "user_id,item_id,user_id,timestamp\n1,2,3,4\n")
     with pytest.raises(SourceError, match="two columns named 'user_id'"):
-        pull(file)
+        stage(file)
 
 
 @pytest.mark.parametrize(
@@ -431,87 +433,91 @@ def test_two_csv_columns_of_one_name_are_refused(pull: Puller, tmp_path: Path) -
     ],
 )
 def test_a_column_of_the_wrong_type_says_to_cast_it(
-    pull: Puller, tmp_path: Path, column: str, kind: str, message: str
+    stage: Staging, tmp_path: Path, column: str, kind: str, message: str
 ) -> None:
     kinds = {"user_id": "int", "item_id": "int", "timestamp": "timestamp", column: kind}
-    made = ", ".join(f"{name} {given}" for name, given in kinds.items())
+    made = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
     with pytest.raises(SourceError, match=message):
-        pull(duck(tmp_path / "s.duckdb", f"create table t ({made})"), table="t")
+        stage(duck(tmp_path / "s.duckdb", f"create table t ({made})"), table="t")
 
 
-def test_integers_beyond_64_bits_are_rejected_and_not_changed(pull: Puller, tmp_path: Path) -> None:
+def test_integers_beyond_64_bits_are_rejected_and_not_changed(
+    stage: Staging, tmp_path: Path
+) -> None:
     made = (
         "create table t as select unnest([7, 18446744073709551615]::ubigint[]) as user_id, "
         "2 as item_id, 3 as timestamp"
     )
-    rows = pull(duck(tmp_path / "s.duckdb", made), table="t")
+    rows = stage(duck(tmp_path / "s.duckdb", made), table="t")
     assert [(user, fault) for user, *_, fault in rows] == [
         (7, None),
         (None, "user_id is beyond 64 bits"),
     ]
-    ((given,),) = pull.con.execute(
+    ((raw_row,),) = stage.con.execute(
         "select raw_row from staged_rows where fault is not null"
     ).fetchall()
-    assert '"user_id":18446744073709551615' in given
+    assert '"user_id":18446744073709551615' in raw_row
 
 
 @pytest.mark.parametrize("zone", [None, "UTC"])
 @pytest.mark.parametrize("unit", ["s", "us", "ns"])
-def test_parquet_moments_of_every_unit_are_read(
-    pull: Puller, tmp_path: Path, unit: str, zone: str | None
+def test_parquet_timestamps_of_every_unit_are_read(
+    stage: Staging, tmp_path: Path, unit: str, zone: str | None
 ) -> None:
-    moments = pa.array([MOMENT.replace(tzinfo=None)], pa.timestamp(unit)).cast(
+    timestamps = pa.array([TIMESTAMP.replace(tzinfo=None)], pa.timestamp(unit)).cast(
         pa.timestamp(unit, zone)
     )
-    table = pa.table({"user_id": [1], "item_id": [2], "timestamp": moments})
+    table = pa.table({"user_id": [1], "item_id": [2], "timestamp": timestamps})
     pq.write_table(table, tmp_path / "a.parquet")
-    ((_, _, moment, *_),) = pull(tmp_path / "a.parquet")
-    assert moment == MOMENT
+    ((_, _, timestamp, *_),) = stage(tmp_path / "a.parquet")
+    assert timestamp == TIMESTAMP
 
 
-def test_parquet_files_may_lack_what_is_optional_and_write_moments_differently(
-    pull: Puller, tmp_path: Path
+def test_parquet_files_may_lack_optional_columns_and_write_timestamps_differently(
+    stage: Staging, tmp_path: Path
 ) -> None:
-    moment = MOMENT.replace(tzinfo=None)
+    timestamp = TIMESTAMP.replace(tzinfo=None)
     bare = pa.table({"user_id": [1], "item_id": [2]})
     for name, kind, value in (("a", "us", None), ("b", "ns", 2.5), ("c", "us", None)):
-        moments = pa.array([moment], pa.timestamp(kind)).cast(
+        timestamps = pa.array([timestamp], pa.timestamp(kind)).cast(
             pa.timestamp(kind, "UTC" if name == "c" else None)
         )
-        table = bare.append_column("timestamp", moments)
+        table = bare.append_column("timestamp", timestamps)
         if value:
             table = table.append_column("value", pa.array([value]))
         pq.write_table(table, tmp_path / f"{name}.parquet")
-    assert [each[2] for each in pull(tmp_path / "*.parquet")] == [MOMENT] * 3
-    values = pull.con.execute("select value from staged_rows order by rowid").fetchall()
+    assert [row[2] for row in stage(tmp_path / "*.parquet")] == [TIMESTAMP] * 3
+    values = stage.con.execute("select value from staged_rows order by rowid").fetchall()
     assert values == [(None,), (2.5,), (None,)]
 
 
-def test_damaged_files_are_named(pull: Puller, tmp_path: Path) -> None:
+def test_an_error_names_the_damaged_file(stage: Staging, tmp_path: Path) -> None:
     whole = tmp_path / "a.parquet"
     table = pa.table({"user_id": range(9999), "item_id": range(9999), "timestamp": range(9999)})
     pq.write_table(table, whole)
     content = whole.read_bytes()
     (tmp_path / "b.parquet").write_bytes(content[: len(content) // 2])
     with pytest.raises(SourceError, match=r"b\.parquet can't be read"):
-        pull(tmp_path / "*.parquet")
+        stage(tmp_path / "*.parquet")
     (tmp_path / "b.parquet").write_bytes(content[:500] + b"\0" * 20_000 + content[20_500:])
     with pytest.raises(SourceError, match=r"b\.parquet"):
-        pull(tmp_path / "*.parquet")
+        stage(tmp_path / "*.parquet")
     (tmp_path / "c.parquet").write_bytes(b"")
     with pytest.raises(SourceError, match=r"c\.parquet"):
-        pull(tmp_path / "c.parquet")
+        stage(tmp_path / "c.parquet")
     (tmp_path / "s.duckdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(SourceError, match=r"s\.duckdb can't be opened as a DuckDB file"):
-        pull(tmp_path / "s.duckdb", table="t")
+        stage(tmp_path / "s.duckdb", table="t")
     for name in ("a.jsonl.gz", "a.csv.gz"):
         zipped = gzip.compress((HEADER + "1,2,3\n" * 9999).encode())
         (tmp_path / name).write_bytes(zipped[: len(zipped) // 2])
         with pytest.raises(SourceError, match=name):
-            pull(tmp_path / name)
+            stage(tmp_path / name)
 
 
-def test_a_zipped_file_that_was_damaged_in_one_bit_is_refused(pull: Puller, tmp_path: Path) -> None:
+def test_a_zipped_file_that_was_damaged_in_one_bit_is_refused(
+    stage: Staging, tmp_path: Path
+) -> None:
     lines = "".join(f"{n * 7919 % 99991},{n},1767225600\n" for n in range(3000))
     zipped = bytearray(gzip.compress((HEADER + lines).encode()))
     zipped[len(zipped) // 2] ^= 1
@@ -520,18 +526,16 @@ def test_a_zipped_file_that_was_damaged_in_one_bit_is_refused(pull: Puller, tmp_
     (tmp_path / "c.jsonl.gz").write_bytes(zipped)
     for name in ("a.csv.gz", "b.csv.gz", "c.jsonl.gz"):
         with pytest.raises(SourceError, match=f"{name} is truncated or damaged"):
-            pull(tmp_path / name)
+            stage(tmp_path / name)
 
 
-def test_a_name_in_capitals_is_the_same_ending(pull: Puller, tmp_path: Path) -> None:
+def test_a_name_in_capitals_is_the_same_ending(stage: Staging, tmp_path: Path) -> None:
     (tmp_path / "A.CSV.GZ").write_bytes(gzip.compress((HEADER + "1,2,1767225600\n").encode()))
-    assert len(pull(tmp_path / "A.CSV.GZ")) == 1
+    assert len(stage(tmp_path / "A.CSV.GZ")) == 1
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz", "jsonl"])
-def test_a_name_with_signs_of_a_pattern_is_that_file(
-    pull: Puller, tmp_path: Path, ending: str
-) -> None:
+def test_a_name_with_wildcards_is_that_file(stage: Staging, tmp_path: Path, ending: str) -> None:
     for user, name in enumerate(("events1", "events[1]", "events*", "events?")):
         file, row = tmp_path / f"{name}.{ending}", {"user_id": user, "item_id": 1, "timestamp": 1}
         if ending == "parquet":
@@ -541,51 +545,54 @@ def test_a_name_with_signs_of_a_pattern_is_that_file(
         else:
             content = (HEADER + f"{user},1,1\n").encode()
             file.write_bytes(gzip.compress(content) if ending == "csv.gz" else content)
-    assert [user for user, *_ in pull(tmp_path / f"*.{ending}")] == [2, 0, 3, 1]
-    assert [user for user, *_ in pull(tmp_path / f"events[1].{ending}")] == [1]
+    assert [user for user, *_ in stage(tmp_path / f"*.{ending}")] == [2, 0, 3, 1]
+    assert [user for user, *_ in stage(tmp_path / f"events[1].{ending}")] == [1]
 
 
-def test_parquet_files_are_read_in_types_that_hold_them_all(pull: Puller, tmp_path: Path) -> None:
+def test_parquet_files_are_read_in_types_that_hold_them_all(stage: Staging, tmp_path: Path) -> None:
     narrow = pa.table(
         {"user_id": pa.array([7], "int32"), "timestamp": pa.array([1.5e9], "float32")}
     )
     wide = pa.table({"user_id": [2**40], "timestamp": [1500000000.5]})
     for name, table in {"a": narrow, "b": wide}.items():
         pq.write_table(table.append_column("item_id", [[1]]), tmp_path / f"{name}.parquet")
-    first, (user, _, moment, *_) = pull(tmp_path / "*.parquet")
-    assert (first[0], user, moment.timestamp()) == (7, 2**40, 1500000000.5)
+    first, (user, _, timestamp, *_) = stage(tmp_path / "*.parquet")
+    assert (first[0], user, timestamp.timestamp()) == (7, 2**40, 1500000000.5)
 
 
-def test_a_damaged_duckdb_file_is_not_taken_for_a_locked_one(pull: Puller, tmp_path: Path) -> None:
+def test_a_damaged_duckdb_file_is_not_taken_for_a_locked_one(
+    stage: Staging, tmp_path: Path
+) -> None:
     file = duck(tmp_path / "clock.duckdb", "create table t as select 1 as user_id")
     content = bytearray(file.read_bytes())
     content[4096 + 100] ^= 1
     file.write_bytes(content)
     with pytest.raises(SourceError, match="can't be opened as a DuckDB file") as refusal:
-        pull(file, table="t")
+        stage(file, table="t")
     assert not refusal.value.transient
     assert "another process" not in str(refusal.value)
 
 
-def test_a_source_may_use_names_that_are_ours(pull: Puller, tmp_path: Path) -> None:
+def test_a_source_may_use_our_names(stage: Staging, tmp_path: Path) -> None:
     row = "select 1 as user_id, 2 as item_id, timestamp '2026-01-01' as timestamp"
     file = duck(
         tmp_path / "s.duckdb",
-        f"create schema memory; create table pulled as {row}; create view v as from pulled",
+        f"create schema memory; create table staged_rows as {row}; "
+        "create view v as from staged_rows",
     )
-    assert len(pull(file, table="v")) == 1
-    assert len(pull(file, query="from pulled")) == 1
+    assert len(stage(file, table="v")) == 1
+    assert len(stage(file, query="from staged_rows")) == 1
 
 
-def test_files_that_differ_in_types_are_refused(pull: Puller, tmp_path: Path) -> None:
+def test_files_that_differ_in_types_are_refused(stage: Staging, tmp_path: Path) -> None:
     for name, user in {"a": 1, "b": "x"}.items():
-        table = pa.table({"user_id": [user], "item_id": [1], "timestamp": [MOMENT]})
+        table = pa.table({"user_id": [user], "item_id": [1], "timestamp": [TIMESTAMP]})
         pq.write_table(table, tmp_path / f"{name}.parquet")
     with pytest.raises(SourceError, match=r"b\.parquet: column 'user_id' holds text, but integers"):
-        pull(tmp_path / "*.parquet")
+        stage(tmp_path / "*.parquet")
 
 
-def test_empty_sources_say_so(settings: Settings, tmp_path: Path) -> None:
+def test_empty_sources_are_refused(settings: Settings, tmp_path: Path) -> None:
     from recsys.ingest.batch import ingest
     from recsys.lake.tables import Lake
 
@@ -609,7 +616,7 @@ def test_empty_sources_say_so(settings: Settings, tmp_path: Path) -> None:
     assert not lake.exists("interactions"), "nothing was created for nothing"
 
 
-def test_a_source_of_no_known_kind_says_which_there_are() -> None:
+def test_a_source_of_unknown_kind_lists_the_kinds() -> None:
     with pytest.raises(ConfigurationError, match=r"\.csv\.gz"):
         sources.kind_of(Source(uri="events.xlsx"))
     with pytest.raises(ConfigurationError, match="name a table or a query"):
