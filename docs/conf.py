@@ -31,6 +31,8 @@ exclude_patterns = ["**/__pycache__", "*.py"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
 nitpicky = True
+highlight_language = "text"
+smartquotes = False  # it makes a dash of the two of an option
 
 html_theme = "furo"
 html_title = "recsys-nightly"

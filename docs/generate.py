@@ -141,7 +141,7 @@ def commands() -> str:
         name, parameters = _name(command.callback), list(_parameters(command.callback))
         words = [parameter.usage.replace(" ", "\0") for parameter in parameters]
         usage = " ".join(["recsys", name, *words])
-        text += [f"## recsys {name}", inspect.cleandoc(command.callback.__doc__)]
+        text += [f"## recsys {name}", _prose(command.callback.__doc__)]
         usage = textwrap.fill(usage, 88, subsequent_indent="    ", break_on_hyphens=False)
         text += [f"```\n{usage}\n```".replace("\0", " "), _options(parameters)]
     return _page(text)
@@ -305,6 +305,15 @@ class _Parameter:
         return f"[{name} {self.placeholder}]{many}"
 
 
+def _prose(docstring: str) -> str:
+    """Return a docstring as Markdown: options and variables as code."""
+    return re.sub(
+        r"(?<![`\w-])(--[a-z-]+|PREFECT_[A-Z_]+|RECSYS_[A-Z_]+)(?!`)",
+        r"`\1`",
+        inspect.cleandoc(docstring),
+    )
+
+
 def _name(function: Any) -> str:
     return function.__name__.replace("_", "-")
 
@@ -327,7 +336,7 @@ def _parameters(function: Any) -> Iterator[_Parameter]:
             _placeholder(kind, info, name),
             required=default is inspect.Parameter.empty,
             repeated=repeated,
-            takes=_takes(kind, info, name),
+            takes="" if isinstance(info, typer.models.ArgumentInfo) else _takes(kind, info, name),
             default="" if default in (None, inspect.Parameter.empty) else f"`{default}`",
             meaning=_sentence(info.help or ""),
         )
@@ -361,7 +370,7 @@ def _options(parameters: list[_Parameter]) -> str:
     rows = [
         (
             ", ".join(f"`{name}`" for name in parameter.names),
-            parameter.takes + (", may be repeated" if parameter.repeated else ""),
+            parameter.takes,
             parameter.default,
             parameter.meaning,
         )
