@@ -39,5 +39,13 @@ class LakeError(RecsysError):
     """The lake can't be read or written, or lacks what was asked of it."""
 
 
+class MissingError(LakeError):
+    """Something is proven not to be in the lake: its store answered, and it is not there."""
+
+
+class DamagedError(LakeError):
+    """Something of the lake was read whole, and does not hold what it should."""
+
+
 class GateError(RecsysError):
     """The model or the lists did not pass the gate that stands before publication."""

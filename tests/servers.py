@@ -63,8 +63,8 @@ def rclone_s3(folder: Path) -> Iterator[str]:
     front = free_port()
     correct = [sys.executable, "-m", "tests.servers", str(port), str(front)]
     with (
-        _running(command, folder / "rclone.log", f"http://127.0.0.1:{port}"),
-        _running(correct, folder / "front.log", f"http://127.0.0.1:{front}") as endpoint,
+        running(command, folder / "rclone.log", f"http://127.0.0.1:{port}"),
+        running(correct, folder / "front.log", f"http://127.0.0.1:{front}") as endpoint,
     ):
         yield endpoint
 
@@ -74,7 +74,7 @@ def moto_s3(folder: Path) -> Iterator[str]:
     """Serve moto's S3, which has conditional puts and AWS's own error answers."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, folder / "moto.log", f"http://127.0.0.1:{port}") as endpoint:
+    with running(command, folder / "moto.log", f"http://127.0.0.1:{port}") as endpoint:
         yield endpoint
 
 
@@ -88,7 +88,7 @@ def client(endpoint: str) -> S3Client:
 
 
 @contextmanager
-def _running(command: list[str], log: Path, endpoint: str) -> Iterator[str]:
+def running(command: list[str], log: Path, endpoint: str) -> Iterator[str]:
     with log.open("w") as output:
         server = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[1]
@@ -109,14 +109,15 @@ def _running(command: list[str], log: Path, endpoint: str) -> Iterator[str]:
         server.wait(10)
 
 
-class _Partial(BaseHTTPRequestHandler):
+class Front(BaseHTTPRequestHandler):
     """Hands requests on as they are, signature and all, and puts right the status of the answer."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     upstream: int
 
-    def _forward(self) -> None:
+    def forward(self, part: float = 1.0) -> None:
+        """Hand one request on; answer with all of the content, or with its first part only."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         upstream = HTTPConnection("127.0.0.1", self.upstream, timeout=30)
         try:
@@ -137,11 +138,11 @@ class _Partial(BaseHTTPRequestHandler):
         length = answer.getheader("Content-Length") if self.command == "HEAD" else None
         self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: int(len(content) * part)])
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - http.server's names
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815 - http.server's names
 
 
 if __name__ == "__main__":
-    _Partial.upstream = int(sys.argv[1])
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), _Partial).serve_forever()
+    Front.upstream = int(sys.argv[1])
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Front).serve_forever()

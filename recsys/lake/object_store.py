@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recsys.errors import ConfigurationError, LakeError, RecsysError
+from recsys.errors import ConfigurationError, LakeError, MissingError, RecsysError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _WILDCARDS = re.compile(r"[*?\[]")
 # Answers to try again after, beside every 5xx: S3 gives some of these as a 400.
 _PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
+_ABSENT = {"NoSuchKey", "404"}
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,8 @@ def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[Non
             raise raising(f"could not {doing} {uri}: {why}") from None
         code = answer.response.get("Error", {}).get("Code", "unknown")
         status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in _ABSENT and raising is LakeError:
+            raising = MissingError
         raise raising(
             f"could not {doing} {uri}: {meaning(code)}",
             transient=code in _PASSING or status == 429 or status >= 500,

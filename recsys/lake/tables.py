@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from recsys.errors import LakeError
+from recsys.errors import LakeError, MissingError
 from recsys.lake import object_store
 from recsys.lake.engine import Limits, select_files
 from recsys.lake.schemas import TABLES, schemas
@@ -146,7 +146,7 @@ class Lake:
             try:
                 return DeltaTable(self.uri(table), version, self._options)
             except TableNotFoundError:
-                raise LakeError(
+                raise MissingError(
                     f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
                     "or point RECSYS_LAKE at the lake that has it"
                 ) from None

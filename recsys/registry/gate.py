@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recsys.evaluation.protocol import Protocol
     from recsys.registry.models import Status
 
-GATE = "ndcg@10"
+GATE_METRIC = "ndcg@10"
 """The metric of the gate, on validation items, of lists as they are served: with the settings'
 reverse steps, and without items that the user has had unless ``recommending.seen`` is include."""
 
 
+@dataclass(frozen=True)
+class ChampionScore:
+    """How the champion does on the users by whom the new model is judged.
+
+    Attributes:
+        model_id: of the champion.
+        ndcg: its figure; None where it is proven that it can't serve any more.
+        problem: why it can't, for the reader of the verdict.
+    """
+
+    model_id: str
+    ndcg: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided, and why."""
+
+    status: Status
+    why: str
+
+
 def judge(
-    metrics: dict[str, Any], baselines: dict[str, Any], protocol: Protocol, tolerance: float
-) -> tuple[Status, str]:
-    """Decide whether a model serves: above popularity, and no worse than what serves."""
-    own = metrics["validation"][protocol][GATE]
-    popularity = baselines["popularity"]["validation"][protocol][GATE]
-    said = f"validation NDCG@10 {own:.4f}"
-    if own <= popularity:
-        return "rejected", f"{said} is not above popularity's {popularity:.4f}"
-    said += f", popularity's {popularity:.4f}"
-    if "champion" not in baselines:
-        return "champion", f"{said}, no champion before"
-    before = baselines["champion"]["validation"][protocol][GATE]
-    name = baselines["champion"]["model_id"]
-    if own < before - tolerance:
-        return "rejected", f"{said}, below the champion {name}'s {before:.4f} less {tolerance}"
-    return "champion", f"{said}, the champion {name}'s {before:.4f} less {tolerance}"
+    ndcg: float, *, popularity: float, champion: ChampionScore | None, tolerance: float
+) -> Verdict:
+    """Let a model serve when it is better than popularity and not worse than the champion.
+
+    Args:
+        ndcg: the model's validation NDCG@10.
+        popularity: popularity's, on the same users.
+        champion: the champion's, on the same users; None while there is none.
+        tolerance: how much worse than the champion the model may be, since a figure of so many
+            users varies that much from one seed to the next.
+    """
+    figures = f"popularity: {popularity:.4f}"
+    if champion is None:
+        figures = f"no champion yet; {figures}"
+    elif champion.ndcg is None:
+        figures = f"champion {champion.model_id} can't serve: {champion.problem}; {figures}"
+    else:
+        score = f"{champion.ndcg:.4f}, tolerance {tolerance}"
+        figures = f"champion {champion.model_id}: {score}; {figures}"
+    if ndcg <= popularity:
+        return Verdict(
+            "rejected", f"validation NDCG@10 {ndcg:.4f} is not above popularity ({figures})"
+        )
+    if champion and champion.ndcg is not None and ndcg < champion.ndcg - tolerance:
+        return Verdict(
+            "rejected", f"validation NDCG@10 {ndcg:.4f} is below the champion ({figures})"
+        )
+    return Verdict("champion", f"validation NDCG@10 {ndcg:.4f} ({figures})")

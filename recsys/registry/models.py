@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.errors import LakeError
+from recsys.errors import DamagedError, LakeError, MissingError
 from recsys.histories import ItemIds
 from recsys.lake import object_store
 from recsys.temporary import replace_folder, temporary_folder
@@ -147,13 +147,42 @@ def save_model(
         raise LakeError(f"could not write the model's files to {uri}: {error}") from error
 
 
+class UnusableModelError(LakeError):
+    """It is proven that a model can't serve: a file is missing or damaged, or its ids are others.
+
+    Where a file only could not be read, the error is not of this kind.
+
+    Args:
+        model_id: key of `models`.
+        reason: why it can't.
+    """
+
+    def __init__(self, model_id: str, reason: str) -> None:
+        super().__init__(f"model {model_id}: {reason}; train again")
+        self.reason = reason
+
+
 def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
     """Read a model back.
 
     Raises:
-        LakeError: its files are missing or damaged, or the lake's ids have become others.
+        UnusableModelError: it can't serve, now or later.
+        LakeError: it could not be read, and nothing is known about it.
     """
-    model_id = row.model_id
+    try:
+        recommender, items = _read_model(lake, row.model_id, device)
+    except (MissingError, DamagedError) as error:
+        raise UnusableModelError(row.model_id, str(error)) from error
+    id_type = lake.schema(columns.ITEMS).field(columns.ITEM_ID).type
+    if items.ids.type != id_type:
+        raise UnusableModelError(
+            row.model_id,
+            f"it knows items by {items.ids.type} ids, and the lake now holds {id_type} ids",
+        )
+    return Model(recommender, items, row)
+
+
+def _read_model(lake: Lake, model_id: str, device: str) -> tuple[Recommender, ItemIds]:
     with temporary_folder() as folder:
         if lake.is_local:
             folder = Path(lake.uri(_FOLDER, model_id))
@@ -162,16 +191,14 @@ def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
                 uri = lake.uri(_FOLDER, model_id, name)
                 object_store.download(uri, folder / name, lake.storage)
         recommender, _ = checkpoint.load(folder, device)
+        content = checkpoint.read_file(folder / _ITEMS)
         try:
-            items = ItemIds(pq.read_table(folder / _ITEMS)[columns.ITEM_ID].combine_chunks())
+            table = pq.read_table(pa.BufferReader(content))
+            items = ItemIds(table[columns.ITEM_ID].combine_chunks())
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise LakeError(
-                f"model {model_id}: {_ITEMS} can't be read ({error}); train again"
-            ) from error
-    kind = lake.schema(columns.ITEMS).field(columns.ITEM_ID).type
-    if items.ids.type != kind:
-        raise LakeError(
-            f"model {model_id} knows items by {items.ids.type} ids, and the lake now holds {kind} "
-            "ids; train again"
+            raise checkpoint.damaged(folder / _ITEMS, error) from error
+    if len(items) != recommender.n_items:
+        raise DamagedError(
+            f"its network knows {recommender.n_items:,} items and {_ITEMS} names {len(items):,}"
         )
-    return Model(recommender, items, row)
+    return recommender, items

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -10,55 +9,49 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recsys import columns
-from recsys.errors import ConfigurationError, GateError, LakeError
-from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
-from recsys.evaluation.protocol import evaluate, evaluation_report, validator
-from recsys.evaluation.splits import HeldOut, leave_one_out, reindex_by_train_popularity
+from recsys.errors import GateError
+from recsys.evaluation.protocol import validator
+from recsys.evaluation.splits import leave_one_out, reindex_by_train_popularity
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
 from recsys.lake.schemas import as_json
-from recsys.model.presets import resolve
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
-from recsys.registry.gate import GATE, judge
-from recsys.registry.models import ModelRow, find_champion, find_model, load_model, save_model
+from recsys.registry.comparison import evaluate_baselines, evaluate_champion, evaluate_model
+from recsys.registry.gate import GATE_METRIC, judge
+from recsys.registry.models import ModelRow, UnusableModelError, find_model, load_model, save_model
 from recsys.registry.promote import register_model
+from recsys.registry.recipe import resolve_recipe
 from recsys.training.trainer import fit
-from recsys.version import code_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from recsys.evaluation.protocol import Protocol
-    from recsys.evaluation.protocol import Scorer as Judged
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
-    from recsys.model.recommender import Recommender
-    from recsys.registry.models import Model, Status
+    from recsys.registry.comparison import Champion
+    from recsys.registry.gate import Verdict
+    from recsys.registry.models import Status
+    from recsys.registry.recipe import Recipe
     from recsys.settings import Settings, Training
+    from recsys.training.trainer import Fitted
 
 _log = logging.getLogger(__name__)
-
-_MOST_COMPARED = 20_000_000  # interactions, of about 50 bytes each in a sparse matrix of floats
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         model_id: key of `models`.
-        status: champion or rejected; for a model trained before, what it is now: one that was
-            rejected is judged again, by the tolerance asked for and what serves today.
+        status: champion or rejected. A model that was trained before keeps its status, but one
+            that was rejected is judged again, by today's tolerance and champion.
         why: the gate's reason.
-        is_new: False where this very model had been trained before.
+        is_new: False where the same model had been trained before.
         interactions_version: version of `interactions` it learnt from.
         epochs: epochs that were run.
-        validation_ndcg_10: of lists as they are served (see ``GATE``), as all figures here.
+        validation_ndcg_10: of lists as they are served (see ``GATE_METRIC``), as all figures here.
         test_ndcg_10: on every user's last item.
         test_hr_10: likewise.
         popularity_test_ndcg_10: popularity's, same users.
@@ -89,158 +82,167 @@ def train(
     already is not trained again.
 
     Raises:
-        ConfigurationError: preset, field or value is not known.
-        LakeError: the lake has no interactions, or can't be read or written.
+        ConfigurationError: the preset, a field or a value does not exist.
+        LakeError: the lake has no interactions, or can't be read or written. The champion is among
+            what is read: as long as nothing is known about it, nothing takes its place.
         GateError: there is too little data to train on or to judge by.
     """
     started = time.perf_counter()
-    asked = training or settings.training
-    preset = resolve(asked.preset, asked.overrides)
-    if settings.recommending.steps:  # refused now rather than after the training
-        replace(preset.model, steps=settings.recommending.steps)
-    version = lake.version(columns.INTERACTIONS)
-    protocol: Protocol = "unmasked" if settings.recommending.seen == "include" else "masked"
-    recipe = {
-        "preset": asked.preset,
-        **asdict(preset),
-        "epochs": asked.epochs,
-        "seed": asked.seed,
-        "judged": protocol,
-        "interactions_version": version,
-        "code_version": code_version(),
-    }
-    model_id = "m-" + hashlib.sha256(as_json(recipe).encode()).hexdigest()[:12]
-    standing = find_model(lake, model_id)
-    if standing and not _load(lake, standing, settings):
-        standing = None
-    if standing and standing.status != "rejected":
-        return _result(standing, is_new=False, seconds=time.perf_counter() - started)
+    training = training or settings.training
+    recipe = resolve_recipe(lake, settings, training)
+    previous = _find_trained(lake, recipe.model_id, settings)
+    if previous and previous.status != "rejected":
+        return _result(previous, is_new=False, seconds=time.perf_counter() - started)
 
+    packed, split = _load_split(lake, settings, recipe.interactions_version)
+    champion = evaluate_champion(lake, packed.items, split, settings)
+    if previous:
+        row = _judge_again(previous, champion, recipe, training.tolerance)
+        if row != previous:
+            register_model(lake, row)
+        return _result(row, is_new=False, seconds=time.perf_counter() - started)
+
+    runtime = Runtime(settings.device, settings.threads)
+    fitted = _fit(split, len(packed.items), recipe, runtime, progress)
+    metrics = evaluate_model(fitted.model, split, len(packed.items), settings)
+    baselines = _with_champion(evaluate_baselines(split, len(packed.items)), champion)
+    verdict = _verdict(metrics, baselines, champion, recipe, training.tolerance)
+    row = _row(
+        recipe, packed, fitted, metrics, baselines, verdict, seconds=time.perf_counter() - started
+    )
+    description = runtime.describe()
+    card = {
+        **recipe.as_dict(),
+        "metrics": metrics,
+        "baselines": baselines,
+        "log": fitted.log,
+        "runtime": description,
+    }
+    text = model_card(row, description)
+    save_model(lake, row.model_id, fitted.model, packed.items, card, text)
+    register_model(lake, row)
+    return _result(row, is_new=True, seconds=row.seconds)
+
+
+def _find_trained(lake: Lake, model_id: str, settings: Settings) -> ModelRow | None:
+    """Return the row of a model that was trained before and whose files are whole."""
+    row = find_model(lake, model_id)
+    if row is None:
+        return None
+    try:
+        load_model(lake, row, settings.device)
+    except UnusableModelError as error:
+        _log.warning("%s", error)
+        return None
+    return row
+
+
+def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, Split]:
+    """Return the interactions of a version, and what of them is learnt from and judged by.
+
+    Raises:
+        GateError: nobody has enough interactions to judge by.
+    """
     with open_duckdb(settings) as con:
         packed = load_histories(lake, con, version)
     packed, split = reindex_by_train_popularity(packed, leave_one_out)
-    if standing:
-        metrics, found = json.loads(standing.metrics), json.loads(standing.baselines)
-        others = {name: each for name, each in found.items() if name != "champion"}
-        baselines = {**others, **_champion(lake, packed, split, settings)}
-        status, why = judge(metrics, baselines, protocol, asked.tolerance)
-        row = replace(standing, status=status, why=why, baselines=as_json(baselines))
-        if row != standing:
-            register_model(lake, row)
-        return _result(row, is_new=False, seconds=time.perf_counter() - started)
     if not len(split.validation):
         raise GateError(
             f"too little data to train on: none of {len(packed.histories):,} users has three "
             "interactions, so that one could be learnt from and two held out; popularity serves "
             "until there are more"
         )
-    runtime = Runtime(settings.device, settings.threads)
-    fitted = fit(
+    return packed, split
+
+
+def _fit(
+    split: Split, n_items: int, recipe: Recipe, runtime: Runtime, progress: Progress
+) -> Fitted:
+    validate = validator(
+        split.validation, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
+    )
+    return fit(
         split.train,
-        len(packed.items),
-        preset,
-        seed=asked.seed,
+        n_items,
+        recipe.preset,
+        seed=recipe.seed,
         runtime=runtime,
-        validate=validator(split.validation, seed=asked.seed, runtime=runtime, protocol=protocol),
-        epochs=asked.epochs,
+        validate=validate,
+        epochs=recipe.epochs,
         progress=progress,
     )
-    scorer = _scorer(fitted.model, settings)
-    metrics = {
-        name: evaluation_report(scorer, held_out, split.train, len(packed.items))
-        for name, held_out in split.held_out.items()
-    }
-    baselines = {
-        name: {part: evaluate(each, held_out) for part, held_out in split.held_out.items()}
-        for name, each in _baselines(split, len(packed.items))
-    }
-    baselines |= _champion(lake, packed, split, settings)
-    status, why = judge(metrics, baselines, protocol, asked.tolerance)
-    row = ModelRow(
-        model_id=model_id,
-        status=status,
-        why=why,
-        preset=asked.preset,
-        seed=asked.seed,
-        interactions_version=version,
+
+
+def _judge_again(
+    row: ModelRow, champion: Champion | None, recipe: Recipe, tolerance: float
+) -> ModelRow:
+    """Return the row of a rejected model after today's verdict."""
+    baselines = _with_champion(json.loads(row.baselines), champion)
+    verdict = _verdict(json.loads(row.metrics), baselines, champion, recipe, tolerance)
+    return replace(row, status=verdict.status, why=verdict.why, baselines=as_json(baselines))
+
+
+def _with_champion(baselines: dict[str, Any], champion: Champion | None) -> dict[str, Any]:
+    """Return the baselines with today's champion among them, where one can serve."""
+    others = {name: figures for name, figures in baselines.items() if name != "champion"}
+    if champion is None or champion.evaluation is None:
+        return others
+    return {**others, "champion": {"model_id": champion.model_id, **champion.evaluation}}
+
+
+def _verdict(
+    metrics: dict[str, Any],
+    baselines: dict[str, Any],
+    champion: Champion | None,
+    recipe: Recipe,
+    tolerance: float,
+) -> Verdict:
+    return judge(
+        metrics["validation"][recipe.protocol][GATE_METRIC],
+        popularity=baselines["popularity"]["validation"][recipe.protocol][GATE_METRIC],
+        champion=champion.score(recipe.protocol) if champion else None,
+        tolerance=tolerance,
+    )
+
+
+def _row(
+    recipe: Recipe,
+    packed: Packed,
+    fitted: Fitted,
+    metrics: dict[str, Any],
+    baselines: dict[str, Any],
+    verdict: Verdict,
+    *,
+    seconds: float,
+) -> ModelRow:
+    model, popularity = (
+        {split: report[recipe.protocol] for split, report in reports.items()}
+        for reports in (metrics, baselines["popularity"])
+    )
+    config = {"model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
+    return ModelRow(
+        model_id=recipe.model_id,
+        status=verdict.status,
+        why=verdict.why,
+        preset=recipe.preset_name,
+        seed=recipe.seed,
+        interactions_version=recipe.interactions_version,
         users=len(packed.histories),
         items=len(packed.items),
         interactions=int(packed.counts.sum()),
-        validation_ndcg_10=metrics["validation"][protocol][GATE],
-        test_ndcg_10=metrics["test"][protocol]["ndcg@10"],
-        test_hr_10=metrics["test"][protocol]["hr@10"],
-        popularity_validation_ndcg_10=baselines["popularity"]["validation"][protocol][GATE],
-        popularity_test_ndcg_10=baselines["popularity"]["test"][protocol]["ndcg@10"],
-        popularity_test_hr_10=baselines["popularity"]["test"][protocol]["hr@10"],
+        validation_ndcg_10=model["validation"][GATE_METRIC],
+        test_ndcg_10=model["test"]["ndcg@10"],
+        test_hr_10=model["test"]["hr@10"],
+        popularity_validation_ndcg_10=popularity["validation"][GATE_METRIC],
+        popularity_test_ndcg_10=popularity["test"]["ndcg@10"],
+        popularity_test_hr_10=popularity["test"]["hr@10"],
         metrics=as_json(metrics),
         baselines=as_json(baselines),
-        config=as_json(
-            {**recipe, "model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
-        ),
-        code_version=code_version(),
-        seconds=time.perf_counter() - started,
+        config=as_json({**recipe.as_dict(), **config}),
+        code_version=recipe.code_version,
+        seconds=seconds,
         trained_at=datetime.now(UTC),
     )
-    card = {**recipe, "metrics": metrics, "baselines": baselines, "log": fitted.log}
-    card["runtime"] = runtime.describe()
-    text = model_card(row, card["runtime"])
-    save_model(lake, model_id, fitted.model, packed.items, card, text)
-    register_model(lake, row)
-    return _result(row, is_new=True, seconds=row.seconds)
-
-
-def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Judged]]:
-    """Yield what a model is told beside, one at a time: popularity is what the gate asks for.
-
-    The others are for the card, and left out where their matrices could outgrow the training.
-    """
-    yield "popularity", Popularity.of(split.train, n_items)
-    if split.train.lengths.sum() <= _MOST_COMPARED:
-        yield "transitions", Transitions.of(split.train, n_items)
-        yield "item-knn", ItemKNN.of(split.train, n_items, NEIGHBOURS, DECAY)
-
-
-def _load(lake: Lake, row: ModelRow, settings: Settings) -> Model | None:
-    """Return a model, or None where its files aren't whole: it can't serve and can't be judged."""
-    try:
-        return load_model(lake, row, settings.device)
-    except LakeError as error:
-        _log.warning("%s", error)
-        return None
-
-
-def _scorer(model: Recommender, settings: Settings) -> Scorer:
-    """Return a model as a night scores with it."""
-    served = settings.recommending
-    return Scorer(
-        model,
-        steps=served.steps,
-        seed=served.seed,
-        runtime=Runtime(settings.device, settings.threads),
-    )
-
-
-def _champion(lake: Lake, packed: Packed, split: Split, settings: Settings) -> dict[str, Any]:
-    """Evaluate the champion on the same users; an item that it doesn't know is a miss.
-
-    Nothing where none can serve: there is none, its files are lost, or it lacks the steps.
-    """
-    serving = find_champion(lake)
-    model = serving and _load(lake, serving, settings)
-    if not model:
-        return {}
-    index = packed.items.index_map_to(model.items)
-    scorer = _scorer(model.recommender, settings)
-    renamed = {
-        name: HeldOut(held_out.history.remap_items(index), index[held_out.target])
-        for name, held_out in split.held_out.items()
-    }
-    try:
-        figures = {name: evaluate(scorer, held_out) for name, held_out in renamed.items()}
-    except ConfigurationError as error:
-        _log.warning("the champion %s can't be judged: %s", model.row.model_id, error)
-        return {}
-    return {"champion": {"model_id": model.row.model_id, **figures}}
 
 
 def _result(row: ModelRow, *, is_new: bool, seconds: float) -> TrainResult:

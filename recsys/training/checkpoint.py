@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recsys.errors import ConfigurationError, LakeError
+from recsys.errors import ConfigurationError, DamagedError, LakeError, MissingError
 from recsys.model.config import ModelConfig
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
@@ -45,32 +45,51 @@ def load(folder: Path, device: str = "cpu") -> tuple[Recommender, dict[str, Any]
     """Read a model and its metadata back; ``device`` is "cpu", "cuda" or "auto".
 
     Raises:
-        LakeError: a file is missing or damaged, or the two do not belong together.
+        MissingError: a file is not there.
+        DamagedError: a file was read and is not what `save` wrote, or the two do not fit together.
+        LakeError: a file can't be read, and nothing is known about it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    at = folder / _CARD
+    card_file, weights_file = folder / _CARD, folder / _WEIGHTS
+    text, weights = read_file(card_file), read_file(weights_file)
     try:
-        card = json.loads(at.read_text(encoding="utf-8"))
-        model = Recommender(ModelConfig(**card["model"]), card["n_items"])
+        card = json.loads(text)
         metadata: dict[str, Any] = card["metadata"]
-        at = folder / _WEIGHTS
-        model.load_state_dict(from_bytes(at.read_bytes()))
-    except FileNotFoundError as error:
-        raise LakeError(f"the model has no file {at}; train again") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        SafetensorError,
-        ConfigurationError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise LakeError(f"the model's file {at} is damaged ({reason}); train again") from error
+        model = Recommender(ModelConfig(**card["model"]), card["n_items"])
+    except (ValueError, KeyError, TypeError, ConfigurationError) as error:
+        raise damaged(card_file, error) from error
+    try:
+        model.load_state_dict(from_bytes(weights))
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise damaged(weights_file, error) from error
     model.to(Runtime(device=device).torch_device)
     if not all(bool(torch.isfinite(each).all()) for each in model.parameters()):
-        raise LakeError(f"the model's file {at} holds numbers that are not finite; train again")
+        raise DamagedError(f"the model's file {weights_file} holds numbers that are not finite")
     return model, metadata
+
+
+def read_file(file: Path) -> bytes:
+    """Read a model's file; tell one that is missing from one that can't be read.
+
+    Raises:
+        MissingError: it is not there.
+        LakeError: it can't be read, and nothing is known about it.
+    """
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingError(f"the model has no file {file}") from error
+    except OSError as error:
+        raise LakeError(
+            f"the model's file {file} could not be read: {error.strerror}; try again, and check "
+            "that this user may read it",
+            transient=not isinstance(error, PermissionError),
+        ) from error
+
+
+def damaged(file: Path, error: Exception) -> DamagedError:
+    """Return the error of a model's file that was read and makes no sense."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+    return DamagedError(f"the model's file {file} is damaged ({reason})")

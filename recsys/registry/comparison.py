@@ -1,0 +1,140 @@
+"""A new model beside the baselines and the champion: all are evaluated on the same users."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recsys.errors import ConfigurationError
+from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
+from recsys.evaluation.protocol import evaluate, evaluation_report
+from recsys.evaluation.splits import HeldOut
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import Scorer
+from recsys.registry.gate import GATE_METRIC, ChampionScore
+from recsys.registry.models import UnusableModelError, find_champion, load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from recsys.evaluation.protocol import Protocol
+    from recsys.evaluation.protocol import Scorer as Evaluated
+    from recsys.evaluation.splits import Split
+    from recsys.histories import ItemIds
+    from recsys.lake.tables import Lake
+    from recsys.model.recommender import Recommender
+    from recsys.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+_MOST_COMPARED = 20_000_000  # interactions, of about 50 bytes each in a sparse matrix of floats
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion on today's users.
+
+    Attributes:
+        model_id: key of `models`.
+        evaluation: by split; None where it is proven that it can't serve.
+        problem: why it can't.
+    """
+
+    model_id: str
+    evaluation: dict[str, Any] | None
+    problem: str = ""
+
+    def score(self, protocol: Protocol) -> ChampionScore:
+        """Return what the gate compares with."""
+        if self.evaluation is None:
+            return ChampionScore(self.model_id, None, self.problem)
+        return ChampionScore(self.model_id, self.evaluation["validation"][protocol][GATE_METRIC])
+
+
+def evaluate_model(
+    model: Recommender, split: Split, n_items: int, settings: Settings
+) -> dict[str, Any]:
+    """Return the evaluation report of a model by split, scored as a night does."""
+    scorer = _as_served(model, settings)
+    return {
+        name: evaluation_report(scorer, held_out, split.train, n_items)
+        for name, held_out in split.held_out.items()
+    }
+
+
+def evaluate_baselines(split: Split, n_items: int) -> dict[str, dict[str, Any]]:
+    """Return each baseline's evaluation by split."""
+    return {
+        name: {part: evaluate(scorer, held_out) for part, held_out in split.held_out.items()}
+        for name, scorer in _baselines(split, n_items)
+    }
+
+
+def evaluate_champion(
+    lake: Lake, items: ItemIds, split: Split, settings: Settings
+) -> Champion | None:
+    """Evaluate the champion on the users of a split; an item that it doesn't know is a miss.
+
+    Args:
+        lake: where the champion is.
+        items: what the indices in ``split`` stand for.
+        split: today's users.
+        settings: how a night scores.
+
+    Returns:
+        None where `models` has no champion.
+
+    Raises:
+        LakeError: `models` or the champion's files could not be read, so that nothing is known.
+        ConfigurationError: the champion lacks the reverse steps of the settings.
+    """
+    row = find_champion(lake)
+    if row is None:
+        return None
+    try:
+        model = load_model(lake, row, settings.device)
+    except UnusableModelError as error:
+        _log.warning("the champion can't serve: %s", error)
+        return Champion(row.model_id, None, error.reason)
+    index_map = items.index_map_to(model.items)
+    scorer = _as_served(model.recommender, settings)
+    try:
+        evaluation = {
+            name: evaluate(scorer, _reindexed(held_out, index_map))
+            for name, held_out in split.held_out.items()
+        }
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"the champion {row.model_id} can't be compared with: {error}. Unset "
+            "recommending.steps until a model that has enough of them serves"
+        ) from error
+    return Champion(row.model_id, evaluation)
+
+
+def _as_served(model: Recommender, settings: Settings) -> Scorer:
+    """Return a model as a night scores with it."""
+    return Scorer(
+        model,
+        steps=settings.recommending.steps,
+        seed=settings.recommending.seed,
+        runtime=Runtime(settings.device, settings.threads),
+    )
+
+
+def _reindexed(held_out: HeldOut, index_map: NDArray[np.int32]) -> HeldOut:
+    return HeldOut(held_out.history.remap_items(index_map), index_map[held_out.target])
+
+
+def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Evaluated]]:
+    """Yield the baselines one at a time; the gate asks for popularity alone.
+
+    The others are for the card, and left out where their matrices could outgrow the training.
+    """
+    yield "popularity", Popularity.of(split.train, n_items)
+    if split.train.lengths.sum() <= _MOST_COMPARED:
+        yield "transitions", Transitions.of(split.train, n_items)
+        yield "item-knn", ItemKNN.of(split.train, n_items, NEIGHBOURS, DECAY)

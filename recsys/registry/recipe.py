@@ -1,0 +1,79 @@
+"""A recipe: all that decides what a training makes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from recsys import columns
+from recsys.lake.schemas import as_json
+from recsys.model.presets import resolve
+from recsys.version import code_version
+
+if TYPE_CHECKING:
+    from recsys.evaluation.protocol import Protocol
+    from recsys.lake.tables import Lake
+    from recsys.model.presets import Preset
+    from recsys.settings import Settings, Training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Data, settings and code of a training: the same recipe makes the same model.
+
+    Attributes:
+        preset_name: the named model and training that it starts from.
+        preset: the same with the settings' overrides.
+        epochs: most epochs; the preset's own when None.
+        seed: of every random draw.
+        protocol: whether lists are judged without the items that a user has had.
+        interactions_version: version of `interactions`.
+        code_version: the code that trains.
+    """
+
+    preset_name: str
+    preset: Preset
+    epochs: int | None
+    seed: int
+    protocol: Protocol
+    interactions_version: int
+    code_version: str
+
+    @property
+    def model_id(self) -> str:
+        """Key of `models`."""
+        return "m-" + hashlib.sha256(as_json(self.as_dict()).encode()).hexdigest()[:12]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what goes into the model's card and `models.config`."""
+        return {
+            "preset": self.preset_name,
+            **asdict(self.preset),
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "judged": self.protocol,
+            "interactions_version": self.interactions_version,
+            "code_version": self.code_version,
+        }
+
+
+def resolve_recipe(lake: Lake, settings: Settings, training: Training) -> Recipe:
+    """Return the recipe for the newest version of `interactions`.
+
+    Raises:
+        ConfigurationError: the preset, a field or a value does not exist.
+        LakeError: the lake has no interactions, or can't be read.
+    """
+    preset = resolve(training.preset, training.overrides)
+    if settings.recommending.steps:  # refused now rather than after the training
+        replace(preset.model, steps=settings.recommending.steps)
+    return Recipe(
+        preset_name=training.preset,
+        preset=preset,
+        epochs=training.epochs,
+        seed=training.seed,
+        protocol="unmasked" if settings.recommending.seen == "include" else "masked",
+        interactions_version=lake.version(columns.INTERACTIONS),
+        code_version=code_version(),
+    )

@@ -1,0 +1,114 @@
+"""An S3 endpoint that fails as it is told to: for chosen requests, in a chosen way."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+from urllib.parse import unquote
+
+from tests import servers
+from tests.conftest import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Fault = Literal["unavailable", "denied", "expired", "reset", "cut"]
+"""503; 403; an expired token (400); a connection that is reset; an answer that ends half-way."""
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+
+_ANSWERS = {
+    "unavailable": (503, "ServiceUnavailable"),
+    "denied": (403, "AccessDenied"),
+    "expired": (400, "ExpiredToken"),
+}
+
+
+@dataclass(frozen=True)
+class FaultyS3:
+    """An endpoint in front of another one.
+
+    Attributes:
+        endpoint: its address.
+        control: the file that tells it how to fail; none while all goes well.
+    """
+
+    endpoint: str
+    control: Path
+
+    @contextmanager
+    def failing(self, fault: Fault, requests: str) -> Iterator[None]:
+        """Fail every request whose ``METHOD /bucket/key?query`` matches while the block runs."""
+        arriving = self.control.with_suffix(".arriving")
+        arriving.write_text(json.dumps([fault, requests]))
+        arriving.rename(self.control)
+        try:
+            yield
+        finally:
+            self.control.unlink()
+
+
+@contextmanager
+def faulty_s3(folder: Path) -> Iterator[FaultyS3]:
+    """Serve moto's S3 behind a front that fails on demand."""
+    front, control = free_port(), folder / "faults.json"
+    with servers.moto_s3(folder) as upstream:
+        command = [sys.executable, "-m", "tests.faulty_s3", upstream.rsplit(":", 1)[1]]
+        command += [str(front), str(control)]
+        with servers.running(command, folder / "faulty.log", f"http://127.0.0.1:{front}") as told:
+            yield FaultyS3(told, control)
+
+
+class _Faulty(servers.Front):
+    """Hands requests on, or fails them as the control file says."""
+
+    control: Path
+
+    def _answer(self) -> None:
+        fault = self._fault()
+        if fault is None:
+            self.forward()
+        elif fault == "reset":
+            self._close(reset=True)
+        elif fault == "cut":
+            self.forward(part=0.5)
+            self._close(reset=False)
+        else:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, code = _ANSWERS[fault]
+            body = f"<Error><Code>{code}</Code><Message>told to</Message></Error>".encode()
+            self.send_response_only(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/xml")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+    def _fault(self) -> str | None:
+        try:
+            fault, requests = json.loads(self.control.read_text())
+        except FileNotFoundError:
+            return None
+        return fault if re.search(requests, f"{self.command} {unquote(self.path)}") else None
+
+    def _close(self, *, reset: bool) -> None:
+        """End the connection, with an end of what was sent or with a reset."""
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.close_connection = True
+        self.connection.close()  # in fact when the handler lets go of its files
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 - http.server's names
+
+
+if __name__ == "__main__":
+    _Faulty.upstream, _Faulty.control = int(sys.argv[1]), Path(sys.argv[3])
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), _Faulty).serve_forever()
