@@ -93,7 +93,7 @@ def ingest(
 def train(changes: Set = None) -> None:
     """Train on the lake's interactions; the model serves if it passes the gate.
 
-    Exits with 1 when the gate rejects it; the champion of before serves on.
+    Exits with 1 when the gate rejects it; the previous champion goes on serving.
 
     --set takes preset, epochs, seed, tolerance, and every field of the preset
     (such as dropout or max_length).

@@ -227,7 +227,9 @@ class Settings(BaseSettings):
     training: Training = Training()
     recommending: Recommending = Recommending()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the model runs; auto is the GPU where there is one"
+    )
     memory_limit: str = Field(
         "4GB",
         pattern=r"^([1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*) ?[KMGT]i?B$",

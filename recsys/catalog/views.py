@@ -1,4 +1,4 @@
-"""The dictionary of the catalog: what it offers beside the tables of the lake."""
+"""The dictionary of the catalog: what it offers besides the tables of the lake."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ _INTERACTIONS = Table(
         Column("item_id", ITEM_ID, "What with, by the source's own id.", required=True),
         Column("timestamp", TIMESTAMP, "When it happened, in UTC.", required=True),
         Column(
-            "event", TEXT, "The kind of interaction, such as click; null if the source has it not."
+            "event", TEXT, "The kind of interaction, such as click; null if the source has none."
         ),
         Column("value", REAL, "A number of the source's, such as a rating, in the source's unit."),
         Column(
