@@ -17,6 +17,7 @@ from docs import generate
 from flows import cli
 from recsys.catalog.publish import publish_catalog
 from recsys.lake.tables import Lake
+from recsys.registry.gate import judge
 from recsys.settings import ObjectStorage, Settings
 from tests import lakes
 from tests.test_cli import recsys
@@ -203,6 +204,12 @@ def test_an_example_in_python_reads_rows(
     exec(compile(ast.Module(statements, []), example.page, "exec"), names)  # noqa: S102 - our page
     answer = eval(compile(ast.Expression(last.value), example.page, "eval"), names)  # noqa: S307
     assert answer.fetchall()
+
+
+def test_the_readme_shows_the_verdict_that_the_gate_gives() -> None:
+    verdict = judge(0.1422, popularity=0.0345, champion=None, tolerance=0.002)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"train: {verdict.status}, {verdict.why}\n" in readme
 
 
 def test_the_readme_fits_on_two_screens() -> None:
