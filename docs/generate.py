@@ -153,6 +153,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands,
 }
 
+_WIDEST = (2**31 - 1, 2**63 - 1, 2**63)  # what fits into a field; nobody chooses it
 _IDS = ("user_id", "item_id")
 _FILES = "list of key, etag, size"
 _ARROW_TYPES = {
@@ -218,7 +219,7 @@ def _default(field: FieldInfo) -> str:
 
 def _literal(value: Any) -> str:
     if isinstance(value, timedelta):
-        return f"P{value.days}D"
+        return f'"P{value.days}D"'
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else f"{value}"
@@ -237,21 +238,22 @@ def _allowed(field: FieldInfo) -> str:
     bounds = [bound for part in metadata for bound in _bounds(part)]
     kinds = [getattr(kind, "__origin__", kind) for kind in kinds]
     names = {str: "text", int: "a whole number", float: "a number", bool: "`true`, `false`"}
-    names[timedelta] = "a span of days, e.g. `P30D`"
+    names[timedelta] = 'days, e.g. `"P30D"`'
     name = next((names[kind] for kind in kinds if kind in names), "")
     return ", ".join([name, *bounds])
 
 
 def _bounds(part: Any) -> Iterator[str]:
     for name, words in (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below")):
-        if (bound := getattr(part, name, None)) is not None:
+        bound = getattr(part, name, None)
+        if bound is not None and bound not in _WIDEST:
             yield f"{words} {_number(bound)}"
 
 
 def _number(bound: Any) -> str:
     if isinstance(bound, timedelta):
         return f"{bound.days:,} days"
-    return "2^63" if bound == 2**63 else f"{bound:,}"
+    return f"{bound:,}"
 
 
 def _preset_fields(values: Any, from_data: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
@@ -361,7 +363,7 @@ def _takes(kind: Any, info: Any, name: str) -> str:
     text = f"`{_placeholder(kind, info, name)}`"
     if info.min is not None:
         text += f", at least {info.min}"
-    if info.max is not None and info.max < 2**62:
+    if info.max is not None and info.max not in _WIDEST:
         text += f", at most {info.max:,}"
     return text
 

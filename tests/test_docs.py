@@ -146,6 +146,23 @@ def test_an_example_of_settings_is_valid(
     Settings(**tomllib.loads(example.text))
 
 
+def test_a_default_on_the_settings_page_is_what_recsys_toml_would_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = generate.settings().partition("## Fields of a preset")[0]
+    lines = []
+    for heading, name, default in re.findall(
+        r"^## \[(\w+)\]|^\| `(\w+)` \| `(.+?)` \|", page, re.M
+    ):
+        lines.append(f"[{heading}]" if heading else f"{name} = {default}")
+    written = tomllib.loads("\n".join(lines))
+    assert len(lines) > 20
+    for place in ("source", "items"):  # their uri has no default
+        assert not written.pop(place)
+    assert Settings(**written) == Settings()
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake in which every example has something to show."""
