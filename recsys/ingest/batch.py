@@ -31,6 +31,7 @@ from recsys.ingest.row_checks import classify_rows, is_usual_size, profile_batch
 from recsys.ingest.staging import ARROW_TYPES, lake_id_types
 from recsys.lake.check_results import write_check_results
 from recsys.lake.engine import open_duckdb
+from recsys.lake.row_counts import check_row_counts
 from recsys.progress import silent
 from recsys.temporary import temporary_folder
 from sql import load
@@ -109,7 +110,7 @@ def ingest(
         SourceError: the source is missing, unreadable, or lacks what the mapping says.
         ContractError: the batch broke its contract; none of its rows was ingested.
         BrokenCheckError: a check did not run; nothing was ingested.
-        LakeError: the lake can't be read or written.
+        LakeError: the lake can't be read or written, or has lost or doubled rows.
     """
     started = time.monotonic()
     source = source or settings.required_source()
@@ -150,6 +151,7 @@ class _Ingest:
         """Return the outcome, and the batch that was read, if there was one to read."""
         self._say(0)
         recover(self.lake)
+        check_row_counts(self.lake)
         batches = accepted_batches(self.lake)
         objects = _new_objects(sources.find(self.source, self.settings.s3), batches)
         if not objects:

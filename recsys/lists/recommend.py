@@ -17,6 +17,7 @@ from recsys import columns
 from recsys.errors import GateError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
+from recsys.lake.row_counts import check_row_counts
 from recsys.lists.blocks import ListBlock, make_lists
 from recsys.lists.checks import ListChecks, enforce
 from recsys.progress import Progress, silent
@@ -85,7 +86,8 @@ def recommend(
     items it knows, lists that its items don't fill, and everyone while there is no champion.
 
     Raises:
-        LakeError: the lake has no interactions, or can't be read or written.
+        LakeError: the lake has no interactions, has lost or doubled rows, or can't be read or
+            written.
         ConfigurationError: ``run_date`` lies in the future.
         GateError: no item may be shown, or the lists broke a rule; nothing was published.
     """
@@ -93,6 +95,7 @@ def recommend(
     settings.check_run_date(run_date)
     wanted = recommending or settings.recommending
     version = lake.version(columns.INTERACTIONS)
+    check_row_counts(lake, version)
     row = find_champion(lake)
     inputs = {
         "run_date": run_date.isoformat(),

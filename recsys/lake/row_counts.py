@@ -1,0 +1,229 @@
+"""Row counts: what the accepted batches brought, compared with what `interactions` holds.
+
+A damaged Delta log loses rows without an error: an entry that was emptied adds nothing. Rows that
+are appended twice are no error to Delta either. The comparison finds both. It is cheap: files that
+hold one batch are counted by their statistics in the log, and of the others one column is read.
+
+Rows that somebody deleted are not lost: either the batch's row of `batches` was deleted with them,
+or a DELETE in the log of `interactions` explains them. Since logs are cleaned up, rows so explained
+are written to `quality_results` once, and count as deleted from then on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import dataset
+
+from recsys import columns
+from recsys.errors import DamagedError
+from recsys.lake import object_store
+from recsys.lake.check_results import CheckResult, write_check_results
+from recsys.lake.engine import open_duckdb, select_files
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from deltalake import DeltaTable
+
+    from recsys.lake.tables import Lake
+
+_SUBJECT, _SUITE = columns.INTERACTIONS, "row counts"
+_STATISTICS = ("num_records", "null_count.batch_id", "min.batch_id", "max.batch_id")
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """An accepted batch: how many rows it brought from where, and when."""
+
+    batch_id: str
+    source: str
+    accepted: int
+    finished: datetime | None
+    interactions_version: int | None
+
+
+def check_row_counts(lake: Lake, version: int | None = None) -> None:
+    """Refuse a lake whose `interactions` lacks rows of an accepted batch, or has some twice.
+
+    Args:
+        lake: the lake; one without batches passes.
+        version: the version of `interactions` to check; the newest one when not given.
+
+    Raises:
+        DamagedError: rows are missing or doubled, or a data file is; the message says of which
+            batches, and what to do.
+        LakeError: the lake can't be read.
+    """
+    if not lake.exists(columns.BATCHES):
+        return
+    table = lake.open(columns.INTERACTIONS, version)
+    batches = _accepted_batches(lake, table.version())
+    if not batches:
+        return
+    _require_files(lake, table)
+    counts = _count_rows(lake, table)
+    differences = {
+        batch.batch_id: counts[batch.batch_id] - batch.accepted
+        for batch in batches
+        if counts[batch.batch_id] != batch.accepted
+    }
+    if not differences:
+        return
+    deletions, deletes = _known_deletions(lake), _deletes(table)
+    new = [
+        batch
+        for batch in batches
+        if differences.get(batch.batch_id, 0) not in (0, -deletions.get(batch.batch_id, 0))
+    ]
+    unexplained = [one for one in new if not _explains(deletes, one, differences[one.batch_id])]
+    if unexplained:
+        raise DamagedError(_report(lake, unexplained, counts))
+    if new:
+        _write_deletions(lake, {name: -difference for name, difference in differences.items()})
+
+
+def _accepted_batches(lake: Lake, version: int) -> list[_Batch]:
+    """Return the accepted batches with rows in a version of `interactions`.
+
+    Batches of later versions are left out, unless the table has no later version: then its log has
+    lost one.
+    """
+    names = list(_Batch.__dataclass_fields__)
+    table = lake.open(columns.BATCHES).to_pyarrow_table(columns=[*names, "status"])
+    batches = [
+        _Batch(**{name: row[name] for name in names})
+        for row in table.to_pylist()
+        if row["status"] == "accepted" and row["accepted"]
+    ]
+    if all((batch.interactions_version or 0) <= version for batch in batches):
+        return batches
+    later = range(version + 1, lake.version(columns.INTERACTIONS) + 1)
+    return [batch for batch in batches if batch.interactions_version not in later]
+
+
+def _require_files(lake: Lake, table: DeltaTable) -> None:
+    """Refuse a table that lacks one of its data files.
+
+    Raises:
+        DamagedError: a data file is missing.
+    """
+    uris = [unquote(uri) for uri in table.file_uris()]
+    if lake.is_local:
+        missing = [uri for uri in uris if not Path(uri).is_file()]
+    else:
+        pattern = lake.uri(columns.INTERACTIONS, "*.parquet")
+        stored = {Path(one.key).name for one in object_store.find(pattern, lake.storage)}
+        missing = [uri for uri in uris if Path(uri).name not in stored]
+    if missing:
+        raise DamagedError(
+            f"{len(missing):,} data files of {lake.uri(columns.INTERACTIONS)} are missing, for "
+            f"example {missing[0]}. Put them back from a copy, or restore a version of the table "
+            "that does not need them"
+        )
+
+
+def _count_rows(lake: Lake, table: DeltaTable) -> Counter[str]:
+    """Return the rows of each batch: from a file's statistics where it holds one batch alone."""
+    counts: Counter[str] = Counter()
+    mixed = []
+    # One row per data file.
+    for file in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        rows, nulls, first, last = (file.get(name) for name in _STATISTICS)
+        if rows is None or nulls is None or nulls > 0 or first is None or first != last:
+            mixed.append(file["path"])
+        else:
+            counts[first] += rows
+    if mixed:
+        counts.update(_count_by_reading(lake, table, mixed))
+    return counts
+
+
+def _count_by_reading(lake: Lake, table: DeltaTable, paths: Collection[str]) -> dict[str, int]:
+    names = {Path(unquote(path)).name for path in paths}
+    with open_duckdb(lake.limits) as con:
+        if lake.is_local:
+            uris = [uri for uri in table.file_uris() if Path(unquote(uri)).name in names]
+            relation = f"({select_files(con, table, uris)})"
+        else:
+            con.register("files", _some_files(table, names))
+            relation = "files"
+        rows = con.execute(
+            f"select batch_id, count(*) from {relation} where batch_id is not null group by all"  # noqa: S608 - names are quoted, paths are literals
+        ).fetchall()
+    return dict(rows)
+
+
+def _some_files(table: DeltaTable, names: Collection[str]) -> dataset.Dataset:
+    whole = table.to_pyarrow_dataset()
+    fragments: Iterable[Any] = whole.get_fragments()
+    return dataset.FileSystemDataset(
+        [one for one in fragments if Path(unquote(one.path)).name in names],
+        whole.schema,
+        whole.format,
+        whole.filesystem,
+    )
+
+
+def _deletes(table: DeltaTable) -> list[tuple[float, int]]:
+    """Return (Unix time in seconds, rows removed) of each DELETE in the log."""
+    deletes = []
+    for commit in table.history():
+        if commit["operation"] == "DELETE":
+            metrics = commit.get("operationMetrics") or {}
+            # delta-rs and Spark write the same figure under different names.
+            rows = metrics.get("num_deleted_rows") or metrics.get("numDeletedRows") or 0
+            deletes.append((commit.get("timestamp", 0) / 1000, int(rows)))
+    return deletes
+
+
+def _explains(deletes: Iterable[tuple[float, int]], batch: _Batch, difference: int) -> bool:
+    """Say whether DELETEs since a batch was written account for the rows that it lacks."""
+    written = batch.finished.timestamp() if batch.finished else 0.0
+    return 0 < -difference <= sum(rows for time, rows in deletes if time >= written)
+
+
+def _known_deletions(lake: Lake) -> dict[str, int]:
+    """Return batch -> rows that somebody deleted, as an earlier check wrote them."""
+    results = lake.open(columns.QUALITY_RESULTS).to_pyarrow_table(
+        columns=["detail"], filters=[("subject", "=", _SUBJECT), ("suite", "=", _SUITE)]
+    )
+    known: dict[str, int] = {}
+    for detail in results["detail"].to_pylist():
+        known |= json.loads(detail)
+    return known
+
+
+def _write_deletions(lake: Lake, deletions: Mapping[str, int]) -> None:
+    result = CheckResult(
+        suite=_SUITE,
+        rule="the rows of every accepted batch are there, once",
+        status="passed",
+        observed=f"{sum(deletions.values()):,} rows deleted since by DELETE",
+        threshold="no row lost or doubled",
+        detail=json.dumps(dict(deletions), sort_keys=True),
+    )
+    write_check_results(lake, _SUBJECT, [result], datetime.now(UTC))
+
+
+def _report(lake: Lake, batches: Collection[_Batch], counts: Mapping[str, int]) -> str:
+    lines = [
+        f"batch {batch.batch_id} of {batch.source} brought {batch.accepted:,} rows, and "
+        f"{counts[batch.batch_id]:,} of it are there"
+        for batch in list(batches)[:_LISTED]
+    ]
+    if len(batches) > _LISTED:
+        lines.append(f"{len(batches) - _LISTED:,} more batches differ")
+    return (
+        f"rows of {lake.uri(columns.INTERACTIONS)} were lost or doubled: {'; '.join(lines)}. "
+        "Nothing was written. Restore a version of the table that has each row once; or delete "
+        "these batches from `interactions` and from `batches`, and run `recsys ingest` again"
+    )
