@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from prefect import flow, get_run_logger
 
 from flows.ingest import ingest_items_task, ingest_task
 from flows.recommend import changed_recommending, recommend_task
-from flows.runs import checked_run_date, flow_run
+from flows.runs import checked_run_date, flow_run, retrying_task
 from flows.train import check_training, train_task
 from recsys.errors import GateError
+from recsys.operations.runs import Run
 from recsys.registry.models import find_champion
 from recsys.settings import RecommendingChanges, Source
-
-if TYPE_CHECKING:
-    from recsys.operations.runs import Run
 
 Train = Literal["auto", "always", "never"]
 
@@ -47,9 +45,15 @@ def nightly_flow(
             check_training(run.settings.training)
         ingest_task(run, source)
         ingest_items_task(run)
-        if train == "always" or (train == "auto" and find_champion(run.lake) is None):
+        if train == "always" or (train == "auto" and not has_champion_task(run)):
             _train(run)
         recommend_task(run, changed_recommending(run, recommending), run_date)
+
+
+@retrying_task("has_champion")
+def has_champion_task(run: Run) -> bool:
+    """Say whether a champion serves; where the lake can't be read, that is no answer."""
+    return find_champion(run.lake) is not None
 
 
 def _train(run: Run) -> None:

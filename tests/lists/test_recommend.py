@@ -14,7 +14,8 @@ from recsys.histories import ItemIds
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.blocks import ListBlock
-from recsys.lists.recommend import RecommendResult, _behind, recommend
+from recsys.lists.recommend import RecommendResult, recommend
+from recsys.lists.staging import run_behind
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
 from recsys.registry.models import find_champion, load_model, save_model
@@ -230,7 +231,7 @@ def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> N
     assert found == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
 
 
-@pytest.mark.parametrize("bound", ["blocks._ROWS", "blocks._USERS", "recommend._BATCH"])
+@pytest.mark.parametrize("bound", ["blocks._ROWS", "blocks._USERS", "staging._BATCH"])
 def test_working_in_small_pieces_changes_no_list(
     lake: Lake, settings: Settings, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +283,7 @@ def test_what_fails_behind_stops_what_is_ahead() -> None:
             raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        _behind(work, endless())
+        run_behind(work, endless())
     assert began <= 7
 
 
@@ -294,5 +295,5 @@ def test_what_fails_ahead_ends_what_is_behind() -> None:
         raise GateError("the model broke")
 
     with pytest.raises(GateError, match="the model broke"):
-        _behind(done.append, three())
+        run_behind(done.append, three())
     assert done == [1, 2, 3]

@@ -1,0 +1,97 @@
+"""Lists on their way into the lake: checked and staged in a file, then streamed from it."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys import columns
+from recsys.lists.commit_note import ListCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from recsys.histories import Packed
+    from recsys.lists.blocks import ListBlock
+    from recsys.lists.checks import ListChecks
+
+_T = TypeVar("_T")
+_STAGED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason")
+_BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
+_WAITING = 2  # blocks of lists that may wait to be checked and written
+
+
+def stage_lists(
+    lists: Iterable[ListBlock], packed: Packed, checks: ListChecks, file: Path, schema: pa.Schema
+) -> ListCounts:
+    """Check the lists and write them to a Parquet file, while the next ones are made.
+
+    Args:
+        lists: block by block.
+        packed: the histories that they were made from.
+        checks: counts what breaks a rule.
+        file: where to.
+        schema: of `recommendations`; what all rows share is left out, see `staged_rows`.
+    """
+    rows = popular_users = 0
+    staged = pa.schema([schema.field(name) for name in _STAGED])
+    # Dictionaries of ids and scores would not get small, and trying takes half of the time.
+    with pq.ParquetWriter(
+        file, staged, use_dictionary=["reason"], write_statistics=False
+    ) as writer:
+
+        def check_and_write(block: ListBlock) -> None:
+            nonlocal rows, popular_users
+            for part in block.parts():
+                table = part.rows(packed, staged)
+                checks.check(table, part.history(packed))
+                writer.write_table(table)
+                rows += len(table)
+            popular_users += block.popular_users
+
+        run_behind(check_and_write, lists)
+    return ListCounts(users=len(packed.histories), rows=rows, popular_users=popular_users)
+
+
+def staged_rows(
+    file: Path, shared: Mapping[str, pa.Scalar], schema: pa.Schema
+) -> pa.RecordBatchReader:
+    """Stream staged rows as `recommendations` has them.
+
+    Args:
+        file: of `stage_lists`.
+        shared: the columns that all rows share.
+        schema: of `recommendations`.
+    """
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(file) as parquet:
+            for rows in parquet.iter_batches(_BATCH):
+                arrays = [
+                    pa.repeat(shared[name], len(rows)) if name in shared else rows[name]
+                    for name in schema.names
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def run_behind(work: Callable[[_T], None], things: Iterable[_T]) -> None:
+    """Do the work on each thing, in order, in one thread while the next thing is made.
+
+    What either side raises ends both.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[None]] = deque()
+        for thing in things:
+            waiting.append(thread.submit(work, thing))
+            if len(waiting) > _WAITING:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
