@@ -30,7 +30,14 @@ _USERS = 32_768  # whose histories are copied at a time where some items are new
 
 @dataclass(frozen=True)
 class ListBlock:
-    """The lists of one block of users: items (B, K) int32 with 0 at the end of short ones."""
+    """The lists of a block of B users.
+
+    Attributes:
+        start: position of the first user among all.
+        items: (B, K) int32 indices, best first; 0 at the end of short lists.
+        scores: (B, K) float32.
+        from_model: (B, K) whether the model ranked the item, or popularity did.
+    """
 
     start: int
     items: NDArray[np.int32]
@@ -45,24 +52,24 @@ class ListBlock:
     def parts(self) -> Iterator[ListBlock]:
         """Yield the same lists, so many users at a time that their rows are bounded."""
         step = max(1, _ROWS // self.items.shape[1])
-        for at in range(0, len(self.items), step):
-            users = slice(at, at + step)
+        for first in range(0, len(self.items), step):
+            users = slice(first, first + step)
             yield ListBlock(
-                self.start + at, self.items[users], self.scores[users], self.from_model[users]
+                self.start + first, self.items[users], self.scores[users], self.from_model[users]
             )
 
     def rows(self, packed: Packed, schema: pa.Schema) -> pa.Table:
         """Return user_id, rank, item_id, score and reason, in order of user and rank."""
-        held = self.items != 0
-        users = np.repeat(np.arange(len(held)), held.sum(axis=1))
-        ranks = np.broadcast_to(np.arange(1, held.shape[1] + 1, dtype=np.int32), held.shape)
-        reasons = (~self.from_model[held]).view(np.int8)
+        filled = self.items != 0
+        users = np.repeat(np.arange(len(filled)), filled.sum(axis=1))
+        ranks = np.broadcast_to(np.arange(1, filled.shape[1] + 1, dtype=np.int32), filled.shape)
+        reasons = (~self.from_model[filled]).view(np.int8)
         return pa.table(
             [
                 packed.users.slice(self.start).take(pa.array(users)),
-                ranks[held],
-                packed.items.of_indices(self.items[held]),
-                self.scores[held],
+                ranks[filled],
+                packed.items.of_indices(self.items[filled]),
+                self.scores[filled],
                 _REASONS.take(pa.array(reasons)),
             ],
             schema=schema,
@@ -83,17 +90,26 @@ def make_lists(
     model: Model | None,
     packed: Packed,
     eligible: NDArray[np.bool_],
-    wanted: Recommending,
+    recommending: Recommending,
     settings: Settings,
     progress: Progress,
 ) -> Iterator[ListBlock]:
-    """Yield the lists block by block: the model's, filled up by popularity."""
+    """Yield the lists block by block: the model's, filled up by popularity.
+
+    Args:
+        model: the champion; without one, popularity serves everyone.
+        packed: histories whose first indices are those of the model's items.
+        eligible: (V + 1,) whether each index may be listed.
+        recommending: how many items, of which kind.
+        settings: the device and its threads.
+        progress: called as the work goes on.
+    """
     popular = Popular.of(packed.counts, eligible)
-    exclude = wanted.seen == "exclude"
-    for start, items, scores in _from_model(model, packed, eligible, wanted, settings):
+    exclude_seen = recommending.seen == "exclude"
+    for start, items, scores in _from_model(model, packed, eligible, recommending, settings):
         users = slice(start, start + len(items))
         from_model = items != 0
-        popular.fill(items, scores, packed.histories[users], exclude_seen=exclude)
+        popular.fill(items, scores, packed.histories[users], exclude_seen=exclude_seen)
         yield ListBlock(start, items, scores, from_model)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))
 
@@ -102,28 +118,28 @@ def _from_model(
     model: Model | None,
     packed: Packed,
     eligible: NDArray[np.bool_],
-    wanted: Recommending,
+    recommending: Recommending,
     settings: Settings,
 ) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
     if model is None:
-        for start in range(0, len(packed.histories), wanted.block):
-            size = min(wanted.block, len(packed.histories) - start)
-            nothing = np.zeros((size, wanted.k), dtype=np.int32)
-            yield start, nothing, np.full((size, wanted.k), -np.inf, dtype=np.float32)
+        for start in range(0, len(packed.histories), recommending.block):
+            size = min(recommending.block, len(packed.histories) - start)
+            no_items = np.zeros((size, recommending.k), dtype=np.int32)
+            yield start, no_items, np.full((size, recommending.k), -np.inf, dtype=np.float32)
         return
-    histories, known = packed.histories, len(model.items)
+    histories, known_items = packed.histories, len(model.items)
     # Leaving out what the model doesn't know copies, so not everybody's history at once.
-    step = len(histories) if known == len(packed.items) else _USERS
+    step = len(histories) if known_items == len(packed.items) else _USERS
     for first in range(0, len(histories), step):
         for block in top_k(
             model.recommender,
-            histories[first : first + step].drop_unknown_items(known),
-            wanted.k,
-            steps=wanted.steps,
-            seed=wanted.seed,
-            block=wanted.block,
-            exclude_seen=wanted.seen == "exclude",
-            eligible=eligible[: known + 1],
+            histories[first : first + step].drop_unknown_items(known_items),
+            recommending.k,
+            steps=recommending.steps,
+            seed=recommending.seed,
+            block=recommending.block,
+            exclude_seen=recommending.seen == "exclude",
+            eligible=eligible[: known_items + 1],
             runtime=Runtime(settings.device, settings.threads),
         ):
             yield first + block.start, block.items, block.scores

@@ -1,4 +1,4 @@
-"""The rules that every list keeps, checked on the rows themselves as they are made."""
+"""The rules that every list must keep, checked on the rows that are published."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class ListChecks:
-    """Counts violations over slices of users, so that memory grows by a few bytes a user only.
+    """Counts violations slice by slice of users; memory grows by a few bytes per user.
 
-    Each slice is held against the histories that its lists were made from. In the end those
-    histories are held against `interactions`, so that no error of theirs can hide one of the lists.
+    Each slice is compared with the histories that its lists were made from. At the end those
+    histories are compared with `interactions`, so that no error in them hides one in the lists.
 
     Args:
         con: a connection with a view ``interactions`` (user_id, item_id).
         eligible: (E,) ids of the items that may be listed.
-        k: items due to each user.
+        k: items per user.
         exclude_seen: whether an item that a user has had may not be listed.
     """
 
@@ -41,9 +41,9 @@ class ListChecks:
         self._con = con
         self._parameters = {"k": k, "exclude_seen": exclude_seen}
         self._violations: Counter[str] = Counter()
-        con.register("given", pa.table({columns.ITEM_ID: eligible}))
-        con.execute("create or replace temp table eligible as from given")
-        con.unregister("given")
+        con.register("eligible_ids", pa.table({columns.ITEM_ID: eligible}))
+        con.execute("create or replace temp table eligible as from eligible_ids")
+        con.unregister("eligible_ids")
         con.execute(load("lists/create_used_histories"))
 
     def check(self, lists: pa.Table, history: pa.Table) -> None:
@@ -55,14 +55,14 @@ class ListChecks:
         """
         self._con.register("lists", lists)
         self._con.register("history", history)
-        found = self._con.execute(load("lists/list_violations"), self._parameters).fetchall()
-        self._violations.update(dict(found))
+        counts = self._con.execute(load("lists/list_violations"), self._parameters).fetchall()
+        self._violations.update(dict(counts))
         self._con.execute(load("lists/insert_used_histories"))
 
     def violations(self) -> dict[str, int]:
         """Return each rule with the number of violations over all slices."""
-        found = self._con.execute(load("lists/history_violations")).fetchall()
-        return {**self._violations, **dict(found)}
+        counts = self._con.execute(load("lists/history_violations")).fetchall()
+        return {**self._violations, **dict(counts)}
 
 
 def enforce(lake: Lake, violations: Mapping[str, int], run_date: date) -> None:
@@ -86,7 +86,7 @@ def enforce(lake: Lake, violations: Mapping[str, int], run_date: date) -> None:
     broken = [f"{rule}: {count:,} violations" for rule, count in violations.items() if count]
     if broken:
         raise GateError(
-            "the lists were not published, since they break what every list must keep: "
+            "the lists were not published, because they break rules that every list must keep: "
             + "; ".join(broken)
-            + ". The lists of before still stand; this is a defect of ours, please report it"
+            + ". The previous lists stay in place. This is a defect of recsys: please report it"
         )

@@ -1,4 +1,4 @@
-"""Popularity: what fills the places of a list that no model can."""
+"""Popularity: it fills the places of a list that the model leaves empty."""
 
 from __future__ import annotations
 
@@ -53,36 +53,36 @@ class Popular:
             items: (B, K) int32, 0 where a place is empty; empty places come last.
             scores: (B, K) float32.
             histories: of the same B users.
-            exclude_seen: whether what the histories hold is left out.
+            exclude_seen: whether items of the user's history are left out.
         """
         need = (items == 0).sum(axis=1)
         short = np.flatnonzero(need)
         if not len(short):
             return
         listed = items.shape[1] + histories.lengths[short] * exclude_seen
-        width = np.minimum(max(1, len(self.order)), listed)  # the K wanted lie within these
+        width = np.minimum(max(1, len(self.order)), listed)  # K free items lie within these
         # Users of like width together, so that one long history does not widen everybody's.
         magnitude = np.ceil(np.log2(width))
-        for each in np.unique(magnitude):
-            alike = magnitude == each
+        for exponent in np.unique(magnitude):
+            alike = magnitude == exponent
             users, widest = short[alike], int(width[alike].max())
             step = max(1, _CELLS // widest)
             for start in range(0, len(users), step):
                 rows = users[start : start + step]
-                taken = np.zeros((len(rows), min(widest, len(self.order))), dtype=bool)
+                crossed_out = np.zeros((len(rows), min(widest, len(self.order))), dtype=bool)
                 row, column = np.nonzero(items[rows])
-                self._cross_out(taken, row, items[rows][row, column])
+                self._cross_out(crossed_out, row, items[rows][row, column])
                 if exclude_seen:
-                    self._cross_out(taken, *histories[rows].interactions())
-                free = np.cumsum(~taken, axis=1, dtype=np.int32)
-                row, column = np.nonzero(~taken & (free <= need[rows, None]))
+                    self._cross_out(crossed_out, *histories[rows].interactions())
+                free = np.cumsum(~crossed_out, axis=1, dtype=np.int32)
+                row, column = np.nonzero(~crossed_out & (free <= need[rows, None]))
                 place = items.shape[1] - need[rows][row] + free[row, column] - 1
                 items[rows[row], place] = self.order[column]
                 scores[rows[row], place] = self.share[self.order[column]]
 
     def _cross_out(
-        self, taken: NDArray[np.bool_], rows: NDArray[np.int64], items: NDArray[np.int32]
+        self, crossed_out: NDArray[np.bool_], rows: NDArray[np.int64], items: NDArray[np.int32]
     ) -> None:
         place = self.place[items]
-        within = (place >= 0) & (place < taken.shape[1])
-        taken[rows[within], place[within]] = True
+        within = (place >= 0) & (place < crossed_out.shape[1])
+        crossed_out[rows[within], place[within]] = True

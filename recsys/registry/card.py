@@ -1,4 +1,4 @@
-"""A model's card: what it is, what it learnt from and how it did, as Markdown for people."""
+"""A model's card: what it is, what it learnt from and how good it is, as Markdown for people."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
     from recsys.registry.models import ModelRow
 
-_COMPARED = (
-    f" Popularity, transitions (what most often came next) and item-kNN ({NEIGHBOURS} neighbours, "
-    f"each older item counting for {DECAY} of the next one), not tuned, saw what the model saw."
+_BASELINES = (
+    " The baselines learnt from the same interactions and were not tuned: popularity, transitions "
+    f"(the item that most often came next) and item-kNN ({NEIGHBOURS} neighbours; an older item "
+    f"counts {DECAY} times as much as the next one)."
 )
 
 
 def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
-    """Return the Markdown of a row of `models`, all its figures included."""
+    """Return the Markdown of a row of `models`, with all its metrics."""
     metrics, baselines = json.loads(row.metrics), json.loads(row.baselines)
     settings = json.loads(row.config)
     machine = ", ".join(f"{name} {value}" for name, value in runtime.items() if value)
@@ -31,16 +32,17 @@ def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
         "",
         f"Preset `{row.preset}`, seed {row.seed}, trained {row.trained_at:%Y-%m-%d %H:%M} UTC on "
         f"version {row.interactions_version} of `interactions`: {row.users:,} users, "
-        f"{row.items:,} items, {row.interactions:,} interactions. {settings['epochs_run']} "
-        f"epochs, {row.seconds:.0f} s, on {machine}.",
+        f"{row.items:,} items, {row.interactions:,} interactions. {settings['epochs_run']} epochs "
+        f"and the evaluation took {row.seconds:.0f} s on {machine}.",
         "",
         f"**{row.status}** when it was trained: {row.why}.",
         "",
-        "Each user's last item is the test, the one before it the validation, by which the weights "
-        "were chosen. Full ranking; `masked` leaves out items that the user has had, as lists do."
-        + (_COMPARED if "item-knn" in baselines else ""),
+        "Each user's last item is the test item, and the one before it the validation item, by "
+        "which the weights were chosen. All items are ranked; `masked` leaves out those that the "
+        "user has had, as the lists do by default."
+        + (_BASELINES if "item-knn" in baselines else ""),
         "",
-        "## Figures",
+        "## Metrics",
         "",
     ]
     systems = {"this model": metrics, **baselines}
@@ -65,9 +67,9 @@ def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
         ],
     )
     lines += [
-        "## For whom",
+        "## By user",
         "",
-        "Test users by the length of their history, and by their item:",
+        "Test users by the length of their history, and by whether their test item is popular:",
         "",
     ]
     lines += markdown_table(
@@ -78,7 +80,7 @@ def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
             for part in test["slices"]
         ],
     )
-    lines += ["## What the lists show", ""]
+    lines += ["## Diversity of the lists", ""]
     lines += markdown_table(
         list(test["lists"]), [[f"{figure:,.4g}" for figure in test["lists"].values()]]
     )

@@ -132,7 +132,8 @@ def _reindexed(held_out: HeldOut, index_map: NDArray[np.int32]) -> HeldOut:
 def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Evaluated]]:
     """Yield the baselines one at a time; the gate asks for popularity alone.
 
-    The others are for the card, and left out where their matrices could outgrow the training.
+    The others are for the card. They are left out where their matrices could need more memory
+    than the training.
     """
     yield "popularity", Popularity.of(split.train, n_items)
     if split.train.lengths.sum() <= _MOST_COMPARED:

@@ -21,14 +21,13 @@ def register_model(lake: Lake, row: ModelRow) -> None:
     Raises:
         LakeError: `models` can't be read or written; then nothing has changed.
     """
-    changed = [row]
+    rows = [row]
     if row.status == "champion":
-        changed += [
+        rows += [
             replace(before, status="retired", why=f"{before.why}; retired by {row.model_id}")
             for before in model_rows(lake)
             if before.status == "champion" and before.model_id != row.model_id
         ]
-    table = pa.Table.from_pylist(
-        [asdict(each) for each in changed], schema=lake.schema(columns.MODELS)
-    )
+    records = [asdict(changed) for changed in rows]
+    table = pa.Table.from_pylist(records, schema=lake.schema(columns.MODELS))
     lake.upsert(columns.MODELS, table, on="model_id")

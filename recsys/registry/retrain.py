@@ -148,8 +148,8 @@ def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, S
     packed, split = reindex_by_train_popularity(packed, leave_one_out)
     if not len(split.validation):
         raise GateError(
-            f"too little data to train on: none of {len(packed.histories):,} users has three "
-            "interactions, so that one could be learnt from and two held out; popularity serves "
+            f"there is too little data to train: none of {len(packed.histories):,} users has three "
+            "interactions (one to learn from, one to validate, one to test); popularity serves "
             "until there are more"
         )
     return packed, split

@@ -4,4 +4,4 @@
 -- makes: rows (item)
 select item
 from catalogue
-anti join (select item_id from items where not eligible) as withheld using (item_id)
+anti join (select item_id from items where not eligible) as ineligible using (item_id)

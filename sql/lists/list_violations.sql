@@ -51,7 +51,7 @@ neighbours as materialized (
 )
 
 select
-    'every user has the items due' as rule,
+    'every user gets k items, or all that are left' as rule,
     count(*) as violations
 from due
 full join made using (user_id)
@@ -71,7 +71,7 @@ select
 union all
 
 select
-    'no item twice in a list',
+    'no list names an item twice',
     count(*)
 from (
     select user_id
@@ -83,7 +83,7 @@ from (
 union all
 
 select
-    'no item the user has had',
+    'no list names an item that its user has had',
     count(*)
 from lists
 semi join seen using (user_id, item_id)
@@ -92,7 +92,7 @@ where $exclude_seen
 union all
 
 select
-    'every item is in the catalogue and eligible',
+    'every item is eligible and somebody has interacted with it',
     count(*)
 from lists
 anti join eligible using (item_id)
@@ -108,7 +108,7 @@ where score is null or not isfinite(score)
 union all
 
 select
-    'scores fall, the model''s before popularity''s',
+    'the model''s items come before popular ones, each by falling score',
     count(*)
 from neighbours
 where

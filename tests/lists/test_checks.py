@@ -53,7 +53,7 @@ def test_good_lists_pass() -> None:
 
 def test_a_list_may_be_short_only_when_nothing_is_left() -> None:
     assert broken(GOOD, k=9) == set()
-    assert broken(GOOD[:-1], k=9) == {"every user has the items due"}
+    assert broken(GOOD[:-1], k=9) == {"every user gets k items, or all that are left"}
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,26 @@ def test_a_list_may_be_short_only_when_nothing_is_left() -> None:
         (0, (1, 3, "c", 0.9, "model"), "ranks run from 1 without a gap"),
         (0, (1, 2, "c", 0.9, "model"), "ranks run from 1 without a gap"),
         (0, (1, None, "c", 0.9, "model"), "ranks run from 1 without a gap"),
-        (0, (1, 1, "d", 0.9, "model"), "no item twice in a list"),
-        (0, (1, 1, "a", 0.9, "model"), "no item the user has had"),
-        (0, (1, 1, "z", 0.9, "model"), "every item is in the catalogue and eligible"),
+        (0, (1, 1, "d", 0.9, "model"), "no list names an item twice"),
+        (0, (1, 1, "a", 0.9, "model"), "no list names an item that its user has had"),
+        (
+            0,
+            (1, 1, "z", 0.9, "model"),
+            "every item is eligible and somebody has interacted with it",
+        ),
         (0, (1, 1, "c", float("nan"), "model"), "scores are finite"),
         (0, (1, 1, "c", None, "model"), "scores are finite"),
-        (2, (2, 1, "b", 0.3, "model"), "scores fall, the model's before popularity's"),
-        (2, (2, 1, "b", 0.5, "popular"), "scores fall, the model's before popularity's"),
-        (3, (9, 1, "d", 0.4, "model"), "every user has the items due"),
+        (
+            2,
+            (2, 1, "b", 0.3, "model"),
+            "the model's items come before popular ones, each by falling score",
+        ),
+        (
+            2,
+            (2, 1, "b", 0.5, "popular"),
+            "the model's items come before popular ones, each by falling score",
+        ),
+        (3, (9, 1, "d", 0.4, "model"), "every user gets k items, or all that are left"),
     ],
 )
 def test_a_broken_rule_is_named(row: int, value: tuple[Any, ...], rule: str) -> None:
@@ -96,7 +108,7 @@ def test_violations_add_up_over_slices() -> None:
     assert broken_in([one, two]) == set()
     bad = [(1, 1, "z", 0.9, "model"), GOOD[1]], HISTORY[:2]
     for slices in ([bad, two], [two, bad]):
-        assert broken_in(slices) == {"every item is in the catalogue and eligible"}
+        assert broken_in(slices) == {"every item is eligible and somebody has interacted with it"}
 
 
 @pytest.mark.parametrize(
