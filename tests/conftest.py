@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jinja2
 import pytest
 from prefect.settings import (
     PREFECT_API_URL,
@@ -28,6 +29,34 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         if name.startswith("RECSYS_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """Templates that were compiled before, in this process."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        if bucket.key in self._code:
+            bucket.bytecode_from_string(self._code[bucket.key])
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        self._code[bucket.key] = bucket.bytecode_to_string()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_compiled_once() -> Iterator[None]:
+    """Great Expectations makes a Jinja environment a page; half of a small ingest is compiling."""
+    plain, compiled = jinja2.Environment.__init__, _Compiled()
+
+    def cached(environment: jinja2.Environment, *given: Any, **named: Any) -> None:
+        plain(environment, *given, **named)
+        environment.bytecode_cache = environment.bytecode_cache or compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "__init__", cached)
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,7 +79,9 @@ def moto_s3(folder: Path) -> Iterator[str]:
         yield endpoint
 
 
+@cache
 def client(endpoint: str) -> S3Client:
+    """Return one client per endpoint: to make one costs as much as twenty requests."""
     return boto3.session.Session(ACCESS_KEY, SECRET_KEY).client(
         "s3",
         endpoint_url=endpoint,

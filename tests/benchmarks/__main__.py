@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ ROOFS = {
 _SAY = Console(stderr=True, highlight=False)
 
 Result = dict[str, Any]
+Measure = Callable[[str, str], Result]  # name of a measure and the run's folder -> its result
 
 
 @dataclass(frozen=True)
@@ -64,39 +66,7 @@ class StageError(Exception):
     """A measure failed."""
 
 
-def bench(data: str | None, device: str, sizes: Sizes, cache: Path) -> Result:
-    """Run every stage; return what ``build/bench.json`` holds.
-
-    Raises:
-        StageError: a measure failed; there are no figures then.
-    """
-    taken: dict[str, list[Result]] = {}
-    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
-        setup = asdict(Setup(folder, data, str(cache), device, sizes))
-        (Path(folder) / "setup.json").write_text(json.dumps(setup))
-        described = _measure("data:prepare", folder)["figures"]
-        can = _measure("machine:rates", folder)["figures"]
-        _measure("model:prepare", folder)
-        for reference in dict.fromkeys(stage.reference for stage in STAGES):
-            compared = [stage for stage in STAGES if stage.reference == reference]
-            by_turns = dict.fromkeys([*(stage.ours for stage in compared), reference])
-            # Quality is the same every time: its noise has a seed.
-            for _ in range(sizes.rounds if compared[0].figure == SPEED else 1):
-                for name in by_turns:
-                    taken.setdefault(name, []).append(_measure(name, folder))
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": can.pop("machine"),
-        "rates": can,
-        "data": described,
-        "sizes": asdict(sizes),
-        "stages": [
-            _line(stage, taken[stage.ours], taken[stage.reference], can) for stage in STAGES
-        ],
-    }
-
-
-def _measure(name: str, folder: str) -> Result:
+def run_alone(name: str, folder: str) -> Result:
     """Run one measure in a process of its own and return its result."""
     began = time.perf_counter()
     environment = {key: at for key, at in os.environ.items() if not key.startswith("RECSYS_")}
@@ -113,6 +83,40 @@ def _measure(name: str, folder: str) -> Result:
     _SAY.print(f"{name:<26}{time.perf_counter() - began:6.1f} s")
     found: Result = json.loads((Path(folder) / "result.json").read_text())
     return found
+
+
+def bench(
+    data: str | None, device: str, sizes: Sizes, cache: Path, measure: Measure = run_alone
+) -> Result:
+    """Run every stage; return what ``build/bench.json`` holds.
+
+    Raises:
+        StageError: a measure failed; there are no figures then.
+    """
+    taken: dict[str, list[Result]] = {}
+    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
+        setup = asdict(Setup(folder, data, str(cache), device, sizes))
+        (Path(folder) / "setup.json").write_text(json.dumps(setup))
+        described = measure("data:prepare", folder)["figures"]
+        can = measure("machine:rates", folder)["figures"]
+        measure("model:prepare", folder)
+        for reference in dict.fromkeys(stage.reference for stage in STAGES):
+            compared = [stage for stage in STAGES if stage.reference == reference]
+            by_turns = dict.fromkeys([*(stage.ours for stage in compared), reference])
+            # Quality is the same every time: its noise has a seed.
+            for _ in range(sizes.rounds if compared[0].figure == SPEED else 1):
+                for name in by_turns:
+                    taken.setdefault(name, []).append(measure(name, folder))
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": can.pop("machine"),
+        "rates": can,
+        "data": described,
+        "sizes": asdict(sizes),
+        "stages": [
+            _line(stage, taken[stage.ours], taken[stage.reference], can) for stage in STAGES
+        ],
+    }
 
 
 def _line(stage: Stage, ours: list[Result], reference: list[Result], can: Result) -> Result:
@@ -167,7 +171,7 @@ def table(report: Result) -> Table:
     return shown
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None, measure: Measure = run_alone) -> None:
     """Read arguments, measure, show, write."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--data", help="Parquet of user_id, item_id, timestamp")
@@ -175,14 +179,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
     for size in fields(Sizes):
         parser.add_argument(f"--{size.name}", type=type(size.default), default=size.default)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.data and not Path(given.data).is_file():
         parser.error(f"no file {given.data}")
     data, out = given.data and str(Path(given.data).absolute()), given.out.absolute()
     sizes = Sizes(**{size.name: getattr(given, size.name) for size in fields(Sizes)})
     began = time.perf_counter()
     try:
-        report = bench(data, given.device, sizes, out.parent / "movielens-100k.duckdb")
+        cache = out.parent / "movielens-100k.duckdb"
+        report = bench(data, given.device, sizes, cache, measure)
     except StageError as error:
         sys.exit(str(error))
     out.parent.mkdir(parents=True, exist_ok=True)

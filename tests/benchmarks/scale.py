@@ -20,6 +20,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -137,10 +138,10 @@ def recommend(args: argparse.Namespace) -> Figures:
                 return
             yield block
 
-    vars(made)["top_k"] = watched
     wanted, run_date = Recommending(k=args.k), date(2026, 1, 1)
     run = partial(nightly.recommend, lake, settings, wanted, run_date=run_date, run_id="scale")
-    figures, result = _timed(run)
+    with patch.object(made, "top_k", watched):
+        figures, result = _timed(run)
     rest = figures["seconds"] - spent
     return {**figures, "model": spent, "rest": rest, "rows": float(result.rows)}
 
@@ -191,23 +192,40 @@ def exponents(sizes: list[dict[str, Any]]) -> dict[str, Figures]:
     return {stage: {name: slope(stage, name) for name in _GROWING} for stage in MEASURED}
 
 
-def _measure(users: int, setup: dict[str, int], folder: Path) -> dict[str, Any]:
+def run_alone(arguments: list[str]) -> Figures:
+    """Run one stage in a process of its own."""
+    command = [sys.executable, "-m", __spec__.name, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def run_here(arguments: list[str]) -> Figures:
+    """Run one stage in this process."""
+    args = _parser().parse_args(arguments)
+    args.users, args.source = int(args.users), args.folder / "source"
+    figures = STAGES[args.stage](args)
+    figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def _measure(
+    users: int, setup: dict[str, int], folder: Path, run: Callable[[list[str]], Figures]
+) -> dict[str, Any]:
     """Run every stage at one size."""
     size: dict[str, Any] = {"users": users}
     given = [f"--{name}={value}" for name, value in setup.items()]
     for stage in STAGES:
-        at = ["--stage", stage, "--folder", str(folder), "--users", str(users), *given]
-        command = [sys.executable, "-m", __spec__.name, *at]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        size[stage] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{users:>9,} users  {stage:<10}{done.stdout.decode().strip()}", flush=True)
+        size[stage] = run(
+            ["--stage", stage, "--folder", str(folder), "--users", str(users), *given]
+        )
+        print(f"{users:>9,} users  {stage:<10}{json.dumps(size[stage])}", flush=True)
     size["interactions"] = size["generate"].pop("interactions")
     seconds, peaks = zip(*([size[at][name] for name in _GROWING] for at in NIGHT), strict=True)
     return {**size, "night": dict(zip(_GROWING, (sum(seconds), max(peaks)), strict=True))}
 
 
-def main(given: list[str] | None = None) -> None:
-    """Measure all sizes, or one stage of one size (in a process of its own)."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", default="10000,100000,1000000", help="sizes, with commas")
     parser.add_argument("--items", type=int, default=100_000)
@@ -217,18 +235,21 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/bench-scale.json"))
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where the data lie while it runs")
-    args = parser.parse_args(given)
+    return parser
+
+
+def main(given: list[str] | None = None, run: Callable[[list[str]], Figures] = run_alone) -> None:
+    """Measure all sizes, or one stage of one size (in a process of its own)."""
+    arguments = sys.argv[1:] if given is None else given
+    args = _parser().parse_args(arguments)
     if args.stage:
-        args.users, args.source = int(args.users), args.folder / "source"
-        figures = STAGES[args.stage](args)
-        figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+        print(json.dumps(run_here(arguments)))
         return
     setup = {name: getattr(args, name) for name in ("items", "interactions", "k", "seed")}
     sizes = []
     for users in map(int, args.users.split(",")):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            sizes.append(_measure(users, setup, Path(folder)))
+            sizes.append(_measure(users, setup, Path(folder), run))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     machine = {"platform": platform.platform(), "cores": os.cpu_count(), "memory_gb": memory}
     result = {

@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pytest
 
 from recsys.model.presets import resolve
-from tests.benchmarks.__main__ import ROOT, STAGES
-from tests.benchmarks.common import Sizes
+from tests.benchmarks import one
+from tests.benchmarks.__main__ import ROOT, STAGES, Result, main, run_alone
+from tests.benchmarks.common import Setup, Sizes
 from tests.benchmarks.machine import network_flops
 
 TINY = {
@@ -26,26 +29,32 @@ TINY = {
 }
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.benchmarks", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_a_run_compares_every_stage(tmp_path: Path) -> None:
-    assert set(TINY) == set(Sizes.__dataclass_fields__)
-    file, out = tmp_path / "shop's rows.parquet", tmp_path / "build" / "bench.json"
+def shop(file: Path) -> Path:
     rows = "select range // 6 as user_id, range % 7 as item_id, range as timestamp from range(120)"
     duckdb.from_query(rows).write_parquet(str(file))
-    sizes = [part for name, size in TINY.items() for part in (f"--{name}", size)]
-    done = run("--data", file, "--out", out, "--device", "cpu", *sizes)
-    assert done.returncode == 0, done.stderr
+    return file
+
+
+def run_here(name: str, folder: str) -> Result:
+    """Run a measure in this process: twenty processes would import torch for two minutes."""
+    one.main(name, Path(folder))
+    result: Result = json.loads((Path(folder) / "result.json").read_text())
+    return result
+
+
+def test_a_run_compares_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(TINY) == set(Sizes.__dataclass_fields__)
+    file, out = shop(tmp_path / "shop's rows.parquet"), tmp_path / "build" / "bench.json"
+    sizes = [part for name, size in TINY.items() for part in (f"--{name}", str(size))]
+    main(["--data", str(file), "--out", str(out), "--device", "cpu", *sizes], run_here)
+    shown = capsys.readouterr().out
     report = json.loads(out.read_text())
     assert report["data"] == {"name": file.name, "users": 20, "items": 7, "interactions": 120}
     assert report["sizes"] == TINY
     assert {"cpu", "cores", "gpu", "torch", "precision", "threads"} <= set(report["machine"])
     assert [line["stage"] for line in report["stages"]] == [stage.name for stage in STAGES]
     for line, stage in zip(report["stages"], STAGES, strict=True):
-        assert stage.name in done.stdout
+        assert stage.name in shown
         assert line["ours"] == line["rounds"]["ours"][0]
         assert line["ratio"] == line["ours"] / line["reference"]
         assert min(line["peak_rss_mb"], line["reference_peak_rss_mb"]) > 30
@@ -56,10 +65,23 @@ def test_a_run_compares_every_stage(tmp_path: Path) -> None:
             assert 0 < line["ours"] <= 1
 
 
+def test_a_measure_runs_in_a_process_of_its_own_without_our_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_MEMORY_LIMIT", "none")  # every measure here would fail on it
+    file = shop(tmp_path / "rows.parquet")
+    setup = Setup(str(tmp_path), str(file), str(tmp_path / "cache"), "cpu", Sizes(**TINY))
+    (tmp_path / "setup.json").write_text(json.dumps(asdict(setup)))
+    result = run_alone("data:prepare", str(tmp_path))
+    assert result["figures"]["interactions"] == 120
+    assert result["peak_rss_mb"] > 30
+
+
 def test_a_stage_that_fails_fails_the_run(tmp_path: Path) -> None:
     file, out = tmp_path / "rows.parquet", tmp_path / "bench.json"
     duckdb.from_query("select 1 as user_id").write_parquet(str(file))
-    done = run("--data", file, "--out", out)
+    command = [sys.executable, "-m", "tests.benchmarks", "--data", str(file), "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "data:prepare failed" in done.stderr
     assert "item_id" in done.stderr

@@ -3,18 +3,31 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.benchmarks import scale
 
 
-def test_a_night_of_two_sizes_is_measured_stage_by_stage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_stage_runs_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])  # the stages run as modules of this checkout
+    monkeypatch.chdir(Path(__file__).parents[2])  # it runs as a module of this checkout
+    size = ["--users", "20", "--items", "60", "--interactions", "12", "--folder", str(tmp_path)]
+    figures = scale.run_alone(["--stage", "generate", *size])
+    rows = pq.read_table(tmp_path / "source")
+    assert figures["interactions"] == rows.num_rows
+    assert figures["peak_rss_gb"] > 0.03
+
+
+def test_a_night_of_two_sizes_is_measured_stage_by_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: twelve would import torch, Great Expectations and the rest each."""
     out = tmp_path / "scale.json"
     small = ["--items", "60", "--interactions", "12", "--k", "5"]
-    scale.main(["--users", "200,400", *small, "--folder", str(tmp_path), "--out", str(out)])
+    paths = ["--folder", str(tmp_path), "--out", str(out)]
+    scale.main(["--users", "200,400", *small, *paths], scale.run_here)
 
     found = json.loads(out.read_text())
     assert [size["users"] for size in found["sizes"]] == [200, 400]
