@@ -17,9 +17,8 @@ from tests.benchmarks.common import Setup, Sizes
 from tests.benchmarks.machine import network_flops
 
 TINY = {
-    **dict.fromkeys(("prefix_targets", "causal_targets", "quality_targets", "users"), 40),
-    "users_all_steps": 40,
-    **dict.fromkeys(("reference_users", "quality_users", "queries"), 8),
+    **dict.fromkeys(("prefix_targets", "causal_targets", "quality_targets", "queries"), 8),
+    **dict.fromkeys(("users", "users_all_steps", "reference_users", "quality_users"), 2),
     **dict.fromkeys(("rows", "reference_rows", "catalogue"), 500),
     "rounds": 1,
     "seconds": 0.01,
@@ -30,7 +29,7 @@ TINY = {
 
 
 def shop(file: Path) -> Path:
-    rows = "select range // 6 as user_id, range % 7 as item_id, range as timestamp from range(120)"
+    rows = "select range // 6 as user_id, range % 7 as item_id, range as timestamp from range(48)"
     duckdb.from_query(rows).write_parquet(str(file))
     return file
 
@@ -49,7 +48,7 @@ def test_a_run_compares_every_stage(tmp_path: Path, capsys: pytest.CaptureFixtur
     main(["--data", str(file), "--out", str(out), "--device", "cpu", *sizes], run_here)
     shown = capsys.readouterr().out
     report = json.loads(out.read_text())
-    assert report["data"] == {"name": file.name, "users": 20, "items": 7, "interactions": 120}
+    assert report["data"] == {"name": file.name, "users": 8, "items": 7, "interactions": 48}
     assert report["sizes"] == TINY
     assert {"cpu", "cores", "gpu", "torch", "precision", "threads"} <= set(report["machine"])
     assert [line["stage"] for line in report["stages"]] == [stage.name for stage in STAGES]
@@ -73,7 +72,7 @@ def test_a_measure_runs_in_a_process_of_its_own_without_our_settings(
     setup = Setup(str(tmp_path), str(file), str(tmp_path / "cache"), "cpu", Sizes(**TINY))
     (tmp_path / "setup.json").write_text(json.dumps(asdict(setup)))
     result = run_alone("data:prepare", str(tmp_path))
-    assert result["figures"]["interactions"] == 120
+    assert result["figures"]["interactions"] == 48
     assert result["peak_rss_mb"] > 30
 
 
