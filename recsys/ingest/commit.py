@@ -13,7 +13,7 @@ that is killed after 3 has ingested its batch: :func:`recover` writes 4 from the
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -91,7 +91,8 @@ def accepted_batches(lake: Lake) -> list[Batch]:
     """Return the accepted batches of a lake, or none where it has no tables yet."""
     if not lake.exists(columns.BATCHES):
         return []
-    table = lake.open(columns.BATCHES).to_pyarrow_table()
+    names = [field.name for field in fields(Batch)]
+    table = lake.open(columns.BATCHES).to_pyarrow_table(columns=names)
     return [Batch.from_row(row) for row in table.to_pylist() if row["status"] == ACCEPTED]
 
 

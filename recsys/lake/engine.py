@@ -68,23 +68,27 @@ def select_files(
 ) -> str:
     """Return a SELECT over the Parquet files of a table's version, or over some of them.
 
-    Empty tables included; ``con`` says what their types are called.
+    Empty tables included. A column that was added to the table is null where no file has it yet.
+    ``con`` says what types are called, and reads which columns the files have.
     """
     schema = pa.schema(table.schema())
     files = table.file_uris() if files is None else files
+    types = dict(zip(schema.names, con.from_arrow(schema.empty_table()).types, strict=True))
     if not files:
-        types = con.from_arrow(schema.empty_table()).types
-        nothing = ", ".join(
-            f"NULL::{kind} AS {quote(name)}" for name, kind in zip(schema.names, types, strict=True)
-        )
+        nothing = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
         return f"SELECT {nothing} WHERE false"
     listed = ", ".join(literal(unquote(uri)) for uri in files)
-    names = ", ".join(quote(name) for name in schema.names)
     partitioned = bool(table.metadata().partition_columns)
-    return (  # names are quoted, paths are literals
-        f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, "  # noqa: S608
+    relation = (
+        f"read_parquet([{listed}], union_by_name = true, "
         f"hive_partitioning = {str(partitioned).lower()})"
     )
+    present = con.sql(f"SELECT * FROM {relation} LIMIT 0").columns  # noqa: S608 - paths are literals
+    selected = ", ".join(
+        quote(name) if name in present else f"NULL::{kind} AS {quote(name)}"
+        for name, kind in types.items()
+    )
+    return f"SELECT {selected} FROM {relation}"  # noqa: S608 - names are quoted, paths are literals
 
 
 def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

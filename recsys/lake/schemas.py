@@ -9,6 +9,11 @@ import pyarrow as pa
 
 from recsys import columns
 
+# Raise it with every column that a table gets, so that older lakes are given it too, see
+# recsys.lake.migration. A new column may be null.
+SCHEMA_VERSION = 1
+VERSION_PROPERTY = "recsys.schema_version"
+
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 TEXT, COUNT, REAL = pa.string(), pa.int64(), pa.float64()
 USER_ID, ITEM_ID = columns.USER_ID, columns.ITEM_ID

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from recsys.errors import LakeError, MissingError
 from recsys.lake import object_store
 from recsys.lake.engine import Limits, select_files
-from recsys.lake.schemas import TABLES, schemas
+from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from sql import quote
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Lake:
                         schema,
                         mode="ignore",
                         partition_by=list(TABLES[name].partitions) or None,
+                        configuration={VERSION_PROPERTY: str(SCHEMA_VERSION)},
+                        raise_if_key_not_exists=False,  # a property of ours, not one of Delta's
                         storage_options=self._options,
                     )
 
@@ -219,6 +222,25 @@ class Lake:
                 commit["operation"],
                 json.loads(commit.get(_METADATA_KEY, "{}")),
             )
+
+    def add_columns(self, table: str, fields: pa.Schema, *, note: Mapping[str, Any]) -> None:
+        """Add columns, null in the rows that are there, in one commit."""
+        with _explained(f"write {self.uri(table)}"):
+            self.open(table).alter.add_columns(
+                list(DeltaSchema.from_arrow(fields).fields),
+                commit_properties=CommitProperties(
+                    custom_metadata={_METADATA_KEY: json.dumps(note)}
+                ),
+            )
+
+    def properties(self, table: str) -> dict[str, str]:
+        """Return the properties of a table."""
+        return dict(self.open(table).metadata().configuration)
+
+    def set_property(self, table: str, name: str, value: str) -> None:
+        """Set a property of a table, in one commit."""
+        with _explained(f"write {self.uri(table)}"):
+            self.open(table).alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
     def view(
         self,

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from recsys.settings import Recommending
 
 _NOTE = "recommend"
-_CHANGE_NO_ROW = {"OPTIMIZE", "VACUUM START", "VACUUM END"}  # operations of Delta
+# Operations of Delta.
+_CHANGE_NO_ROW = {"OPTIMIZE", "VACUUM START", "VACUUM END", "ADD COLUMN", "SET TBLPROPERTIES"}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from recsys import columns
 from recsys.catalog.publish import publish_catalog
 from recsys.errors import RecsysError
+from recsys.lake.migration import migrate
 from recsys.lake.schemas import as_json
 from recsys.lake.tables import Lake
 from recsys.signals import stop_signal
@@ -49,6 +50,7 @@ def record_run(
     """
     this = Run(run_id, Lake.from_settings(settings), settings)
     with this.lake.write_lock():
+        migrate(this.lake)
         started = datetime.now(UTC)
         row = {
             "run_id": run_id,

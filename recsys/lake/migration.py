@@ -1,0 +1,76 @@
+"""From one release to the next: an older lake is given the columns that this code adds to tables.
+
+A lake carries the version of its schemas as a property of `batches`. A run that writes compares it
+with :data:`recsys.lake.schemas.SCHEMA_VERSION` first. Where the lake is older, each table that
+lacks columns gets them in one commit, null in the rows that are there, and then the lake gets the
+new version. A run that is killed in between leaves a lake without it, so that the next run goes on.
+Columns are never removed, renamed or given another type.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from recsys import columns
+from recsys.errors import LakeError, MissingError
+from recsys.lake.schemas import SCHEMA_VERSION, VERSION_PROPERTY, schemas
+
+if TYPE_CHECKING:
+    from recsys.lake.tables import Lake
+
+_log = logging.getLogger(__name__)
+
+
+def migrate(lake: Lake) -> None:
+    """Give the tables of an older lake the columns that they lack; refuse a newer lake.
+
+    A lake of this version, or without tables, is left as it is.
+
+    Raises:
+        LakeError: a newer release wrote the lake, a table lacks a column that can't be added, or
+            the lake can't be read or written.
+    """
+    version = _schema_version(lake)
+    if version is None or version == SCHEMA_VERSION:
+        return
+    if version > SCHEMA_VERSION:
+        raise LakeError(
+            f"{lake.root} was written by a newer recsys: its tables have schema version {version}, "
+            f"and this code knows versions up to {SCHEMA_VERSION}. Nothing was changed; install "
+            "the newer recsys, or use another lake"
+        )
+    interactions = lake.schema(columns.INTERACTIONS)
+    ids = (interactions.field(name).type for name in (columns.USER_ID, columns.ITEM_ID))
+    for name, schema in schemas(*ids).items():
+        if lake.exists(name):
+            _add_columns(lake, name, schema, version)
+    if lake.exists(columns.BATCHES):
+        lake.set_property(columns.BATCHES, VERSION_PROPERTY, str(SCHEMA_VERSION))
+
+
+def _schema_version(lake: Lake) -> int | None:
+    """Return the version of a lake's schemas, 0 where it has none yet; None without a lake."""
+    try:
+        return int(lake.properties(columns.BATCHES).get(VERSION_PROPERTY, 0))
+    except MissingError:
+        # In a lake that was copied or made by hand one table may be missing.
+        return 0 if lake.exists(columns.INTERACTIONS) else None
+
+
+def _add_columns(lake: Lake, name: str, schema: pa.Schema, version: int) -> None:
+    present = set(lake.schema(name).names)
+    missing = [field for field in schema if field.name not in present]
+    required = [field.name for field in missing if not field.nullable]
+    if required:
+        raise LakeError(
+            f"{lake.uri(name)} lacks the column {', '.join(required)}, which every release has: it "
+            "is not a table of recsys, or it was changed by hand. Restore a version that has it"
+        )
+    if missing:
+        added = [field.name for field in missing]
+        note = {"migration": {"from": version, "to": SCHEMA_VERSION, "added": added}}
+        lake.add_columns(name, pa.schema(missing), note=note)
+        _log.info("%s has new columns: %s", lake.uri(name), ", ".join(added))
