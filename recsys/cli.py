@@ -85,7 +85,7 @@ def ingest(
             ingest_items(run.lake, settings)
     print_line(
         f"{result.status}: {result.rows_in:,} rows read, {result.accepted:,} accepted, "
-        f"{result.quarantined:,} quarantined, {result.duplicates:,} held already"
+        f"{result.quarantined:,} quarantined, {result.duplicates:,} already in the lake"
     )
 
 

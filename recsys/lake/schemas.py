@@ -108,7 +108,7 @@ _BATCHES = Table(
         Column("rows_in", COUNT, "Rows that were read."),
         Column("accepted", COUNT, "Rows that were added to interactions."),
         Column("quarantined", COUNT, "Rows that were added to quarantine."),
-        Column("duplicates", COUNT, "Rows that interactions held already."),
+        Column("duplicates", COUNT, "Rows that were already in interactions."),
         Column(
             "interactions_version", COUNT, "The version of interactions that first holds the rows."
         ),
@@ -225,13 +225,13 @@ _QUALITY_RESULTS = Table(
         Column(
             "subject",
             TEXT,
-            "What was checked: a batch_id, a source, or recommendations and a run_date.",
+            "What was checked: a batch_id, a source, interactions, or lists of a run_date.",
             required=True,
         ),
         Column(
             "suite",
             TEXT,
-            "The group of rules: source, batch_profile, rows or recommendations.",
+            "Their group: source, batch_profile, rows, row counts or recommendations.",
             required=True,
         ),
         Column("rule", TEXT, "The rule, in words.", required=True),
@@ -244,7 +244,7 @@ _QUALITY_RESULTS = Table(
         Column("column", TEXT, "The column or figure that the rule is about."),
         Column("observed", TEXT, "What was found."),
         Column("threshold", TEXT, "What the rule allows."),
-        Column("detail", TEXT, "More about a failure, such as sample rows or an exception."),
+        Column("detail", TEXT, "A broken check's error; or JSON: rows deleted since, by batch."),
         Column("checked_at", TIMESTAMP, "When it was checked, in UTC."),
     ),
 )
