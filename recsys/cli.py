@@ -22,7 +22,7 @@ from recsys.signals import exit_on_signals
 from recsys.terminal import Format, bars, print_line, rendered
 
 if TYPE_CHECKING:
-    from recsys.benchmark.run import Splitting
+    from recsys.benchmark.results import Splitting
 
 app = typer.Typer(
     name="recsys",

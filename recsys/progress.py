@@ -1,5 +1,6 @@
 """How long work tells where it is, to whoever watches: a terminal, a flow run, or nobody."""
 
+import time
 from typing import Protocol
 
 
@@ -19,3 +20,17 @@ class Progress(Protocol):
 
 def silent(stage: str, done: int, total: int, note: str = "") -> None:
     """Tell nobody."""
+
+
+def throttled(progress: Progress, seconds: float = 0.3) -> Progress:
+    """Return a progress that passes one call in ``seconds`` on, and each one at the end."""
+    last_call = -float("inf")
+
+    def passed_on(stage: str, done: int, total: int, note: str = "") -> None:
+        nonlocal last_call
+        now = time.monotonic()
+        if done == total or now - last_call > seconds:
+            last_call = now
+            progress(stage, done, total, note)
+
+    return passed_on

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from recsys.benchmark.run import BASELINES, SHOWN, System, benchmark, file_digest
+from recsys.benchmark.files import DIGEST_DIGITS, file_digest
+from recsys.benchmark.results import BenchmarkResult
+from recsys.benchmark.run import BASELINES, System, benchmark
 from recsys.benchmark.tables import rendered
 from recsys.errors import SourceError
-from recsys.evaluation.protocol import PROTOCOLS
+from recsys.evaluation.results import PROTOCOLS, SPLITS
 from recsys.lake.engine import Limits
 from recsys.model.presets import PRESETS, resolve
 from recsys.progress import Progress, silent
@@ -31,11 +33,21 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from recsys.benchmark.run import Splitting
+    from recsys.benchmark.results import Splitting
+    from recsys.evaluation.results import EvaluationReport, Slice
     from recsys.model.runtime import Runtime
 
 
 _LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run of the matrix."""
+
+    file: Path
+    system: System
+    seed: int
 
 
 def matrix(
@@ -53,8 +65,8 @@ def matrix(
 ) -> str:
     """Run every file x system x seed that ``folder`` does not hold yet; return the tables.
 
-    Each run's JSON is written as it ends, so that a matrix that was cut goes on where it was; a
-    run is another one when its file, settings, device, precision, torch or code are others. Then
+    Each run's JSON is written as it ends, so that a matrix that was stopped goes on where it was;
+    another file, other settings, another device, precision, torch or code make another run. Then
     ``results.parquet`` (one row a run, split, slice, protocol and metric) and ``tables.md`` are
     written.
     Baselines have no seed, and run once; so do systems of two names and the same settings.
@@ -69,7 +81,7 @@ def matrix(
         splitting: see `benchmark`.
         jobs: runs at a time, each in a process of its own and with a model of its own in memory.
         limits: see `benchmark`.
-        progress: told as runs end.
+        progress: called as runs end.
 
     Raises:
         ConfigurationError, GateError: see `benchmark`; results so far are kept.
@@ -77,93 +89,100 @@ def matrix(
     """
     folder.mkdir(parents=True, exist_ok=True)
     digests = {file: file_digest(file) for file in files}
-    wanted = {}
-    for file, system, given in product(files, systems, seeds):
-        seed = 0 if system.name in BASELINES else given
-        name = _recipe(digests[file], system, seed, epochs, splitting, runtime)
-        wanted[folder / f"{name}.json", str(system)] = file, system, seed
-    absent = {at: run for (at, _), run in wanted.items() if not _held(at)}
-    run = partial(
-        _one,
-        runtime=runtime,
+    runs: dict[tuple[Path, str], _Run] = {}
+    for file, system, seed in product(files, systems, seeds):
+        run = _Run(file, system, 0 if system.name in BASELINES else seed)
+        name = _recipe(digests[file], system, run.seed, epochs, splitting, runtime)
+        runs[folder / f"{name}.json", str(system)] = run
+    absent = {path: run for (path, _), run in runs.items() if not _result(path)}
+    total = len({path for path, _ in runs})
+    done = total - len(absent)
+    progress("runs", done, total)
+
+    def run_ended(run: _Run) -> None:
+        nonlocal done
+        done += 1
+        progress("runs", done, total, f"{run.system}, seed {run.seed}")
+
+    execute = partial(
+        _execute,
         epochs=epochs,
         splitting=splitting,
         digests=digests,
         code=code_version(),
         limits=limits,
     )
-    total = len({at for at, _ in wanted})
-    done = total - len(absent)
-    progress("runs", done, total)
-
-    def ended(system: System, seed: int) -> None:
-        nonlocal done
-        done += 1
-        progress("runs", done, total, f"{system}, seed {seed}")
-
     if jobs == 1 or len(absent) < 2:
-        for at, (file, system, seed) in absent.items():
-            run(at, file, system, seed, progress=progress)
-            ended(system, seed)
+        for path, run in absent.items():
+            execute(path, run, runtime=runtime, progress=progress)
+            run_ended(run)
     else:
         threads = runtime.threads or max(1, (os.cpu_count() or 1) // jobs)
-        _in_processes(partial(run, runtime=replace(runtime, threads=threads)), absent, jobs, ended)
+        in_process = partial(execute, runtime=replace(runtime, threads=threads))
+        _in_processes(in_process, absent, jobs, run_ended)
+    return _write_tables(folder, runs)
+
+
+def _write_tables(folder: Path, runs: Mapping[tuple[Path, str], _Run]) -> str:
+    """Write ``results.parquet`` and ``tables.md`` of the runs' files; return the latter."""
     results = []
-    for (at, name), (file, *_) in wanted.items():
-        found = json.loads(at.read_text(encoding="utf-8"))
-        results.append({**found, "system": name, "data": {**found["data"], "file": file.name}})
-    with replace_file(folder / "results.parquet") as arriving:
-        pq.write_table(_rows(results), arriving)
+    for (path, system), run in runs.items():
+        result = _result(path)
+        if result is None:
+            raise SourceError(
+                f"{path} was removed or damaged while the benchmark ran; run it again"
+            )
+        data = replace(result.data, file=run.file.name)
+        results.append(replace(result, system=system, data=data))
+    with replace_file(folder / "results.parquet") as new:
+        pq.write_table(_rows(results), new)
     text = rendered(results)
-    with replace_file(folder / "tables.md") as arriving:
-        arriving.write_text(text, encoding="utf-8")
+    with replace_file(folder / "tables.md") as new:
+        new.write_text(text, encoding="utf-8")
     return text
 
 
-def _held(at: Path) -> dict[str, Any] | None:
-    """Return a result, or None where there is none, or one that a crash of the machine cut."""
+def _result(path: Path) -> BenchmarkResult | None:
+    """Return a run's result, or None where there is none, or one that a crash cut short."""
     try:
-        found: dict[str, Any] = json.loads(at.read_text(encoding="utf-8"))
+        return BenchmarkResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return None
-    return found
 
 
 def _in_processes(
-    run: Callable[..., None],
-    wanted: Mapping[Path, tuple[Path, System, int]],
+    execute: Callable[[Path, _Run], None],
+    runs: Mapping[Path, _Run],
     jobs: int,
-    ended: Callable[[System, int], None],
+    run_ended: Callable[[_Run], None],
 ) -> None:
-    """Run what is wanted, so many at a time.
+    """Execute the runs, so many at a time.
 
     No run begins after one failed or the caller was stopped, and those that are on end at once.
     """
     others = set(multiprocessing.active_children())
-    waiting = iter(wanted.items())
+    waiting = iter(runs.items())
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running: dict[Future[None], tuple[System, int]] = {}
+        running: dict[Future[None], _Run] = {}
         try:
             while True:
-                for at, (file, system, seed) in islice(waiting, jobs - len(running)):
-                    running[pool.submit(run, at, file, system, seed)] = system, seed
+                for path, run in islice(waiting, jobs - len(running)):
+                    running[pool.submit(execute, path, run)] = run
                 if not running:
                     return
-                for each in wait(running, return_when=FIRST_COMPLETED).done:
-                    named = running.pop(each)
-                    each.result()
-                    ended(*named)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    run = running.pop(future)
+                    future.result()
+                    run_ended(run)
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
 
 
-def _one(
-    at: Path,
-    file: Path,
-    system: System,
-    seed: int,
+def _execute(
+    path: Path,
+    run: _Run,
     *,
     runtime: Runtime,
     epochs: int | None,
@@ -173,10 +192,11 @@ def _one(
     limits: Limits,
     progress: Progress = silent,
 ) -> None:
-    found = benchmark(
-        file,
-        system,
-        seed=seed,
+    """Execute one run and write its result to ``path``."""
+    result = benchmark(
+        run.file,
+        run.system,
+        seed=run.seed,
         runtime=runtime,
         epochs=epochs,
         splitting=splitting,
@@ -184,14 +204,14 @@ def _one(
         progress=progress,
     )
     for what, before, now in (
-        (file, digests[file][:SHOWN], found["data"]["digest"]),
-        ("the code", code, found["code_version"]),
+        (run.file, digests[run.file][:DIGEST_DIGITS], result.data.digest),
+        ("the code", code, result.code_version),
     ):
         if before != now:
             raise SourceError(f"{what} changed while the benchmark ran; start it again")
-    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
-    with replace_file(at) as arriving:
-        arriving.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(result.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
+    with replace_file(path) as new:
+        new.write_text(text + "\n", encoding="utf-8")
 
 
 def _recipe(
@@ -211,34 +231,46 @@ def _recipe(
         resolved = asdict(resolve(system.name, system.overrides))
     recipe = [code_version(), digest, system.name, resolved, seed, epochs, splitting]
     recipe += [runtime.torch_device.type, runtime.bf16, torch.__version__]
-    told = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return f"{system.name}-{seed}-{told[:12]}"
+    hashed = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return f"{system.name}-{seed}-{hashed[:12]}"
 
 
-def _rows(results: Sequence[Mapping[str, Any]]) -> pa.Table:
+def _rows(results: Sequence[BenchmarkResult]) -> pa.Table:
     """Return one row a run, split, slice, protocol and metric; lists are of the masked ranking."""
     rows = []
     for result in results:
-        named = {name: result[name] for name in ("system", "seed", "splitting", "code_version")}
-        named |= {"file": result["data"]["file"], "digest": result["data"]["digest"]}
-        named |= {"settings": json.dumps(result["settings"])}
-        named |= {"seconds": sum(result["seconds"].values())}
-        named |= {"device": result["runtime"]["device"]}
-        for split in ("validation", "test"):
-            judged = result[split]
-            for part in ({"name": "all", **judged}, *judged["slices"]):
-                among = {**named, "split": split, "slice": part["name"], "users": part["users"]}
-                rows += [{**among, **told} for told in _told(part)]
+        of_run = {
+            "system": result.system,
+            "seed": result.seed,
+            "splitting": result.splitting,
+            "code_version": result.code_version,
+            "file": result.data.file,
+            "digest": result.data.digest,
+            "settings": json.dumps(result.settings),
+            "seconds": result.seconds.total,
+            "device": result.runtime.device,
+        }
+        for split in SPLITS:
+            report = result.on(split)
+            whole = {**of_run, "split": split, "slice": "all", "users": report.users}
+            rows += [{**whole, **row} for row in _metric_rows(report, report.intervals)]
+            rows += [
+                {**whole, "protocol": "masked", "metric": name, "value": value}
+                for name, value in report.lists.items()
+            ]
+            for part in report.slices:
+                of_part = {**whole, "slice": part.name, "users": part.users}
+                rows += [{**of_part, **row} for row in _metric_rows(part, {})]
     return pa.Table.from_pylist(rows)
 
 
-def _told(part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _metric_rows(
+    part: EvaluationReport | Slice, intervals: Mapping[str, Mapping[str, list[float]]]
+) -> Iterator[dict[str, Any]]:
     """Yield each metric of some users, with its interval where there is one."""
     for protocol in PROTOCOLS:
-        spans = part.get("intervals", {}).get(protocol, {})
-        for metric, value in part[protocol].items():
-            low, high = spans.get(metric, (None, None))
-            span = {"value": value, "low": low, "high": high}
-            yield {"protocol": protocol, "metric": metric, **span}
-    for metric, value in part.get("lists", {}).items():
-        yield {"protocol": "masked", "metric": metric, "value": value}
+        ends = intervals.get(protocol, {})
+        for metric, value in part.metrics(protocol).items():
+            low, high = ends.get(metric, (None, None))
+            row = {"protocol": protocol, "metric": metric}
+            yield {**row, "value": value, "low": low, "high": high}

@@ -1,11 +1,11 @@
-"""Figures that others have published, to stand beside ours."""
+"""Metrics that others have published, to compare ours with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recsys.evaluation.metrics import FIGURES
+from recsys.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ class Published:
 
     Attributes:
         name: of the data.
-        unmasked: preset -> metric -> figure, seen items not left out.
+        unmasked: preset -> metric -> value, seen items not left out.
         masked: system -> HR@10 and NDCG@10, seen items left out: the strongest that we know, and
             SASRec with a sampled softmax.
     """
@@ -27,8 +27,8 @@ class Published:
     masked: Mapping[str, Mapping[str, float]]
 
 
-def _named(*figures: float) -> dict[str, float]:
-    return dict(zip(FIGURES, figures, strict=True))
+def _metrics(*values: float) -> dict[str, float]:
+    return dict(zip(METRICS, values, strict=True))
 
 
 # Tables 3 of arXiv 2410.19429 (diffurecsys) and 2 of arXiv 2304.00686 (diffurec).
@@ -37,9 +37,9 @@ PUBLISHED: Mapping[tuple[int, int, int], Published] = {
     (22_363, 12_101, 198_502): Published(
         "Amazon Beauty",
         {
-            "diffurec": _named(0.0558, 0.0791, 0.1111, 0.0400, 0.0475, 0.0556),
-            "diffurecsys-v1": _named(0.0669, 0.0974, 0.1399, 0.0458, 0.0556, 0.0663),
-            "diffurecsys": _named(0.0667, 0.0980, 0.1400, 0.0458, 0.0559, 0.0665),
+            "diffurec": _metrics(0.0558, 0.0791, 0.1111, 0.0400, 0.0475, 0.0556),
+            "diffurecsys-v1": _metrics(0.0669, 0.0974, 0.1399, 0.0458, 0.0556, 0.0663),
+            "diffurecsys": _metrics(0.0667, 0.0980, 0.1400, 0.0458, 0.0559, 0.0665),
         },
         {
             "BSARec": {"hr@10": 0.1008, "ndcg@10": 0.0611},
@@ -49,9 +49,9 @@ PUBLISHED: Mapping[tuple[int, int, int], Published] = {
     (6_040, 3_706, 1_000_209): Published(
         "MovieLens-1M",
         {
-            "diffurec": _named(0.1797, 0.2626, 0.3679, 0.1212, 0.1479, 0.1744),
-            "diffurecsys-v1": _named(0.1940, 0.2829, 0.3947, 0.1319, 0.1607, 0.1888),
-            "diffurecsys": _named(0.1957, 0.2843, 0.3958, 0.1319, 0.1605, 0.1886),
+            "diffurec": _metrics(0.1797, 0.2626, 0.3679, 0.1212, 0.1479, 0.1744),
+            "diffurecsys-v1": _metrics(0.1940, 0.2829, 0.3947, 0.1319, 0.1607, 0.1888),
+            "diffurecsys": _metrics(0.1957, 0.2843, 0.3958, 0.1319, 0.1605, 0.1886),
         },
         {
             "HSTU-large with MoL, learns from times too": {"hr@10": 0.3412, "ndcg@10": 0.1979},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recsys.histories import Histories
 
 NEIGHBOURS, DECAY = 100, 0.7
-"""What item-kNN takes where nothing is tuned."""
+"""Of item-kNN where nothing is tuned."""
 
 _CELLS = 8_000_000
 
@@ -96,18 +96,18 @@ class ItemKNN:
         from scipy.sparse import csr_array, vstack  # here: serving runs without it
 
         users, items = train.interactions()
-        had = _sparse(users, items, (len(train), n_items + 1))
-        had.data[:] = 1
-        norms = np.sqrt(np.maximum(had.sum(0), 1)).astype(np.float32)
-        had = csr_array(had / norms)
-        by_item, parts = had.T.tocsr(), []
+        by_user = _sparse(users, items, (len(train), n_items + 1))
+        by_user.data[:] = 1
+        norms = np.sqrt(np.maximum(by_user.sum(0), 1)).astype(np.float32)
+        by_user = csr_array(by_user / norms)
+        by_item, parts = by_user.T.tocsr(), []
         for rows in _blocks(np.arange(n_items + 1), n_items + 1):
-            alike = (by_item[rows] @ had).toarray()
-            alike[np.arange(len(rows)), rows] = 0
-            if neighbours < alike.shape[1]:
-                least = np.partition(alike, -neighbours, axis=1)[:, -neighbours, None]
-                alike[alike < least] = 0
-            parts.append(csr_array(alike))
+            similar = (by_item[rows] @ by_user).toarray()
+            similar[np.arange(len(rows)), rows] = 0
+            if neighbours < similar.shape[1]:
+                least = np.partition(similar, -neighbours, axis=1)[:, -neighbours, None]
+                similar[similar < least] = 0
+            parts.append(csr_array(similar))
         return cls(vstack(parts, format="csr"), decay)
 
     @classmethod
@@ -115,15 +115,15 @@ class ItemKNN:
         cls, train: Histories, n_items: int, judge: Callable[[ItemKNN], float]
     ) -> tuple[ItemKNN, dict[str, float]]:
         """Return the best by ``judge`` of 20 settings, and which it is."""
-        found = []
+        trials = []
         for neighbours in (20, 50, 100, 500):
             model = cls.of(train, n_items, neighbours, 1.0)
             for decay in (1.0, 0.9, 0.7, 0.5, 0.3):
                 model = replace(model, decay=decay)
-                named = {"neighbours": neighbours, "decay": decay}
-                found.append((judge(model), model, named))
-        _, model, named = max(found, key=lambda each: each[0])
-        return model, named
+                setting = {"neighbours": neighbours, "decay": decay}
+                trials.append((judge(model), model, setting))
+        _, model, setting = max(trials, key=lambda trial: trial[0])
+        return model, setting
 
     def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield rows of users and their scores (R, V + 1)."""
@@ -131,8 +131,8 @@ class ItemKNN:
         for rows in _blocks(np.flatnonzero(histories.lengths), size):
             user, item = histories[rows].interactions()
             ends = np.cumsum(histories.lengths[rows])
-            ahead = ends[user] - 1 - np.arange(len(item))
-            weight = np.float32(self.decay) ** ahead.astype(np.float32)
+            steps_to_end = ends[user] - 1 - np.arange(len(item))
+            weight = np.float32(self.decay) ** steps_to_end.astype(np.float32)
             history = _sparse(user, item, (len(rows), size), weight)
             scores = torch.from_numpy((history @ self.similar).toarray())
             scores[:, 0] = -torch.inf
@@ -145,7 +145,7 @@ def _sparse(
     shape: tuple[int, int],
     value: NDArray[np.float32] | None = None,
 ) -> csr_array:
-    """Return a float32 matrix of 1 or of values; what falls together is added up."""
+    """Return a float32 matrix of 1 or of values; values of one cell are added up."""
     from scipy.sparse import coo_array
 
     value = np.ones(len(row), dtype=np.float32) if value is None else value

@@ -32,20 +32,20 @@ def ndcg(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
     return np.where(within, 1 / np.log2(np.where(within, ranks, 1) + 1.0), 0.0)
 
 
-METRICS: Mapping[str, Callable[[NDArray[np.int64], int], NDArray[np.float64]]] = {
+_PER_USER: Mapping[str, Callable[[NDArray[np.int64], int], NDArray[np.float64]]] = {
     "hr": hit_rate,
     "ndcg": ndcg,
 }
 CUTOFFS = (5, 10, 20)
-FIGURES = tuple(f"{metric}@{k}" for metric in METRICS for k in CUTOFFS)
-"""What is told of every ranking, such as ``hr@5``."""
+METRICS = tuple(f"{metric}@{k}" for metric in _PER_USER for k in CUTOFFS)
+"""The metrics of every ranking, such as ``hr@5``."""
 
 
-def figures(ranks: NDArray[np.int64]) -> dict[str, float]:
+def mean_metrics(ranks: NDArray[np.int64]) -> dict[str, float]:
     """Return per-user means of every metric at every K, e.g. ``{"hr@5": 0.061, ...}``."""
     return {
-        f"{name}@{k}": float(metric(ranks, k).mean()) if len(ranks) else 0.0
-        for name, metric in METRICS.items()
+        f"{name}@{k}": float(per_user(ranks, k).mean()) if len(ranks) else 0.0
+        for name, per_user in _PER_USER.items()
         for k in CUTOFFS
     }
 
@@ -53,26 +53,27 @@ def figures(ranks: NDArray[np.int64]) -> dict[str, float]:
 def intervals(
     ranks: NDArray[np.int64], *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Return the bootstrap interval (Efron 1979, percentiles) of each of ``figures``.
+    """Return the bootstrap interval (Efron 1979, percentiles) of each of `mean_metrics`.
 
     A user's metric takes one of K + 1 values, so that drawing users with replacement is drawing
     how often each value comes: exact, and its cost does not grow with the users.
     """
     if not len(ranks):
-        return {name: [0.0, 0.0] for name in figures(ranks)}
+        return {name: [0.0, 0.0] for name in METRICS}
     generator = np.random.default_rng(seed)
     tails = (1 - level) / 2, (1 + level) / 2
-    found = {}
-    for name, metric in METRICS.items():
+    ends = {}
+    for name, per_user in _PER_USER.items():
         for k in CUTOFFS:
-            values, counts = np.unique(metric(ranks, k), return_counts=True)
-            drawn = generator.multinomial(len(ranks), counts / len(ranks), size=draws)
-            found[f"{name}@{k}"] = np.quantile(drawn @ values / len(ranks), tails).tolist()
-    return found
+            values, counts = np.unique(per_user(ranks, k), return_counts=True)
+            resampled = generator.multinomial(len(ranks), counts / len(ranks), size=draws)
+            means = resampled @ values / len(ranks)
+            ends[f"{name}@{k}"] = np.quantile(means, tails).tolist()
+    return ends
 
 
 def coverage(lists: NDArray[np.int32], n_items: int) -> float:
-    """Return the share of the catalogue that is in any list (U, K); 0 is an empty place."""
+    """Return the share of the catalogue that is in any list (U, K); 0 fills short ones."""
     return float(len(np.unique(lists[lists > 0])) / n_items)
 
 
@@ -91,8 +92,8 @@ def average_popularity(lists: NDArray[np.int32], counts: NDArray[np.int64]) -> f
 
     ``counts`` is (V + 1,); users without a list are left out.
     """
-    held = lists > 0
-    sizes = held.sum(1)
-    served = sizes > 0
-    means = np.where(held, counts[lists], 0).sum(1)[served] / sizes[served]
+    is_item = lists > 0
+    sizes = is_item.sum(1)
+    has_list = sizes > 0
+    means = np.where(is_item, counts[lists], 0).sum(1)[has_list] / sizes[has_list]
     return float(means.mean()) if len(means) else 0.0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,29 +14,26 @@ from recsys.evaluation.metrics import (
     UNRANKED,
     average_popularity,
     coverage,
-    figures,
     intervals,
+    mean_metrics,
     novelty,
 )
+from recsys.evaluation.results import PROTOCOLS, Evaluation, EvaluationReport, Slice
 from recsys.evaluation.splits import HeldOut
 from recsys.histories import Histories
-from recsys.model.scoring import Scorer as ModelScorer
-from recsys.model.top_k import best_of
-from recsys.progress import Progress, silent
+from recsys.model.scoring import ModelScorer
+from recsys.model.top_k import top_k_of_chunks
+from recsys.progress import Progress, silent, throttled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from recsys.evaluation.results import Protocol
     from recsys.model.recommender import Recommender
     from recsys.model.runtime import Runtime
 
-Protocol = Literal["masked", "unmasked"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-"""Items of the history left out of the ranking, or in it."""
-
-_TELL_SECONDS = 0.3
-_LISTED = 10
+_LIST_LENGTH = 10
 
 Scorer = Callable[[Histories], Iterator[tuple["NDArray[np.int64]", "Tensor"]]]
 """Yields (R,) rows of users and their (R, V + 1) scores; column 0 and unrankable items -inf.
@@ -52,7 +48,7 @@ def ranks(
     progress: Progress = silent,
     *,
     lists: NDArray[np.int32] | None = None,
-) -> dict[str, NDArray[np.int64]]:
+) -> dict[Protocol, NDArray[np.int64]]:
     """Return each user's (U,) rank of the target over the whole catalogue, by protocol.
 
     ``unmasked`` ranks all items; ``masked`` gives items of the history -inf, as production does.
@@ -62,49 +58,52 @@ def ranks(
     Args:
         scorer: what ranks.
         held_out: users and their targets.
-        progress: told as the work goes on.
+        progress: called as the work goes on.
         lists: (U, K) zeros that the users' masked top K are written to.
     """
-    found: dict[str, NDArray[np.int64]]
-    found = {name: np.full(len(held_out), UNRANKED) for name in PROTOCOLS}
-    done, told = 0, 0.0
-    for rows, scored in scorer(held_out.history):
-        target = torch.from_numpy(held_out.target[rows]).long().to(scored.device)
-        found["unmasked"][rows] = _rank(scored, target)
+    by_protocol: dict[Protocol, NDArray[np.int64]]
+    by_protocol = {protocol: np.full(len(held_out), UNRANKED) for protocol in PROTOCOLS}
+    done, tell = 0, throttled(progress)
+    for rows, scores in scorer(held_out.history):
+        target = torch.from_numpy(held_out.target[rows]).long().to(scores.device)
+        by_protocol["unmasked"][rows] = _rank(scores, target)
         seen_row, seen_item = held_out.history[rows].interactions()
-        scored[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
-        found["masked"][rows] = _rank(scored, target)
+        scores[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
+        by_protocol["masked"][rows] = _rank(scores, target)
         if lists is not None:
-            best, items = best_of(partial(iter, [(1, scored[:, 1:])]), lists.shape[1])
+            best, items = top_k_of_chunks(partial(iter, [(1, scores[:, 1:])]), lists.shape[1])
             items = items.masked_fill(best == -torch.inf, 0)
             lists[rows, : items.shape[1]] = items.to(torch.int32).cpu().numpy()
         done += len(rows)
-        if time.monotonic() - told > _TELL_SECONDS:
-            told = time.monotonic()
-            progress("evaluating", done, len(held_out))
+        if done < len(held_out):
+            tell("evaluating", done, len(held_out))
     progress("evaluating", len(held_out), len(held_out))
-    return found
+    return by_protocol
 
 
-def _rank(scored: Tensor, target: Tensor) -> NDArray[np.int64]:
-    own = scored.gather(1, target.unsqueeze(1))  # (R, 1)
+def _rank(scores: Tensor, target: Tensor) -> NDArray[np.int64]:
+    target_score = scores.gather(1, target.unsqueeze(1))  # (R, 1)
     # Comparing into floats and adding those is ten times faster on the CPU than adding booleans,
     # and exact below 2^24 items.
-    compared = torch.empty_like(scored)
-    better = torch.gt(scored, own, out=compared).sum(1)
-    if bool((tied := torch.eq(scored, own, out=compared).sum(1) > 1).any()):
-        before = torch.arange(scored.shape[1], device=scored.device) < target[tied].unsqueeze(1)
-        better[tied] += ((scored[tied] == own[tied]) & before).sum(1)
+    compared = torch.empty_like(scores)
+    better = torch.gt(scores, target_score, out=compared).sum(1)
+    if bool((tied := torch.eq(scores, target_score, out=compared).sum(1) > 1).any()):
+        lower = torch.arange(scores.shape[1], device=scores.device) < target[tied].unsqueeze(1)
+        better[tied] += ((scores[tied] == target_score[tied]) & lower).sum(1)
     rank = better.long() + 1
-    rank[(own.squeeze(1) == -torch.inf) | (target == 0)] = UNRANKED
-    found: NDArray[np.int64] = rank.cpu().numpy()
-    return found
+    rank[(target_score.squeeze(1) == -torch.inf) | (target == 0)] = UNRANKED
+    ranks: NDArray[np.int64] = rank.cpu().numpy()
+    return ranks
 
 
-def evaluate(scorer: Scorer, held_out: HeldOut, progress: Progress = silent) -> dict[str, Any]:
-    """Return ``{"users": U, "masked": {"hr@5": ..., ...}, "unmasked": {...}}``, per-user means."""
-    found = ranks(scorer, held_out, progress)
-    return {"users": len(held_out), **{name: figures(each) for name, each in found.items()}}
+def evaluate(scorer: Scorer, held_out: HeldOut, progress: Progress = silent) -> Evaluation:
+    """Return the means over users of every metric, masked and unmasked."""
+    return _evaluation(ranks(scorer, held_out, progress))
+
+
+def _evaluation(by_protocol: Mapping[Protocol, NDArray[np.int64]]) -> Evaluation:
+    masked, unmasked = by_protocol["masked"], by_protocol["unmasked"]
+    return Evaluation(len(masked), mean_metrics(masked), mean_metrics(unmasked))
 
 
 def evaluation_report(
@@ -113,44 +112,35 @@ def evaluation_report(
     train: Histories,
     n_items: int,
     progress: Progress = silent,
-) -> dict[str, Any]:
-    """Return what ``evaluate`` does, and how sure it is, for whom it holds, and what lists show.
+) -> EvaluationReport:
+    """Return what ``evaluate`` does, how certain it is, for whom it holds, and what lists contain.
 
     Args:
         scorer: what is judged.
         held_out: users and their targets.
         train: what was learnt from: an item's popularity is its interactions there.
         n_items: V.
-        progress: told as the work goes on.
-
-    Returns:
-        ``users``, ``masked`` and ``unmasked`` as ``evaluate``; ``intervals``, the 95 % bootstrap
-        interval of each figure, by protocol; ``slices``, a list of ``name``, ``users``, ``masked``
-        and ``unmasked``: users by history length (quintiles) and by whether the target is among
-        the most popular fifth of the items; ``lists``, of the masked top 10: ``coverage@10``,
-        ``novelty@10`` (bits) and ``popularity@10`` (mean interactions).
+        progress: called as the work goes on.
     """
-    lists = np.zeros((len(held_out), _LISTED), dtype=np.int32)
-    found = ranks(scorer, held_out, progress, lists=lists)
+    lists = np.zeros((len(held_out), _LIST_LENGTH), dtype=np.int32)
+    by_protocol = ranks(scorer, held_out, progress, lists=lists)
     counts = train.counts(n_items)
-    return {
-        "users": len(held_out),
-        **{name: figures(each) for name, each in found.items()},
-        "intervals": {name: intervals(each) for name, each in found.items()},
-        "slices": [
-            {
-                "name": name,
-                "users": int(users.sum()),
-                **{protocol: figures(each[users]) for protocol, each in found.items()},
-            }
-            for name, users in _slices(held_out, counts)
+    return EvaluationReport(
+        **vars(_evaluation(by_protocol)),
+        intervals={protocol: intervals(rank) for protocol, rank in by_protocol.items()},
+        slices=[
+            Slice(
+                **vars(_evaluation({name: rank[users] for name, rank in by_protocol.items()})),
+                name=slice_name,
+            )
+            for slice_name, users in _slices(held_out, counts)
         ],
-        "lists": {
-            f"coverage@{_LISTED}": coverage(lists, n_items),
-            f"novelty@{_LISTED}": novelty(lists, counts),
-            f"popularity@{_LISTED}": average_popularity(lists, counts),
+        lists={
+            f"coverage@{_LIST_LENGTH}": coverage(lists, n_items),
+            f"novelty@{_LIST_LENGTH}": novelty(lists, counts),
+            f"popularity@{_LIST_LENGTH}": average_popularity(lists, counts),
         },
-    }
+    )
 
 
 def _slices(
@@ -177,19 +167,19 @@ def validator(
     protocol: Protocol = "masked",
     most_users: int = 20_000,
 ) -> Callable[[Recommender], float]:
-    """Return the figure that early stopping watches: a metric of a model.
+    """Return what early stopping watches: a metric of a model.
 
     Above ``most_users`` a sample of the users, drawn once, stands for all, so that validation
     does not outgrow training.
     """
-    chosen = held_out
+    judged = held_out
     if len(held_out) > most_users:
         generator = np.random.default_rng(seed)
         users = np.sort(generator.choice(len(held_out), most_users, replace=False))
-        chosen = HeldOut(held_out.history[users], held_out.target[users])
+        judged = HeldOut(held_out.history[users], held_out.target[users])
 
-    def figure(model: Recommender) -> float:
+    def validate(model: Recommender) -> float:
         scorer = ModelScorer(model, seed=seed, runtime=runtime)
-        return float(evaluate(scorer, chosen)[protocol][metric])
+        return evaluate(scorer, judged).metrics(protocol)[metric]
 
-    return figure
+    return validate

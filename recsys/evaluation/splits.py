@@ -1,4 +1,4 @@
-"""What is learnt from and what is judged by: users' histories with the item to be found."""
+"""Splits of histories into what is learnt from and the items that the model must find."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Users with what is known of them and the item to be found.
+    """Users with their history and the item that the model must find.
 
     Attributes:
         history: of each user, everything before the target.
-        target: (U,) int32; 0 is an item that the model does not know, a miss.
+        target: (U,) int32; 0 is an item that the model has no index for, a miss.
     """
 
     history: Histories
@@ -35,37 +35,31 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Split:
-    """What is learnt from and what is judged by: views of one packed array, nothing is copied.
+    """What is learnt from and what is judged on: views of one packed array, nothing is copied.
 
     Attributes:
         train: every user, without validation and test items.
-        validation: users with an item held_out for validation.
-        test: users with an item held_out for the test; the history includes validation items.
+        validation: users with an item held out for validation.
+        test: users with an item held out for the test; the history includes validation items.
     """
 
     train: Histories
     validation: HeldOut
     test: HeldOut
 
-    @property
-    def held_out(self) -> dict[str, HeldOut]:
-        """What is judged by, by name."""
-        return {"validation": self.validation, "test": self.test}
-
 
 def leave_one_out(histories: Histories) -> Split:
     """Split off each user's last item (test) and the one before it (validation; 3 items or more).
 
-    A user with two items has a test item only; a user with one is trained on only, as far as one
-    item teaches anything.
+    A user with two items has a test item only; a user with one item is in the training part only.
     """
     lengths = histories.lengths
-    kept = np.where(lengths >= 3, lengths - 2, np.minimum(lengths, 1))
-    train = Histories(histories.items, histories.starts, histories.starts + kept)
+    train_lengths = np.where(lengths >= 3, lengths - 2, np.minimum(lengths, 1))
+    train = Histories(histories.items, histories.starts, histories.starts + train_lengths)
     return Split(
         train=train,
-        validation=_withhold(histories.without_last(1)[lengths >= 3]),
-        test=_withhold(histories[lengths >= 2]),
+        validation=_last_item_held_out(histories.without_last(1)[lengths >= 3]),
+        test=_last_item_held_out(histories[lengths >= 2]),
     )
 
 
@@ -74,14 +68,15 @@ def temporal(
     before_validation: NDArray[np.int64],
     before_test: NDArray[np.int64],
 ) -> Split:
-    """Split all users at two moments: train before the first, validate between them, test after.
+    """Split all users at two times: train before the first, validate between them, test after.
 
-    Each user's target is the first item after the moment; who has none, or nothing before it, is
-    not judged. Unlike leave-one-out, nothing is learnt from what others do later (Ji et al. 2023).
+    Each user's target is the first item after the time; a user who has none, or nothing before it,
+    is not judged. Unlike leave-one-out, nothing is learnt from what others do later (Ji et al.
+    2023).
 
     Args:
         histories: in time order.
-        before_validation: (U,) how many of a user's items lie before the first moment.
+        before_validation: (U,) how many of a user's items lie before the first time.
         before_test: (U,) before the second one.
     """
     lengths = histories.lengths
@@ -89,7 +84,7 @@ def temporal(
     def held_out(before: NDArray[np.int64], until: NDArray[np.int64]) -> HeldOut:
         judged = (before > 0) & (until > before)
         ends = histories.starts + before + 1
-        return _withhold(Histories(histories.items, histories.starts, ends)[judged])
+        return _last_item_held_out(Histories(histories.items, histories.starts, ends)[judged])
 
     return Split(
         train=Histories(histories.items, histories.starts, histories.starts + before_validation),
@@ -101,10 +96,10 @@ def temporal(
 def reindex_by_train_popularity(
     packed: Packed, split: Callable[[Histories], Split]
 ) -> tuple[Packed, Split]:
-    """Return the data with its items in order of what is learnt from, and its split.
+    """Return the data with its items ordered by training interactions, and its split.
 
-    Ties in a ranking go to the lower index, so the order of all interactions, those held out among
-    them, would tell what is to be found. Here it is that of the training part, then of the ids.
+    Ties in a ranking go to the lower index, so an order by all interactions, those held out among
+    them, would leak what the model must find. The order is by training interactions, then by id.
     """
     trained = split(packed.histories).train.counts(len(packed.items))
     table = pa.table({"trained": trained[1:], "item_id": packed.items.ids})
@@ -116,5 +111,5 @@ def reindex_by_train_popularity(
     return Packed(packed.users, items, packed.counts[order], histories), split(histories)
 
 
-def _withhold(histories: Histories) -> HeldOut:
+def _last_item_held_out(histories: Histories) -> HeldOut:
     return HeldOut(histories.without_last(1), histories.items[histories.ends - 1])

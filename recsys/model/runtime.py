@@ -8,7 +8,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 
 _DEVICES = ("auto", "cpu", "cuda")
 _PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class MachineInfo:
+    """A runtime as it was resolved, the machine and the versions beneath it."""
+
+    device: str
+    precision: str
+    threads: int
+    cpu: str
+    cores: int | None
+    gpu: str | None
+    system: str
+    python: str
+    numpy: str
+    torch: str
 
 
 @dataclass(frozen=True)
@@ -69,34 +85,34 @@ class Runtime:
     def applied(self) -> Iterator[None]:
         """Compute with these threads and this precision inside the block."""
         before = torch.get_num_threads()
-        wanted = self.threads or before
-        if wanted != before:
-            torch.set_num_threads(wanted)
+        threads = self.threads or before
+        if threads != before:
+            torch.set_num_threads(threads)
         try:
             with torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.bf16):
                 yield
         finally:
-            if wanted != before:
+            if threads != before:
                 torch.set_num_threads(before)
 
-    def describe(self) -> dict[str, Any]:
-        """What was chosen, and on what machine, for the metadata of what it computed."""
+    def machine_info(self) -> MachineInfo:
+        """Return what was chosen, and on what machine, to be kept beside what was computed."""
         info = Path("/proc/cpuinfo")
-        named = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+        match = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
         cuda = self.torch_device.type == "cuda"
-        on = hasattr(os, "sched_getaffinity")
-        return {
-            "device": self.torch_device.type,
-            "precision": "bf16" if self.bf16 else "fp32",
-            "threads": self.threads or torch.get_num_threads(),
-            "cpu": named[1] if named else platform.processor(),
-            "cores": len(os.sched_getaffinity(0)) if on else os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if cuda else None,
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "torch": torch.__version__,
-        }
+        has_affinity = hasattr(os, "sched_getaffinity")
+        return MachineInfo(
+            device=self.torch_device.type,
+            precision="bf16" if self.bf16 else "fp32",
+            threads=self.threads or torch.get_num_threads(),
+            cpu=match[1] if match else platform.processor(),
+            cores=len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
+            gpu=torch.cuda.get_device_name() if cuda else None,
+            system=platform.platform(),
+            python=platform.python_version(),
+            numpy=np.__version__,
+            torch=torch.__version__,
+        )
 
 
 def _cpu_has_bf16() -> bool:

@@ -49,7 +49,7 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class ModelScorer:
     """A model as a scorer of histories: what evaluation ranks with.
 
     Attributes:
@@ -131,7 +131,7 @@ def scores(
     """Return float32 scores (B, V + 1) of B users; -inf for padding and users without history."""
     runtime = runtime or Runtime()
     scored = torch.full((len(histories), model.n_items + 1), -torch.inf)
-    for rows, block in Scorer(model, steps, seed, runtime)(histories):
+    for rows, block in ModelScorer(model, steps, seed, runtime)(histories):
         scored[torch.from_numpy(rows)] = block.cpu()
     return scored
 
@@ -174,7 +174,7 @@ def top_k(
     for name, value in (("k", k), ("block", block)):
         if value < 1:
             raise ConfigurationError(f"{name} = {value} is not allowed; it must be 1 or more")
-    scorer = Scorer(model, steps, seed, runtime or Runtime())
+    scorer = ModelScorer(model, steps, seed, runtime or Runtime())
     ineligible = None
     if eligible is not None:
         if eligible.shape != (model.n_items + 1,):

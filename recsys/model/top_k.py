@@ -36,8 +36,8 @@ def top_k_items(
         predicted: (B, D) float32.
         weight: (V + 1, D) float32, item embeddings; row 0 is padding and never listed.
         k: at most V.
-        seen: (S,) row, ascending, and (S,) item, of what a row has had.
-        ineligible: (V + 1,) bool, what no row may list.
+        seen: (S,) row, ascending, and (S,) item, of what each row's user has had.
+        ineligible: (V + 1,) bool, items that no row may list.
         seen_bias: added to the scores of ``seen``; they are not listed when it is -inf.
     """
     rows = _ROWS if predicted.device.type == "cpu" else _ROWS_CUDA
@@ -45,45 +45,48 @@ def top_k_items(
     items = torch.empty(len(predicted), k, dtype=torch.int64, device=predicted.device)
     for start in range(0, len(predicted), rows):
         part = predicted[start : start + rows]
-        held = slice(start, start + len(part))
-        had = None
+        span = slice(start, start + len(part))
+        part_seen = None
         if seen is not None:
             bounds = torch.tensor([start, start + rows], device=seen[0].device)
             first, last = torch.searchsorted(seen[0], bounds).tolist()
-            had = seen[0][first:last] - start, seen[1][first:last]
+            part_seen = seen[0][first:last] - start, seen[1][first:last]
         filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)])
-        best, at = best_of(partial(_scores, filled, weight, had, ineligible, seen_bias), k)
-        scores[held], items[held] = best[: len(part)], at[: len(part)]
+        chunks = partial(_scores, filled, weight, part_seen, ineligible, seen_bias)
+        best, best_items = top_k_of_chunks(chunks, k)
+        scores[span], items[span] = best[: len(part)], best_items[: len(part)]
     return scores, items
 
 
-def best_of(scores: Callable[[], Iterable[tuple[int, Tensor]]], k: int) -> tuple[Tensor, Tensor]:
+def top_k_of_chunks(
+    chunks: Callable[[], Iterable[tuple[int, Tensor]]], k: int
+) -> tuple[Tensor, Tensor]:
     """Return the k best scores (R, k) and their items (R, k) int64, ties by lower item.
 
-    Both are narrower where there are fewer items. ``scores`` goes through the catalogue in order,
-    anew each time: (first item, (R, C) scores) of each chunk.
+    Both are narrower where there are fewer items. Each call of ``chunks`` goes through the
+    catalogue in order: (first item, (R, C) scores) of each chunk.
     """
-    for first, scored in scores():
-        # One more than wanted, so that a tie for the last place shows.
-        found, column = scored.topk(min(k + 1, scored.shape[1]), dim=1)
+    for first, chunk in chunks():
+        # One more than k, so that a tie for the last place shows.
+        scores, column = chunk.topk(min(k + 1, chunk.shape[1]), dim=1)
         if first == 1:
-            best, at = found, column + first
+            best, items = scores, column + first
             continue
-        best, at = torch.cat([best, found], 1), torch.cat([at, column + first], 1)
+        best, items = torch.cat([best, scores], 1), torch.cat([items, column + first], 1)
         best, place = best.topk(min(k + 1, best.shape[1]), dim=1)
-        at = at.gather(1, place)
+        items = items.gather(1, place)
     if best.shape[1] > k:
         last = best[:, k - 1]
         tied = (last == best[:, k]) & (last > -torch.inf)
-        best, at = best[:, :k], at[:, :k]
+        best, items = best[:, :k], items[:, :k]
         if bool(tied.any()):  # topk took any of them; such rows are sorted in full
             for row in tied.nonzero().squeeze(1).tolist():
-                every = [scored[row] for _, scored in scores()]
-                ordered, columns = torch.cat(every).sort(descending=True, stable=True)
-                best[row], at[row] = ordered[:k], columns[:k] + 1
-    at, order = at.sort(dim=1)
+                whole = torch.cat([chunk[row] for _, chunk in chunks()])
+                ordered, columns = whole.sort(descending=True, stable=True)
+                best[row], items[row] = ordered[:k], columns[:k] + 1
+    items, order = items.sort(dim=1)
     best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best, at.gather(1, order)
+    return best, items.gather(1, order)
 
 
 def _scores(
@@ -93,18 +96,18 @@ def _scores(
     ineligible: Tensor | None,
     seen_bias: float,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first item, (R, C) scores) of each chunk of items, -inf where they may not be."""
+    """Yield (first item, (R, C) scores) of each chunk of items, -inf where they are not allowed."""
     size = _ITEMS if predicted.device.type == "cpu" else _ITEMS_CUDA
     for first in range(1, len(weight), size):
-        some = weight[first : first + size]
+        chunk = weight[first : first + size]
         with torch.autocast(predicted.device.type, enabled=False):
-            scored = predicted @ some.T
+            scores = predicted @ chunk.T
         if seen is not None:
             row, item = seen
             if len(weight) > size + 1:
                 within = (item >= first) & (item < first + size)
                 row, item = row[within], item[within]
-            scored[row, item - first] += seen_bias  # each once, however often it was had
+            scores[row, item - first] += seen_bias  # each once, however often it was had
         if ineligible is not None:
-            scored.masked_fill_(ineligible[first : first + size], -torch.inf)
-        yield first, scored
+            scores.masked_fill_(ineligible[first : first + size], -torch.inf)
+        yield first, scores

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS
-from recsys.evaluation.metrics import FIGURES
-from recsys.evaluation.protocol import PROTOCOLS
+from recsys.evaluation.metrics import METRICS
+from recsys.evaluation.results import PROTOCOLS, SPLITS
 from recsys.markdown import markdown_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from recsys.evaluation.results import EvaluationReport, SplitResults
+    from recsys.model.runtime import MachineInfo
+    from recsys.registry.comparison import Comparison
     from recsys.registry.models import ModelRow
 
 _BASELINES = (
@@ -22,11 +24,15 @@ _BASELINES = (
 )
 
 
-def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
+def model_card(
+    row: ModelRow,
+    results: SplitResults[EvaluationReport],
+    comparison: Comparison,
+    machine_info: MachineInfo,
+) -> str:
     """Return the Markdown of a row of `models`, with all its metrics."""
-    metrics, baselines = json.loads(row.metrics), json.loads(row.baselines)
     settings = json.loads(row.config)
-    machine = ", ".join(f"{name} {value}" for name, value in runtime.items() if value)
+    machine = ", ".join(f"{name} {value}" for name, value in asdict(machine_info).items() if value)
     lines = [
         f"# {row.model_id}",
         "",
@@ -40,29 +46,32 @@ def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
         "Each user's last item is the test item, and the one before it the validation item, by "
         "which the weights were chosen. All items are ranked; `masked` leaves out those that the "
         "user has had, as the lists do by default."
-        + (_BASELINES if "item-knn" in baselines else ""),
+        + (_BASELINES if "item-knn" in comparison.baselines else ""),
         "",
         "## Metrics",
         "",
     ]
-    systems = {"this model": metrics, **baselines}
+    others: dict[str, SplitResults[Any]] = dict(comparison.baselines)
+    if comparison.champion and comparison.champion.evaluation:
+        others["champion"] = comparison.champion.evaluation
+    systems = {"this model": results, **dict(sorted(others.items()))}
     lines += markdown_table(
-        ["", "split", "users", "protocol", *FIGURES],
+        ["", "split", "users", "protocol", *METRICS],
         [
-            [name, split, f"{judged[split]['users']:,}", protocol]
-            + [f"{judged[split][protocol][figure]:.4f}" for figure in FIGURES]
-            for split in ("test", "validation")
+            [name, split, f"{system.on(split).users:,}", protocol]
+            + [f"{system.on(split).metrics(protocol)[metric]:.4f}" for metric in METRICS]
+            for split in reversed(SPLITS)
             for protocol in PROTOCOLS
-            for name, judged in systems.items()
+            for name, system in systems.items()
         ],
     )
-    test = metrics["test"]
+    test = results.test
     lines += ["95 % bootstrap intervals over users, test:", ""]
     lines += markdown_table(
-        ["protocol", *FIGURES],
+        ["protocol", *METRICS],
         [
             [protocol]
-            + ["{:.4f} to {:.4f}".format(*test["intervals"][protocol][f]) for f in FIGURES]
+            + ["{:.4f} to {:.4f}".format(*test.intervals[protocol][name]) for name in METRICS]
             for protocol in PROTOCOLS
         ],
     )
@@ -75,14 +84,12 @@ def model_card(row: ModelRow, runtime: Mapping[str, Any]) -> str:
     lines += markdown_table(
         ["users", "", "masked HR@10", "masked NDCG@10"],
         [
-            [part["name"], f"{part['users']:,}"]
-            + [f"{part['masked'][figure]:.4f}" for figure in ("hr@10", "ndcg@10")]
-            for part in test["slices"]
+            [part.name, f"{part.users:,}"]
+            + [f"{part.masked[metric]:.4f}" for metric in ("hr@10", "ndcg@10")]
+            for part in test.slices
         ],
     )
     lines += ["## Diversity of the lists", ""]
-    lines += markdown_table(
-        list(test["lists"]), [[f"{figure:,.4g}" for figure in test["lists"].values()]]
-    )
+    lines += markdown_table(list(test.lists), [[f"{value:,.4g}" for value in test.lists.values()]])
     lines += ["## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
     return "\n".join(lines)

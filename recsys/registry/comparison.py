@@ -1,28 +1,30 @@
-"""A new model beside the baselines and the champion: all are evaluated on the same users."""
+"""A new model, the baselines and the champion: all are evaluated on the same users."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigurationError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import evaluate, evaluation_report
+from recsys.evaluation.results import Evaluation, EvaluationReport, SplitResults
 from recsys.evaluation.splits import HeldOut
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer
+from recsys.model.scoring import ModelScorer
 from recsys.registry.gate import GATE_METRIC, ChampionScore
 from recsys.registry.models import UnusableModelError, find_champion, load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from recsys.evaluation.protocol import Protocol
-    from recsys.evaluation.protocol import Scorer as Evaluated
+    from recsys.evaluation.protocol import Scorer
+    from recsys.evaluation.results import Protocol
     from recsys.evaluation.splits import Split
     from recsys.histories import ItemIds
     from recsys.lake.tables import Lake
@@ -45,31 +47,71 @@ class Champion:
     """
 
     model_id: str
-    evaluation: dict[str, Any] | None
+    evaluation: SplitResults[Evaluation] | None
     problem: str = ""
 
     def score(self, protocol: Protocol) -> ChampionScore:
         """Return what the gate compares with."""
         if self.evaluation is None:
             return ChampionScore(self.model_id, None, self.problem)
-        return ChampionScore(self.model_id, self.evaluation["validation"][protocol][GATE_METRIC])
+        metrics = self.evaluation.validation.metrics(protocol)
+        return ChampionScore(self.model_id, metrics[GATE_METRIC])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a new model is compared with.
+
+    Attributes:
+        baselines: name -> results; ``popularity`` is always among them.
+        champion: None where `models` has none.
+    """
+
+    baselines: Mapping[str, SplitResults[Evaluation]]
+    champion: Champion | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the column `baselines` of `models` holds as JSON."""
+        values = {name: results.to_dict() for name, results in self.baselines.items()}
+        if self.champion and self.champion.evaluation:
+            champion = {"model_id": self.champion.model_id, **self.champion.evaluation.to_dict()}
+            values["champion"] = champion
+        return values
+
+
+def read_baselines(values: Mapping[str, Any]) -> dict[str, SplitResults[Evaluation]]:
+    """Return the baselines of what `Comparison.to_dict` returned, without its champion."""
+    return {
+        name: SplitResults(
+            Evaluation.from_dict(results["validation"]), Evaluation.from_dict(results["test"])
+        )
+        for name, results in values.items()
+        if name != "champion"
+    }
+
+
+def read_reports(values: Mapping[str, Any]) -> SplitResults[EvaluationReport]:
+    """Return the reports that the column `metrics` of `models` holds."""
+    return SplitResults(
+        EvaluationReport.from_dict(values["validation"]),
+        EvaluationReport.from_dict(values["test"]),
+    )
 
 
 def evaluate_model(
     model: Recommender, split: Split, n_items: int, settings: Settings
-) -> dict[str, Any]:
-    """Return the evaluation report of a model by split, scored as a night does."""
+) -> SplitResults[EvaluationReport]:
+    """Return the evaluation reports of a model, scored as a night does."""
     scorer = _as_served(model, settings)
-    return {
-        name: evaluation_report(scorer, held_out, split.train, n_items)
-        for name, held_out in split.held_out.items()
-    }
+    return SplitResults.of(
+        split, lambda held_out: evaluation_report(scorer, held_out, split.train, n_items)
+    )
 
 
-def evaluate_baselines(split: Split, n_items: int) -> dict[str, dict[str, Any]]:
-    """Return each baseline's evaluation by split."""
+def evaluate_baselines(split: Split, n_items: int) -> dict[str, SplitResults[Evaluation]]:
+    """Return each baseline's evaluations."""
     return {
-        name: {part: evaluate(scorer, held_out) for part, held_out in split.held_out.items()}
+        name: SplitResults.of(split, partial(evaluate, scorer))
         for name, scorer in _baselines(split, n_items)
     }
 
@@ -103,10 +145,9 @@ def evaluate_champion(
     index_map = items.index_map_to(model.items)
     scorer = _as_served(model.recommender, settings)
     try:
-        evaluation = {
-            name: evaluate(scorer, _reindexed(held_out, index_map))
-            for name, held_out in split.held_out.items()
-        }
+        evaluation = SplitResults.of(
+            split, lambda held_out: evaluate(scorer, _reindexed(held_out, index_map))
+        )
     except ConfigurationError as error:
         raise ConfigurationError(
             f"the champion {row.model_id} can't be compared with: {error}. Unset "
@@ -115,9 +156,9 @@ def evaluate_champion(
     return Champion(row.model_id, evaluation)
 
 
-def _as_served(model: Recommender, settings: Settings) -> Scorer:
+def _as_served(model: Recommender, settings: Settings) -> ModelScorer:
     """Return a model as a night scores with it."""
-    return Scorer(
+    return ModelScorer(
         model,
         steps=settings.recommending.steps,
         seed=settings.recommending.seed,
@@ -129,7 +170,7 @@ def _reindexed(held_out: HeldOut, index_map: NDArray[np.int32]) -> HeldOut:
     return HeldOut(held_out.history.remap_items(index_map), index_map[held_out.target])
 
 
-def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Evaluated]]:
+def _baselines(split: Split, n_items: int) -> Iterator[tuple[str, Scorer]]:
     """Yield the baselines one at a time; the gate asks for popularity alone.
 
     The others are for the card. They are left out where their matrices could need more memory

@@ -12,7 +12,7 @@ from recsys.model.presets import resolve
 from recsys.version import code_version
 
 if TYPE_CHECKING:
-    from recsys.evaluation.protocol import Protocol
+    from recsys.evaluation.results import Protocol
     from recsys.lake.tables import Lake
     from recsys.model.presets import Preset
     from recsys.settings import Settings, Training

@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recsys.errors import GateError
 from recsys.evaluation.protocol import validator
@@ -18,7 +18,14 @@ from recsys.lake.schemas import as_json
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
-from recsys.registry.comparison import evaluate_baselines, evaluate_champion, evaluate_model
+from recsys.registry.comparison import (
+    Comparison,
+    evaluate_baselines,
+    evaluate_champion,
+    evaluate_model,
+    read_baselines,
+    read_reports,
+)
 from recsys.registry.gate import GATE_METRIC, judge
 from recsys.registry.models import ModelRow, UnusableModelError, find_model, load_model, save_model
 from recsys.registry.promote import register_model
@@ -26,6 +33,7 @@ from recsys.registry.recipe import resolve_recipe
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
+    from recsys.evaluation.results import EvaluationReport, SplitResults
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
     from recsys.registry.models import Status
     from recsys.registry.recipe import Recipe
     from recsys.settings import Settings, Training
-    from recsys.training.trainer import Fitted
+    from recsys.training.trainer import FitResult
 
 _log = logging.getLogger(__name__)
 
@@ -104,21 +112,21 @@ def train(
 
     runtime = Runtime(settings.device, settings.threads)
     fitted = _fit(split, len(packed.items), recipe, runtime, progress)
-    metrics = evaluate_model(fitted.model, split, len(packed.items), settings)
-    baselines = _with_champion(evaluate_baselines(split, len(packed.items)), champion)
-    verdict = _verdict(metrics, baselines, champion, recipe, training.tolerance)
+    reports = evaluate_model(fitted.model, split, len(packed.items), settings)
+    comparison = Comparison(evaluate_baselines(split, len(packed.items)), champion)
+    verdict = _verdict(reports, comparison, recipe, training.tolerance)
     row = _row(
-        recipe, packed, fitted, metrics, baselines, verdict, seconds=time.perf_counter() - started
+        recipe, packed, fitted, reports, comparison, verdict, seconds=time.perf_counter() - started
     )
-    description = runtime.describe()
+    machine = runtime.machine_info()
     card = {
         **recipe.as_dict(),
-        "metrics": metrics,
-        "baselines": baselines,
-        "log": fitted.log,
-        "runtime": description,
+        "metrics": reports.to_dict(),
+        "baselines": comparison.to_dict(),
+        "log": [asdict(epoch) for epoch in fitted.log],
+        "runtime": asdict(machine),
     }
-    text = model_card(row, description)
+    text = model_card(row, reports, comparison, machine)
     save_model(lake, row.model_id, fitted.model, packed.items, card, text)
     register_model(lake, row)
     return _result(row, is_new=True, seconds=row.seconds)
@@ -157,7 +165,7 @@ def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, S
 
 def _fit(
     split: Split, n_items: int, recipe: Recipe, runtime: Runtime, progress: Progress
-) -> Fitted:
+) -> FitResult:
     validate = validator(
         split.validation, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
     )
@@ -177,29 +185,27 @@ def _judge_again(
     row: ModelRow, champion: Champion | None, recipe: Recipe, tolerance: float
 ) -> ModelRow:
     """Return the row of a rejected model after today's verdict."""
-    baselines = _with_champion(json.loads(row.baselines), champion)
-    verdict = _verdict(json.loads(row.metrics), baselines, champion, recipe, tolerance)
-    return replace(row, status=verdict.status, why=verdict.why, baselines=as_json(baselines))
-
-
-def _with_champion(baselines: dict[str, Any], champion: Champion | None) -> dict[str, Any]:
-    """Return the baselines with today's champion among them, where one can serve."""
-    others = {name: figures for name, figures in baselines.items() if name != "champion"}
-    if champion is None or champion.evaluation is None:
-        return others
-    return {**others, "champion": {"model_id": champion.model_id, **champion.evaluation}}
+    comparison = Comparison(read_baselines(json.loads(row.baselines)), champion)
+    reports = read_reports(json.loads(row.metrics))
+    verdict = _verdict(reports, comparison, recipe, tolerance)
+    baselines = as_json(comparison.to_dict())
+    return replace(row, status=verdict.status, why=verdict.why, baselines=baselines)
 
 
 def _verdict(
-    metrics: dict[str, Any],
-    baselines: dict[str, Any],
-    champion: Champion | None,
+    reports: SplitResults[EvaluationReport],
+    comparison: Comparison,
     recipe: Recipe,
     tolerance: float,
 ) -> Verdict:
+    ndcg, popularity = (
+        results.validation.metrics(recipe.protocol)[GATE_METRIC]
+        for results in (reports, comparison.baselines["popularity"])
+    )
+    champion = comparison.champion
     return judge(
-        metrics["validation"][recipe.protocol][GATE_METRIC],
-        popularity=baselines["popularity"]["validation"][recipe.protocol][GATE_METRIC],
+        ndcg,
+        popularity=popularity,
         champion=champion.score(recipe.protocol) if champion else None,
         tolerance=tolerance,
     )
@@ -208,16 +214,17 @@ def _verdict(
 def _row(
     recipe: Recipe,
     packed: Packed,
-    fitted: Fitted,
-    metrics: dict[str, Any],
-    baselines: dict[str, Any],
+    fitted: FitResult,
+    reports: SplitResults[EvaluationReport],
+    comparison: Comparison,
     verdict: Verdict,
     *,
     seconds: float,
 ) -> ModelRow:
-    model, popularity = (
-        {split: report[recipe.protocol] for split, report in reports.items()}
-        for reports in (metrics, baselines["popularity"])
+    validation, test, popularity_validation, popularity_test = (
+        evaluation.metrics(recipe.protocol)
+        for results in (reports, comparison.baselines["popularity"])
+        for evaluation in (results.validation, results.test)
     )
     config = {"model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
     return ModelRow(
@@ -230,14 +237,14 @@ def _row(
         users=len(packed.histories),
         items=len(packed.items),
         interactions=int(packed.counts.sum()),
-        validation_ndcg_10=model["validation"][GATE_METRIC],
-        test_ndcg_10=model["test"]["ndcg@10"],
-        test_hr_10=model["test"]["hr@10"],
-        popularity_validation_ndcg_10=popularity["validation"][GATE_METRIC],
-        popularity_test_ndcg_10=popularity["test"]["ndcg@10"],
-        popularity_test_hr_10=popularity["test"]["hr@10"],
-        metrics=as_json(metrics),
-        baselines=as_json(baselines),
+        validation_ndcg_10=validation[GATE_METRIC],
+        test_ndcg_10=test["ndcg@10"],
+        test_hr_10=test["hr@10"],
+        popularity_validation_ndcg_10=popularity_validation[GATE_METRIC],
+        popularity_test_ndcg_10=popularity_test["ndcg@10"],
+        popularity_test_hr_10=popularity_test["hr@10"],
+        metrics=as_json(reports.to_dict()),
+        baselines=as_json(comparison.to_dict()),
         config=as_json({**recipe.as_dict(), **config}),
         code_version=recipe.code_version,
         seconds=seconds,

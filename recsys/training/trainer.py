@@ -4,46 +4,45 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recsys.errors import ConfigurationError, GateError
 from recsys.model.presets import adapted
-from recsys.model.recommender import Recommender
-from recsys.progress import Progress, silent
+from recsys.progress import Progress, silent, throttled
 from recsys.training.batches import batches, plan, training_rows
 from recsys.training.negatives import Negatives
+from recsys.training.state import EpochLog, TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
     from recsys.histories import Histories
+    from recsys.model.config import TrainingConfig
     from recsys.model.presets import Preset
+    from recsys.model.recommender import Batch, Recommender
     from recsys.model.runtime import Runtime
-
-_TELL_SECONDS = 0.5
+    from recsys.training.batches import Rows
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A trained model and how it came about.
 
     Attributes:
         model: with the weights of the best epoch.
         best_epoch: counted from 1; the last one where nothing was validated.
-        log: one entry per epoch: epoch, loss, validation (None where not validated),
-            learning_rate, seconds (of training alone), targets_per_second.
+        log: one entry per epoch.
         seconds: wall time of the fit, validation included.
     """
 
     model: Recommender
     best_epoch: int
-    log: list[dict[str, Any]]
+    log: list[EpochLog]
     seconds: float
 
 
@@ -57,7 +56,9 @@ def fit(
     validate: Callable[[Recommender], float] | None,
     epochs: int | None = None,
     progress: Progress = silent,
-) -> Fitted:
+    resume: Mapping[str, Any] | None = None,
+    after_epoch: Callable[[TrainingState], None] = lambda _: None,
+) -> FitResult:
     """Train a model.
 
     The same arguments on the same machine give the same weights: on a CPU bit by bit, on a GPU as
@@ -69,122 +70,192 @@ def fit(
         preset: the model and its training.
         seed: of weights, order, noise and dropout.
         runtime: device, threads and precision.
-        validate: a figure of merit of the model so far, larger is better; with it, training stops
-            when nothing improves any more, and the best weights are kept.
+        validate: a metric of the model so far, larger is better; with it, training stops when
+            nothing improves any more, and the best weights are kept.
         epochs: most epochs; the preset's when None.
-        progress: told as training goes on.
+        progress: called as training goes on.
+        resume: `TrainingState.state_dict` after an epoch of a training with the same arguments;
+            this one goes on after that epoch, and gives what that one would have given.
+        after_epoch: called with the state after each epoch.
 
     Raises:
         ConfigurationError: ``epochs`` is below 1.
         GateError: there is nothing to train on, or training diverged.
     """
     began = time.perf_counter()
-    config = preset.training
-    epochs = config.epochs if epochs is None else epochs
+    epochs = preset.training.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
-    rows = training_rows(train, preset.model.objective, preset.model.max_length)
-    if not len(rows):
-        raise GateError("there is nothing to train on: no user has two items or more")
+    task = _Task.of(train, n_items, preset, epochs, seed, runtime, progress)
+    config, state = task.config, task.start(seed)
+    if resume is not None:
+        state.load_state_dict(resume)
 
-    preset = adapted(preset, rows.targets / n_items)
-    device = runtime.torch_device
-    order = np.random.default_rng(seed)
-    model = Recommender(preset.model, n_items, torch.Generator().manual_seed(seed)).to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    padded_to = preset.model.max_length if model.attends_padding else None
-    limits = config.batch_size, config.batch_tokens
-    per_epoch = len(plan(rows, *limits, np.random.default_rng(seed), padded_to))
-    averaged, judged = None, model
-    if config.average:
-        kept = 1 - 1 / min(config.average, per_epoch)
-        averaging = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
-        averaged = AveragedModel(model, multi_avg_fn=averaging)
-        judged = cast("Recommender", averaged.module)
-    negatives = None
-    if config.negatives:
-        negatives = Negatives.of(train, n_items, config.negatives, device)
-
-    log: list[dict[str, Any]] = []
-    best, best_epoch, best_weights = -float("inf"), 0, _weights(judged)
-    stale, rate, gradient_steps, told = 0, config.learning_rate, 0, 0.0
-    for epoch in range(1, epochs + 1):
-        epoch_began = time.perf_counter()
-        if config.decay == "step" and epoch > 1 and (epoch - 1) % config.decay_every == 0:
-            rate *= config.decay_factor
-        losses: list[Tensor] = []
-        for batch in batches(
-            rows,
-            *limits,
-            order,
-            with_seen=model.repeat_bias is not None,
-            padded_to=padded_to,
-        ):
-            gradient_steps += 1
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, gradient_steps / max(1, config.warmup))
-            optimizer.zero_grad(set_to_none=True)
-            with runtime.applied():
-                drawn = negatives.draw(generator) if negatives else None
-                loss = model.loss(batch.to(device), generator, drawn)
-                loss.backward()  # type: ignore[no-untyped-call]
-            if config.clip_norm:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
-            if averaged:
-                averaged.update_parameters(model)
-            losses.append(loss.detach())
-            if time.perf_counter() - told > _TELL_SECONDS:
-                told = time.perf_counter()
-                done = (epoch - 1) * per_epoch + len(losses)
-                progress("training", min(done, epochs * per_epoch), epochs * per_epoch, _note(log))
-        mean_loss = float(torch.stack(losses).mean())
-        if not np.isfinite(mean_loss):
-            raise GateError(
-                f"training diverged in epoch {epoch}: the loss is {mean_loss}; try a lower "
-                f"learning_rate than {config.learning_rate} or set clip_norm"
-            )
-        seconds = time.perf_counter() - epoch_began
-        entry = {
-            "epoch": epoch,
-            "loss": mean_loss,
-            "validation": None,
-            "learning_rate": rate,
-            "seconds": seconds,
-            "targets_per_second": rows.targets / seconds,
-        }
-        log.append(entry)
+    while state.epoch < epochs and state.stale_validations < config.patience:
+        loss, learning_rate, seconds = _train_epoch(task, state)
+        validation = None
         if validate is None:
-            best_epoch = epoch
-        elif epoch % config.validate_every == 0 or epoch == epochs:
-            figure = entry["validation"] = validate(judged)
-            if figure > best:
-                best, best_epoch, best_weights, stale = figure, epoch, _weights(judged), 0
-            else:
-                stale += 1
-            if stale >= config.patience:
-                break
-            if config.decay == "plateau" and stale and stale % config.decay_every == 0:
-                rate *= config.decay_factor
-                for each in (model, judged):
-                    each.load_state_dict(best_weights)
+            state.best_epoch = state.epoch
+        elif state.epoch % config.validate_every == 0 or state.epoch == epochs:
+            validation = validate(state.judged)
+            state.keep_best(validation)
+            if _at_plateau(config, state.stale_validations):
+                state.learning_rate *= config.decay_factor
+                state.restore_best()
+        targets_per_second = task.rows.targets / seconds
+        state.log.append(
+            EpochLog(state.epoch, loss, validation, learning_rate, seconds, targets_per_second)
+        )
+        after_epoch(state)
+
     if validate is not None:
-        judged.load_state_dict(best_weights)
-    progress("training", epochs * per_epoch, epochs * per_epoch, _note(log))
-    return Fitted(judged, best_epoch, log, time.perf_counter() - began)
+        state.judged.load_state_dict(state.best_weights)
+    task.tell(state)
+    return FitResult(state.judged, state.best_epoch, state.log, time.perf_counter() - began)
 
 
-def _weights(model: Recommender) -> dict[str, Tensor]:
-    return {name: each.detach().clone() for name, each in model.state_dict().items()}
+@dataclass(frozen=True)
+class _Task:
+    """What a training never changes.
+
+    Attributes:
+        rows: what is learnt from.
+        n_items: V.
+        preset: fitted to the data.
+        epochs: most epochs.
+        padded_to: cells of a line of a batch that holds one history alone; None where they share.
+        steps_per_epoch: about how many gradient steps an epoch takes.
+        negatives: None where the whole catalogue is scored.
+        runtime: device, threads and precision.
+        progress: called as training goes on.
+    """
+
+    rows: Rows
+    n_items: int
+    preset: Preset
+    epochs: int
+    padded_to: int | None
+    steps_per_epoch: int
+    negatives: Negatives | None
+    runtime: Runtime
+    progress: Progress
+
+    @classmethod
+    def of(
+        cls,
+        train: Histories,
+        n_items: int,
+        preset: Preset,
+        epochs: int,
+        seed: int,
+        runtime: Runtime,
+        progress: Progress,
+    ) -> _Task:
+        model, config = preset.model, preset.training
+        rows = training_rows(train, model.objective, model.max_length)
+        if not len(rows):
+            raise GateError("there is nothing to train on: no user has two items or more")
+        padded_to = model.max_length if model.padding == "attended" else None
+        limits = config.batch_size, config.batch_tokens
+        negatives = None
+        if config.negatives:
+            negatives = Negatives.of(train, n_items, config.negatives, runtime.torch_device)
+        return cls(
+            rows=rows,
+            n_items=n_items,
+            preset=adapted(preset, rows.targets / n_items),
+            epochs=epochs,
+            padded_to=padded_to,
+            steps_per_epoch=len(plan(rows, *limits, np.random.default_rng(seed), padded_to)),
+            negatives=negatives,
+            runtime=runtime,
+            progress=throttled(progress),
+        )
+
+    @property
+    def config(self) -> TrainingConfig:
+        return self.preset.training
+
+    def start(self, seed: int) -> TrainingState:
+        return TrainingState.start(
+            self.preset.model,
+            self.config,
+            self.n_items,
+            self.steps_per_epoch,
+            seed,
+            self.runtime.torch_device,
+        )
+
+    def tell(self, state: TrainingState) -> None:
+        """Report progress; a training that stopped early has reached its end as well."""
+        total = self.epochs * self.steps_per_epoch
+        done = total
+        if state.epoch_steps:
+            done = min(state.epoch * self.steps_per_epoch + state.epoch_steps, total)
+        self.progress("training", done, total, _note(state.log))
 
 
-def _note(log: list[dict[str, Any]]) -> str:
+def _train_epoch(task: _Task, state: TrainingState) -> tuple[float, float, float]:
+    """Go through all rows once; return the mean loss, the learning rate and the seconds."""
+    began, config = time.perf_counter(), task.config
+    if config.decay == "step" and state.epoch and state.epoch % config.decay_every == 0:
+        state.learning_rate *= config.decay_factor
+    losses: list[Tensor] = []
+    for batch in batches(
+        task.rows,
+        config.batch_size,
+        config.batch_tokens,
+        state.order,
+        with_seen=state.model.repeat_bias is not None,
+        padded_to=task.padded_to,
+    ):
+        losses.append(_gradient_step(task, state, batch))
+        task.tell(state)
+    loss = float(torch.stack(losses).mean())
+    state.epoch += 1
+    state.epoch_steps = 0
+    if not np.isfinite(loss):
+        raise GateError(
+            f"training diverged in epoch {state.epoch}: the loss is {loss}; try a lower "
+            f"learning_rate than {config.learning_rate} or set clip_norm"
+        )
+    return loss, state.learning_rate, time.perf_counter() - began
+
+
+def _gradient_step(task: _Task, state: TrainingState, batch: Batch) -> Tensor:
+    """Move the weights once; return the loss, detached, so that nothing waits for it."""
+    config, model, optimizer = task.config, state.model, state.optimizer
+    state.gradient_steps += 1
+    state.epoch_steps += 1
+    for group in optimizer.param_groups:
+        warmup = min(1.0, state.gradient_steps / max(1, config.warmup))
+        group["lr"] = state.learning_rate * warmup
+    optimizer.zero_grad(set_to_none=True)
+    with task.runtime.applied():
+        negatives = task.negatives.draw(state.generator) if task.negatives else None
+        loss = model.loss(batch.to(task.runtime.torch_device), state.generator, negatives)
+        loss.backward()  # type: ignore[no-untyped-call]
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    optimizer.step()
+    if state.average:
+        state.average.update_parameters(model)
+    return loss.detach()
+
+
+def _at_plateau(config: TrainingConfig, stale_validations: int) -> bool:
+    """Whether the learning rate falls now; at the end of patience, training stops instead."""
+    return (
+        config.decay == "plateau"
+        and 0 < stale_validations < config.patience
+        and stale_validations % config.decay_every == 0
+    )
+
+
+def _note(log: list[EpochLog]) -> str:
     if not log:
         return "epoch 1"
-    last = log[-1]
-    known = [entry["validation"] for entry in log if entry["validation"] is not None]
-    said = f"epoch {last['epoch']}, "
-    return said + (f"best validation {max(known):.4f}" if known else f"loss {last['loss']:.3f}")
+    validations = [entry.validation for entry in log if entry.validation is not None]
+    if validations:
+        return f"epoch {log[-1].epoch}, best validation {max(validations):.4f}"
+    return f"epoch {log[-1].epoch}, loss {log[-1].loss:.3f}"

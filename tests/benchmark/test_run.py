@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.benchmark.matrix import matrix
+from recsys.benchmark.results import BenchmarkResult, DataInfo, Seconds
 from recsys.benchmark.run import System, benchmark
 from recsys.benchmark.tables import rendered
 from recsys.errors import ConfigurationError, GateError, SourceError
+from recsys.evaluation.results import PROTOCOLS, SPLITS, EvaluationReport, Slice
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress
 from tests.worlds import successor_world
@@ -44,7 +46,7 @@ def written(folder: Path, users: int = 150) -> Path:
     return path
 
 
-def run(file: Path, system: str = SMALL, **given: object) -> dict[str, object]:
+def run(file: Path, system: str = SMALL, **given: object) -> BenchmarkResult:
     return benchmark(
         file, System.read(system), **{"seed": 0, "epochs": 40, "runtime": CPU, **given}
     )
@@ -63,27 +65,28 @@ def runs_told(told: list[tuple[int, int]]) -> Progress:
 def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
     told: list[str] = []
     found = run(written(tmp_path), progress=lambda stage, *_: told.append(stage))
-    assert json.loads(json.dumps(found)) == found
-    for split in ("validation", "test"):
-        for protocol in ("masked", "unmasked"):
-            assert sorted(found[split][protocol]) == sorted(
+    assert BenchmarkResult.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    for split in SPLITS:
+        for protocol in PROTOCOLS:
+            assert sorted(found.on(split).metrics(protocol)) == sorted(
                 f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20)
             )
-        assert found[split]["users"] == 150
-    assert found["test"]["masked"]["ndcg@5"] > 0.9
-    assert run(written(tmp_path), "popularity")["test"]["masked"]["hr@5"] < 0.5
-    assert sorted(found["seconds"]) == ["evaluate", "load", "train"]
-    assert len(found["log"]) == found["epochs"]["run"]
-    assert found["settings"]["model"]["width"] == 32
-    assert found["data"]["items"] == 30
+        assert found.on(split).users == 150
+    assert found.test.masked["ndcg@5"] > 0.9
+    assert run(written(tmp_path), "popularity").test.masked["hr@5"] < 0.5
+    assert found.seconds.train > 0
+    assert found.epochs is not None
+    assert len(found.log) == found.epochs.run
+    assert found.settings["model"]["width"] == 32
+    assert found.data.items == 30
     assert {"loading", "training", "evaluating"} <= set(told)
 
 
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     file = written(tmp_path, users=60)
     one, same = (run(file, epochs=2) for _ in range(2))
-    assert one["test"] == same["test"]
-    assert [entry["loss"] for entry in one["log"]] == [entry["loss"] for entry in same["log"]]
+    assert one.test == same.test
+    assert [entry.loss for entry in one.log] == [entry.loss for entry in same.log]
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
@@ -120,9 +123,9 @@ def test_a_baseline_that_looks_at_neighbours_finds_the_rule_too(
     tmp_path: Path, system: str
 ) -> None:
     found = run(written(tmp_path), system)
-    assert found["test"]["masked"]["ndcg@5"] > 0.6
-    assert found["epochs"] is None
-    assert (found["settings"] == {}) == (system == "transitions")
+    assert found.test.masked["ndcg@5"] > 0.6
+    assert found.epochs is None
+    assert (found.settings == {}) == (system == "transitions")
 
 
 def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
@@ -132,9 +135,9 @@ def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
     rows += [(2, 13, 7), (1, 14, 8), (2, 14, 9), (3, 15, 9)]
     write(file, rows)
     found = run(file, "transitions", splitting="temporal")
-    assert found["validation"]["users"] == found["test"]["users"] == 1
+    assert found.validation.users == found.test.users == 1
     # That 14 follows 13 is only known later, and four items are more popular than it.
-    assert found["test"]["unmasked"]["ndcg@5"] == pytest.approx(1 / np.log2(6))
+    assert found.test.unmasked["ndcg@5"] == pytest.approx(1 / np.log2(6))
     with pytest.raises(ConfigurationError, match="leave-one-out, temporal"):
         run(file, splitting="random")
 
@@ -285,13 +288,11 @@ def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, syste
         write(tmp_path / "shop.parquet", rows)
         found.append(run(tmp_path / "shop.parquet", system, epochs=6))
     one, other = found
-    assert one["validation"] == other["validation"]
-    assert one["settings"] == other["settings"]
-    assert one["epochs"] == other["epochs"]
-    assert [each["validation"] for each in one["log"]] == [
-        each["validation"] for each in other["log"]
-    ]
-    assert one["test"] != other["test"]
+    assert one.validation == other.validation
+    assert one.settings == other.settings
+    assert one.epochs == other.epochs
+    assert [entry.validation for entry in one.log] == [entry.validation for entry in other.log]
+    assert one.test != other.test
 
 
 def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
@@ -312,23 +313,23 @@ def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
 
 
 def test_published_figures_stand_beside_ours() -> None:
-    figures = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"), 0.08)
-    judged = {"users": 7, "masked": figures, "unmasked": figures, "lists": {"coverage@10": 0.5}}
-    judged["slices"] = [{"name": "history 2-9", "masked": figures}]
-    run = {
-        "system": "diffurec:steps=1",
-        "splitting": "leave-one-out",
-        "data": {
-            "file": "b.parquet",
-            "digest": "3fa4c2e91b07",
-            "users": 22363,
-            "items": 12101,
-            "interactions": 198502,
-        },
-        "validation": judged,
-        "test": judged,
-        "seconds": {"train": 60.0},
-    }
+    metrics = dict.fromkeys(("hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20"), 0.08)
+    slices = [Slice(7, metrics, metrics, "history 2-9")]
+    report = EvaluationReport(7, metrics, metrics, {}, slices, {"coverage@10": 0.5})
+    run = BenchmarkResult(
+        system="diffurec:steps=1",
+        seed=0,
+        splitting="leave-one-out",
+        epochs=None,
+        validation=report,
+        test=report,
+        seconds=Seconds(0.0, 60.0, 0.0),
+        data=DataInfo("b.parquet", "3fa4c2e91b07", 22363, 12101, 198502),
+        settings={},
+        runtime=CPU.machine_info(),
+        code_version="1",
+        log=[],
+    )
     text = rendered([run, run])
     assert "(Amazon Beauty)" in text
     assert "7 users judged in validation and 7 users judged in test" in text

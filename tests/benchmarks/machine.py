@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def rates(setup: Setup) -> Measured:
     """Measure operations/s of products, at the model's shape and large, and bytes/s of a copy."""
     runtime, sizes = Runtime(setup.device), setup.sizes
     device = runtime.torch_device
-    figures: dict[str, Any] = {"machine": runtime.describe()}
+    figures: dict[str, Any] = {"machine": asdict(runtime.machine_info())}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for shape, (n, k, m) in {"model": (4096, 512, 128), "square": (sizes.square,) * 3}.items():
             left, right = (torch.randn(at, device=device).to(dtype) for at in ((n, k), (k, m)))

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from recsys.evaluation.protocol import evaluate
+from recsys.evaluation.results import PROTOCOLS
 from recsys.evaluation.splits import HeldOut, Split, leave_one_out
 from recsys.histories import Histories
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer, top_k
+from recsys.model.scoring import ModelScorer, top_k
 from recsys.model.top_k import top_k_items
 from recsys.training.batches import training_rows
 from recsys.training.checkpoint import load, save
@@ -52,7 +53,7 @@ def _train(setup: Setup, *, one_pass: bool) -> Measured:
     rows = training_rows(train, preset.model.objective, preset.model.max_length)
     flops = network_flops(preset.model, rows.lengths)
     flops += scoring_flops(preset.model.width, n_items, rows.targets)
-    speed = {"rate": fitted.log[-1]["targets_per_second"]}
+    speed = {"rate": fitted.log[-1].targets_per_second}
     return Measured(speed, 3 * flops / rows.targets, _kind(runtime))
 
 
@@ -111,9 +112,9 @@ def serve_reference(setup: Setup) -> Measured:
 def _quality(setup: Setup, *, steps: int | None) -> Measured:
     """Rank held-out items with the same weights, ours with so many steps or the reference."""
     ranked = _some(_data(setup)[0].test, setup.sizes.quality_users)
-    ours = Scorer(_weights(setup), steps, runtime=Runtime(setup.device))
+    ours = ModelScorer(_weights(setup), steps, runtime=Runtime(setup.device))
     found = evaluate(ours if steps else _reference(setup), ranked)
-    return Measured({name: found[name]["ndcg@10"] for name in ("masked", "unmasked")})
+    return Measured({name: found.metrics(name)["ndcg@10"] for name in PROTOCOLS})
 
 
 quality_32 = partial(_quality, steps=32)

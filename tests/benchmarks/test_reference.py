@@ -12,7 +12,7 @@ from recsys.evaluation.protocol import evaluate
 from recsys.evaluation.splits import leave_one_out
 from recsys.model.recommender import InferenceNoise, Recommender
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer
+from recsys.model.scoring import ModelScorer
 from recsys.training.batches import packed, training_rows
 from tests.benchmarks.reference import (
     Draw,
@@ -55,7 +55,7 @@ def test_same_weights_and_noise_give_the_logits_of_ours() -> None:
     draws = InferenceNoise.of(model.config, 32, 0, torch.device("cpu"))
     theirs = reference.scores(padded(histories, 12), same_noise(draws))
     ours = torch.zeros_like(theirs)
-    for rows, scores in Scorer(model, 32, 0, FP32)(histories):
+    for rows, scores in ModelScorer(model, 32, 0, FP32)(histories):
         ours[torch.from_numpy(rows)] = scores
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
     apart = reference.scores(padded(histories, 12), lambda shape: torch.randn(shape))
@@ -87,7 +87,7 @@ def test_it_learns_and_its_weights_serve_in_ours() -> None:
     split = leave_one_out(world.histories)
     preset = small("diffurec", learning_rate=0.003, batch_size=64, max_length=12)
     reference = fit_reference(split.train, world.n_items, 30, seed=0, preset=preset)
-    theirs = evaluate(ReferenceScorer(reference), split.test)["masked"]
-    ours = evaluate(Scorer(reference.as_recommender(), runtime=FP32), split.test)["masked"]
+    theirs = evaluate(ReferenceScorer(reference), split.test).masked
+    ours = evaluate(ModelScorer(reference.as_recommender(), runtime=FP32), split.test).masked
     assert theirs["ndcg@10"] > 0.9
     assert ours["ndcg@10"] == pytest.approx(theirs["ndcg@10"], abs=0.01)

@@ -12,9 +12,9 @@ from recsys.evaluation.metrics import (
     UNRANKED,
     average_popularity,
     coverage,
-    figures,
     hit_rate,
     intervals,
+    mean_metrics,
     ndcg,
     novelty,
 )
@@ -23,7 +23,7 @@ from recsys.evaluation.splits import HeldOut, leave_one_out, reindex_by_train_po
 from recsys.histories import Histories, ItemIds, Packed
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer, top_k
+from recsys.model.scoring import ModelScorer, top_k
 from tests.worlds import pack, small, successor_world
 
 
@@ -49,12 +49,12 @@ def test_metrics_of_ranks_by_hand() -> None:
     found = np.array([1, 3, 5, 6, UNRANKED])
     assert hit_rate(found, 5).tolist() == [1, 1, 1, 0, 0]
     assert ndcg(found, 5).tolist() == pytest.approx([1, 0.5, 1 / np.log2(6), 0, 0])
-    means = figures(found)
+    means = mean_metrics(found)
     assert means["hr@5"] == pytest.approx(0.6)
     assert means["hr@10"] == pytest.approx(0.8)
     assert means["ndcg@10"] == pytest.approx((1 + 0.5 + 1 / np.log2(6) + 1 / np.log2(7)) / 5)
     assert sorted(means) == sorted(f"{m}@{k}" for m in ("hr", "ndcg") for k in (5, 10, 20))
-    assert figures(np.array([], dtype=np.int64))["hr@5"] == 0
+    assert mean_metrics(np.array([], dtype=np.int64))["hr@5"] == 0
 
 
 def test_leave_one_out_on_short_histories() -> None:
@@ -88,9 +88,9 @@ def test_ranks_by_hand() -> None:
     assert found["unmasked"].tolist() == [3, 3, 3, 2, UNRANKED]
     assert found["masked"].tolist() == [2, 1, UNRANKED, 2, UNRANKED]
     judged = evaluate(scorer, held_out)
-    assert judged["users"] == 5
-    assert judged["masked"]["hr@5"] == pytest.approx(3 / 5)
-    assert judged["unmasked"]["hr@5"] == pytest.approx(4 / 5)
+    assert judged.users == 5
+    assert judged.masked["hr@5"] == pytest.approx(3 / 5)
+    assert judged.unmasked["hr@5"] == pytest.approx(4 / 5)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -102,7 +102,7 @@ def test_ranks_agree_with_the_lists_that_are_served(tied: bool) -> None:
         with torch.no_grad():
             model.items.weight[1:] = model.items.weight[1]
     runtime = Runtime(device="cpu")
-    found = ranks(Scorer(model, runtime=runtime), split.test)
+    found = ranks(ModelScorer(model, runtime=runtime), split.test)
     for protocol, exclude in (("masked", True), ("unmasked", False)):
         (lists,) = top_k(model, split.test.history, 25, exclude_seen=exclude, runtime=runtime)
         at = (lists.items == split.test.target[:, None]).argmax(1) + 1
@@ -112,7 +112,7 @@ def test_ranks_agree_with_the_lists_that_are_served(tied: bool) -> None:
 def test_users_whom_a_scorer_leaves_out_are_misses() -> None:
     model = Recommender(small("best").model, 3)
     held_out = HeldOut(pack([[], [1]]), np.array([2, 2], dtype=np.int32))
-    found = ranks(Scorer(model, runtime=Runtime(device="cpu")), held_out)
+    found = ranks(ModelScorer(model, runtime=Runtime(device="cpu")), held_out)
     assert found["masked"][0] == UNRANKED
     assert found["masked"][1] < UNRANKED
 
@@ -131,7 +131,7 @@ def test_validation_of_many_users_takes_a_sample_drawn_once() -> None:
     split = leave_one_out(world.histories)
     model = Recommender(small("best", init_std=0.5).model, world.n_items)
     cpu = Runtime(device="cpu")
-    whole = evaluate(Scorer(model, runtime=cpu), split.validation)["masked"]["hr@20"]
+    whole = evaluate(ModelScorer(model, runtime=cpu), split.validation).masked["hr@20"]
     all_of_them = validator(split.validation, seed=0, runtime=cpu, metric="hr@20")
     some = validator(split.validation, seed=0, runtime=cpu, metric="hr@20", most_users=30)
     assert all_of_them(model) == pytest.approx(whole)
@@ -155,7 +155,7 @@ def test_bootstrap_intervals_are_those_of_resampled_users() -> None:
     low, high = intervals(found, draws=40_000)["ndcg@10"]
     drawn = ndcg(found, 10)[generator.integers(0, 400, (40_000, 400))].mean(1)
     assert [low, high] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.0008)
-    assert low < figures(found)["ndcg@10"] < high
+    assert low < mean_metrics(found)["ndcg@10"] < high
     assert intervals(np.array([], dtype=np.int64))["hr@5"] == [0, 0]
 
 
@@ -175,14 +175,14 @@ def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
     world = successor_world(users=100)
     split = leave_one_out(world.histories)
     popularity = Popularity.of(split.train, world.n_items)
-    found = evaluation_report(popularity, split.test, split.train, world.n_items)
-    assert found["masked"] == evaluate(popularity, split.test)["masked"]
-    by_length = [each for each in found["slices"] if each["name"].startswith("history")]
-    by_item = [each for each in found["slices"] if "items" in each["name"]]
+    report = evaluation_report(popularity, split.test, split.train, world.n_items)
+    assert report.masked == evaluate(popularity, split.test).masked
+    by_length = [part for part in report.slices if part.name.startswith("history")]
+    by_item = [part for part in report.slices if "items" in part.name]
     for parts in (by_length, by_item):
-        assert sum(each["users"] for each in parts) == 100
-        whole = sum(each["users"] * each["masked"]["hr@10"] for each in parts) / 100
-        assert whole == pytest.approx(found["masked"]["hr@10"])
+        assert sum(part.users for part in parts) == 100
+        whole = sum(part.users * part.masked["hr@10"] for part in parts) / 100
+        assert whole == pytest.approx(report.masked["hr@10"])
     assert 3 <= len(by_length) <= 5
     # Popularity's masked lists are the ten most popular items that a user has not had.
     order = np.argsort(-popularity.counts, kind="stable")
@@ -191,7 +191,7 @@ def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
         for history in as_lists(split.test.history)
         for item in [each for each in order.tolist() if each not in history][:10]
     }
-    assert found["lists"]["coverage@10"] == pytest.approx(len(listed) / world.n_items)
+    assert report.lists["coverage@10"] == pytest.approx(len(listed) / world.n_items)
 
 
 def test_an_assessment_by_hand() -> None:
@@ -200,9 +200,9 @@ def test_an_assessment_by_hand() -> None:
     # Item 1 is the most popular of ten in what was learnt from; in the histories, 2 and 4 are.
     train = pack([[1, 1, 1, 2, 2]])
     level = Fixed([[-np.inf, *[0.0] * 10]] * 6)  # everything ties
-    found = evaluation_report(level, held_out, train, 10)
-    slices = {each["name"]: each for each in found["slices"]}
-    assert {name: each["users"] for name, each in slices.items()} == {
+    report = evaluation_report(level, held_out, train, 10)
+    slices = {part.name: part for part in report.slices}
+    assert {name: part.users for name, part in slices.items()} == {
         "history 1-1": 2,
         "history 2-2": 1,
         "history 3-3": 1,
@@ -211,15 +211,15 @@ def test_an_assessment_by_hand() -> None:
         "other items": 3,
     }
     # The user who had 1 finds 2 in the first place; who had 4 finds 1 there.
-    assert slices["history 1-1"]["masked"]["ndcg@10"] == 1
+    assert slices["history 1-1"].masked["ndcg@10"] == 1
     # Behind 1 and 2 of the masked ranking, and behind 1 to 4 of the other one.
-    assert slices["history 3-3"]["masked"]["ndcg@10"] == pytest.approx(1 / np.log2(3))
-    assert slices["history 3-3"]["unmasked"]["ndcg@10"] == pytest.approx(1 / np.log2(6))
-    assert found["lists"]["coverage@10"] == 1
+    assert slices["history 3-3"].masked["ndcg@10"] == pytest.approx(1 / np.log2(3))
+    assert slices["history 3-3"].unmasked["ndcg@10"] == pytest.approx(1 / np.log2(6))
+    assert report.lists["coverage@10"] == 1
     # Each list holds all that its user has not had: 1 twice, 2 twice, of 3 and 2 of 5 interactions.
     places = 6 * 10 - len(histories.items)
     bits = 2 * np.log2(5 / 3) + 2 * np.log2(5 / 2) + (places - 4) * np.log2(5)
-    assert found["lists"]["novelty@10"] == pytest.approx(bits / places)
+    assert report.lists["novelty@10"] == pytest.approx(bits / places)
 
 
 def test_tied_lists_are_those_that_are_served() -> None:
@@ -231,8 +231,8 @@ def test_tied_lists_are_those_that_are_served() -> None:
 
 def test_histories_of_one_length_are_one_slice() -> None:
     held_out = HeldOut(pack([[1], [2]]), np.array([2, 1], dtype=np.int32))
-    found = evaluation_report(Fixed([[-np.inf, 1, 2]] * 2), held_out, held_out.history, 2)
-    assert [(each["name"], each["users"]) for each in found["slices"]][:1] == [("history 1-1", 2)]
+    report = evaluation_report(Fixed([[-np.inf, 1, 2]] * 2), held_out, held_out.history, 2)
+    assert [(part.name, part.users) for part in report.slices][:1] == [("history 1-1", 2)]
 
 
 def test_a_neighbourhood_is_chosen_by_the_judge() -> None:

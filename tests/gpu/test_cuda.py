@@ -11,7 +11,7 @@ from recsys.evaluation.splits import leave_one_out
 from recsys.model.loss import cross_entropy
 from recsys.model.presets import PRESETS
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer, top_k
+from recsys.model.scoring import ModelScorer, top_k
 from recsys.model.top_k import top_k_items
 from recsys.training.trainer import fit
 from tests.worlds import small, successor_world
@@ -37,8 +37,8 @@ def test_what_cuda_learns_both_devices_serve(preset: str) -> None:
         (found,) = top_k(fitted.model, world.histories, 5, runtime=runtime)
         assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
     split = leave_one_out(world.histories)
-    judged = evaluate(Scorer(fitted.model, runtime=Runtime(device="cuda")), split.test)
-    assert judged["masked"]["hr@5"] >= 0.95
+    judged = evaluate(ModelScorer(fitted.model, runtime=Runtime(device="cuda")), split.test)
+    assert judged.masked["hr@5"] >= 0.95
 
 
 @pytest.mark.parametrize("n_items", [9000, 40_000])

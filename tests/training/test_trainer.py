@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,15 +14,16 @@ from recsys.evaluation.splits import leave_one_out
 from recsys.model.presets import PRESETS, Preset, adapted
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import Scorer, top_k
-from recsys.training.trainer import Fitted, fit
+from recsys.model.scoring import ModelScorer, top_k
+from recsys.training.state import TrainingState
+from recsys.training.trainer import FitResult, fit
 from tests.worlds import pack, small, successor_world
 
 CPU = Runtime(device="cpu")
 EPOCHS = {"causal": 40, "prefix": 8}
 
 
-def train(preset: str | Preset = "best", **given: object) -> Fitted:
+def train(preset: str | Preset = "best", **given: object) -> FitResult:
     world = successor_world(users=60)
     chosen = small(preset, max_length=12) if isinstance(preset, str) else preset
     fixed = {"seed": 0, "runtime": CPU, "validate": None, "epochs": 2}
@@ -110,7 +114,7 @@ def test_early_stopping_keeps_the_best_weights() -> None:
         runtime=CPU,
         validate=validate,
     )
-    assert [entry["validation"] for entry in fitted.log] == [0.1, 0.3, 0.2, 0.3, 0.25]
+    assert [entry.validation for entry in fitted.log] == [0.1, 0.3, 0.2, 0.3, 0.25]
     assert fitted.best_epoch == 2
     assert torch.equal(fitted.model.items.weight, kept[1])
     assert not torch.equal(kept[1], kept[4])
@@ -157,7 +161,7 @@ def test_validation_comes_every_so_often_and_at_the_end() -> None:
         validate=lambda model: float(asked.append(model) or len(asked)),
         epochs=7,
     )
-    figures = [entry["validation"] for entry in fitted.log]
+    figures = [entry.validation for entry in fitted.log]
     assert figures == [None, None, 1, None, None, 2, 3]
 
 
@@ -175,7 +179,7 @@ def test_the_learning_rate_follows_its_schedule() -> None:
             validate=lambda _: next(given),
             epochs=len(figures),
         )
-        return [entry["learning_rate"] * 1e3 for entry in fitted.log]
+        return [entry.learning_rate * 1e3 for entry in fitted.log]
 
     rising = [0.1, 0.2, 0.3, 0.4, 0.5]
     assert rates(rising, decay="step", decay_every=2) == [1, 1, 0.5, 0.5, 0.25]
@@ -231,10 +235,10 @@ def test_weight_decay_pulls_to_zero() -> None:
 def test_the_log_tells_of_every_epoch() -> None:
     told: list[tuple[str, int, int, str]] = []
     fitted = train(epochs=3, progress=lambda *given: told.append(given))
-    assert [entry["epoch"] for entry in fitted.log] == [1, 2, 3]
+    assert [entry.epoch for entry in fitted.log] == [1, 2, 3]
     assert fitted.best_epoch == 3
-    assert fitted.log[2]["loss"] < fitted.log[0]["loss"]
-    assert all(entry["targets_per_second"] > 0 for entry in fitted.log)
+    assert fitted.log[2].loss < fitted.log[0].loss
+    assert all(entry.targets_per_second > 0 for entry in fitted.log)
     stage, done, total, note = told[-1]
     assert (stage, done) == ("training", total)
     assert note.startswith("epoch 3, loss")
@@ -275,6 +279,44 @@ def test_validation_picks_up_what_training_learns() -> None:
         validate=validator(split.validation, seed=0, runtime=CPU),
         epochs=40,
     )
-    judged = evaluate(Scorer(fitted.model, runtime=CPU), split.test)
-    assert judged["masked"]["hr@5"] >= 0.95
-    assert judged["users"] == 200
+    judged = evaluate(ModelScorer(fitted.model, runtime=CPU), split.test)
+    assert judged.masked["hr@5"] >= 0.95
+    assert judged.users == 200
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("best", {"decay": "plateau", "decay_every": 1, "negatives": 12, "warmup": 9}),
+        ("best", {"average": 0, "decay": "step", "decay_every": 2}),
+        ("diffurecsys", {"validate_every": 1}),
+    ],
+)
+def test_a_training_that_is_resumed_gives_what_it_would_have_given(
+    preset: str, changes: dict[str, object]
+) -> None:
+    world = successor_world(users=80)
+    split = leave_one_out(world.histories)
+    saved = {}
+
+    def save(state: TrainingState) -> None:
+        content = io.BytesIO()
+        torch.save(state.state_dict(), content)
+        saved[state.epoch] = content
+
+    fixed = {
+        "preset": small(preset, max_length=12, batch_size=64, learning_rate=0.01, **changes),
+        "validate": validator(split.validation, seed=0, runtime=CPU),
+        "epochs": 5,
+    }
+    whole = train(**fixed, after_epoch=save)
+    saved[2].seek(0)
+    resumed = train(**fixed, resume=torch.load(saved[2], weights_only=True))
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    assert whole.best_epoch == resumed.best_epoch
+    one, other = (
+        [replace(entry, seconds=0, targets_per_second=0) for entry in fitted.log]
+        for fitted in (whole, resumed)
+    )
+    assert one == other
