@@ -64,9 +64,9 @@ class Histories:
         """The same users, each item i as ``index[i]``, without those that become padding."""
         rows, items = self.interactions()
         items = index[items]
-        kept = items != PADDING
-        lengths = np.bincount(rows[kept], minlength=len(self))
-        return Histories.from_offsets(items[kept], np.concatenate([[0], np.cumsum(lengths)]))
+        has_index = items != PADDING
+        lengths = np.bincount(rows[has_index], minlength=len(self))
+        return Histories.from_offsets(items[has_index], np.concatenate([[0], np.cumsum(lengths)]))
 
     def interactions(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """(N',) row of the user and (N',) item of every interaction these histories keep."""

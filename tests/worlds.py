@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from recsys.histories import Histories
 from recsys.model.presets import Preset, resolve
+from recsys.model.recommender import Recommender
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import ModelScorer
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,26 @@ def successor_world(
 
 def pack(histories: list[NDArray[np.int64]] | list[list[int]]) -> Histories:
     """Pack histories that are written out."""
-    items = np.concatenate([np.asarray(each, dtype=np.int32) for each in [[], *histories]])
-    offsets = np.cumsum([0, *(len(each) for each in histories)]).astype(np.int64)
+    items = np.concatenate([np.asarray(history, dtype=np.int32) for history in [[], *histories]])
+    offsets = np.cumsum([0, *(len(history) for history in histories)]).astype(np.int64)
     return Histories.from_offsets(items.astype(np.int32), offsets)
 
 
 def small(preset: str, **overrides: object) -> Preset:
     """A preset as it is, but narrow, for worlds of a few dozen items."""
     return resolve(preset, {"width": 32, "heads": 2, "batch_size": 256, **overrides})
+
+
+def scores(
+    model: Recommender,
+    histories: Histories,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    runtime: Runtime | None = None,
+) -> torch.Tensor:
+    """Scores (B, V + 1) of B users; -inf for padding and for users without history."""
+    scored = torch.full((len(histories), model.n_items + 1), -torch.inf)
+    for rows, block in ModelScorer(model, steps, seed, runtime or Runtime())(histories):
+        scored[torch.from_numpy(rows)] = block.cpu()
+    return scored

@@ -1,4 +1,7 @@
-"""The approximator f: how the noised target meets the history, and the Transformer after it."""
+"""The approximator f: how the noised target meets the history, and the Transformer after it.
+
+Letters of shapes are those of `recsys.model.recommender`.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ if TYPE_CHECKING:
 KeysValues = tuple[Tensor, Tensor]
 
 
-def dropout(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Drop ``share`` of x and scale up the rest; without a generator, return x.
+def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
+    """Set a share ``rate`` of x to 0 and scale up the rest; without a generator, return x.
 
-    Each element is kept by comparing one random byte, so the share is rounded to 1/256, and is 1 at
-    least and 255 at most of them; torch's own dropout draws a float per element, and from the
-    global generator.
+    One random byte decides on each element, so the rate is rounded to 1/256, and is 1 at least and
+    255 at most of them; torch's own dropout draws a float per element, and from the global
+    generator.
     """
-    if share == 0 or generator is None:
+    if rate == 0 or generator is None:
         return x
-    below = min(max(1, round(share * 256)), 255)
+    threshold = min(max(1, round(rate * 256)), 255)
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     words.random_(-(2**63), None, generator=generator)
-    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= below
-    return x * (kept * (256 / (256 - below)))
+    keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= threshold
+    return x * (keep * (256 / (256 - threshold)))
 
 
 class Additive(nn.Module):
@@ -38,9 +41,9 @@ class Additive(nn.Module):
     def __init__(self, config: ModelConfig) -> None:  # noqa: ARG002 - it has no parameters
         super().__init__()
 
-    def forward(self, own: Tensor, target: Tensor, history: Tensor, visible: Tensor) -> Tensor:  # noqa: ARG002 - the signature of every approximator
-        """Return z (B, J, D) of J positions from their own embeddings and noised targets."""
-        return own + target
+    def forward(self, embedded: Tensor, target: Tensor, history: Tensor, visible: Tensor) -> Tensor:  # noqa: ARG002 - the signature of every approximator
+        """Return z (B, J, D) of J positions from their embeddings and their noised targets."""
+        return embedded + target
 
 
 class CrossAttention(nn.Module):
@@ -62,37 +65,37 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(config.width, 2 * config.width)
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, own: Tensor, target: Tensor, history: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, embedded: Tensor, target: Tensor, history: Tensor, visible: Tensor) -> Tensor:
         """Return z (B, J, D).
 
         Args:
-            own: (B, J, D) embeddings of the J positions that are asked for.
+            embedded: (B, J, D) embeddings of the J positions that are asked for.
             target: (B, J, D) lambda * (x_s + d_s) of each.
             history: (B, L, D) embeddings of the whole history.
             visible: broadcastable to (B, 1, J, L), which position sees which.
         """
         query = _split(self.query(target), self.heads).float().softmax(-1)  # (B, H, J, F)
         key, value = (
-            _split(each, self.heads).float() for each in self.key_value(history).chunk(2, dim=-1)
+            _split(part, self.heads).float() for part in self.key_value(history).chunk(2, dim=-1)
         )
         attention = self.attention(query, key, visible.float())  # (B, H, J, L)
-        met: Tensor = self.out(_join(attention @ value))
-        return own + met
+        attended: Tensor = self.out(_join(attention @ value))
+        return embedded + attended
 
-    def attention(self, query: Tensor, key: Tensor, seen: Tensor) -> Tensor:
+    def attention(self, query: Tensor, key: Tensor, visible: Tensor) -> Tensor:
         """Return A (B, H, J, L) from softmax(Q) (B, H, J, F) and K (B, H, L, F)."""
         # A running maximum would let later keys touch earlier positions; a bound does not.
         weight = key.clamp(-30, 30).exp()
-        total = seen @ weight  # (B, H, J, F)
-        return (query / total) @ weight.transpose(-1, -2) * seen
+        total = visible @ weight  # (B, H, J, F)
+        return (query / total) @ weight.transpose(-1, -2) * visible
 
 
 class HeadwiseCrossAttention(CrossAttention):
     """Cross-attention as released: the softmax of K runs over the heads, not over positions."""
 
-    def attention(self, query: Tensor, key: Tensor, seen: Tensor) -> Tensor:
+    def attention(self, query: Tensor, key: Tensor, visible: Tensor) -> Tensor:
         """Return A (B, H, J, L); its rows do not add up to one."""
-        return query @ key.softmax(1).transpose(-1, -2) * seen
+        return query @ key.softmax(1).transpose(-1, -2) * visible
 
 
 APPROXIMATORS: Mapping[str, type[Additive] | type[CrossAttention]] = {
@@ -108,21 +111,20 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.share = config.dropout
+        self.dropout_rate = config.dropout
         self.activation = F.gelu if config.activation == "gelu" else F.relu
         self.norm_attention = nn.LayerNorm(config.width)
         self.query_key_value = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
         self.norm_feed = nn.LayerNorm(config.width)
-        self.wider = nn.Linear(config.width, 4 * config.width)
-        self.narrower = nn.Linear(4 * config.width, config.width)
+        self.up_proj = nn.Linear(config.width, 4 * config.width)
+        self.down_proj = nn.Linear(4 * config.width, config.width)
 
     def keys_values(self, normed: Tensor) -> KeysValues:
         """Return keys and values (B, H, J, F) of normalised positions (B, J, D)."""
         width = normed.shape[-1]
         layer = self.query_key_value
-        both = F.linear(normed, layer.weight[width:], layer.bias[width:])
-        key, value = both.chunk(2, dim=-1)
+        key, value = F.linear(normed, layer.weight[width:], layer.bias[width:]).chunk(2, dim=-1)
         return _split(key, self.heads), _split(value, self.heads)
 
     def forward(
@@ -151,12 +153,12 @@ class Block(nn.Module):
         query = _split(query, self.heads)
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, J, L)
         attention = (scores + bias.to(scores.dtype)).softmax(-1)
-        met = _join(attention @ value)
+        attended = _join(attention @ value)
         if only is not None:
-            x, met = x.flatten(0, 1)[only], met.flatten(0, 1)[only]
-        x = x + dropout(self.out(met), self.share, generator)
-        fed: Tensor = self.narrower(self.activation(self.wider(self.norm_feed(x))))
-        return x + dropout(fed, self.share, generator)
+            x, attended = x.flatten(0, 1)[only], attended.flatten(0, 1)[only]
+        x = x + dropout(self.out(attended), self.dropout_rate, generator)
+        ffn_out: Tensor = self.down_proj(self.activation(self.up_proj(self.norm_feed(x))))
+        return x + dropout(ffn_out, self.dropout_rate, generator)
 
 
 class Transformer(nn.Module):
@@ -184,16 +186,16 @@ class Transformer(nn.Module):
             past: each block's keys and values of positions before x, as ``context`` returned them.
             only: (M,) int64, which of the B * J positions are asked for, and returned as (M, D).
         """
-        for at, block in enumerate(self.blocks):
-            last = at == len(self.blocks) - 1
-            x = block(x, bias, generator, past[at] if past else None, only if last else None)
+        for nth, block in enumerate(self.blocks):
+            last = nth == len(self.blocks) - 1
+            x = block(x, bias, generator, past[nth] if past else None, only if last else None)
         normed: Tensor = self.norm(x)
         return normed
 
     def context(self, x: Tensor, bias: Tensor) -> list[KeysValues]:
         """Return each block's keys and values of x (B, L, D), for positions that come after."""
         past = []
-        for block in cast("list[Block]", list(self.blocks)):  # ModuleList forgets what it holds
+        for block in cast("list[Block]", list(self.blocks)):  # ModuleList forgets the type
             past.append(block.keys_values(block.norm_attention(x)))
             if len(past) < len(self.blocks):
                 x = block(x, bias)

@@ -84,8 +84,8 @@ class ModelConfig:
             _require(self, name, getattr(self, name) >= 1, "1 or more")
         for name in ("dropout", "embedding_dropout", "item_dropout"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
-        chosen = self.objective, self.repeat_bias, self.similarity
-        if self.padding == "attended" and chosen != ("prefix", "none", "dot"):
+        setting = self.objective, self.repeat_bias, self.similarity
+        if self.padding == "attended" and setting != ("prefix", "none", "dot"):
             raise ConfigurationError(
                 "padding = attended goes with objective = prefix, repeat_bias = none and "
                 "similarity = dot"
@@ -156,6 +156,18 @@ class TrainingConfig:
         _require(self, "decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1")
 
 
+RESEARCH_FIELDS = frozenset(
+    {
+        *("heads", "temperature", "init_std", "schedule", "timesteps", "delta", "offset_scale"),
+        *("decay_factor", "warmup", "clip_norm"),
+    }
+)
+"""Fields for experiments: no preset changes them, and no trial found a better value.
+
+See docs/experiment-log.md. A first look at the settings can leave them out.
+"""
+
+
 def converted(config: type, name: str, value: Any) -> Any:
     """Return ``value`` as the type of a field, reading numbers from strings.
 
@@ -167,26 +179,25 @@ def converted(config: type, name: str, value: Any) -> Any:
         if value in choices:
             return value
         raise _refusal(name, value, "one of " + ", ".join(choices))
-    wanted = "a whole number" if kind is int else "a number"
+    allowed = "a whole number" if kind is int else "a number"
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise _refusal(name, value, wanted)
+        raise _refusal(name, value, allowed)
     try:
-        return kind(value) if isinstance(value, str) or kind(value) == value else _raise()
+        number = kind(value)
     except (ValueError, OverflowError) as error:
-        raise _refusal(name, value, wanted) from error
-
-
-def _raise() -> None:
-    raise ValueError
+        raise _refusal(name, value, allowed) from error
+    if not isinstance(value, str) and number != value:
+        raise _refusal(name, value, allowed)
+    return number
 
 
 def _check_types(config: Any) -> None:
     for field in fields(config):
-        given = getattr(config, field.name)
-        same = converted(type(config), field.name, given)
-        if isinstance(given, str) and not isinstance(same, str):
-            raise _refusal(field.name, given, "a number, not text")
-        object.__setattr__(config, field.name, same)
+        value = getattr(config, field.name)
+        number_or_choice = converted(type(config), field.name, value)
+        if isinstance(value, str) and not isinstance(number_or_choice, str):
+            raise _refusal(field.name, value, "a number, not text")
+        object.__setattr__(config, field.name, number_or_choice)
 
 
 def _require(config: Any, name: str, holds: bool, allowed: str) -> None:

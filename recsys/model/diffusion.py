@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class Diffusion(nn.Module):
     """A noise schedule with the constants of the forward and the reverse process.
 
-    Steps are reindex_by_train_popularity 1..T; index 0 of ``alpha_bar`` is the clean target.
+    Steps are numbered 1..T; index 0 of ``alpha_bar`` is the clean target.
     """
 
     alpha_bar: Tensor
 
     def __init__(self, schedule: str, timesteps: int) -> None:
         super().__init__()
-        kept = torch.cumprod(1 - SCHEDULES[schedule](timesteps), dim=0)
-        alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), kept])
+        after_steps = torch.cumprod(1 - SCHEDULES[schedule](timesteps), dim=0)
+        alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), after_steps])
         self.timesteps = timesteps
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)  # (T + 1,)
 
@@ -40,8 +40,8 @@ class Diffusion(nn.Module):
             step: (...) int64, 1..T.
             noise: broadcastable to (..., D).
         """
-        kept = self.alpha_bar[step].unsqueeze(-1)  # (..., 1)
-        return kept.sqrt() * x_0 + (1 - kept).sqrt() * noise
+        alpha_bar = self.alpha_bar[step].unsqueeze(-1)  # (..., 1)
+        return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * noise
 
     def respaced(self, steps: int) -> list[int]:
         """Return ``steps`` of the steps 1..T, evenly spread, T among them."""
@@ -49,7 +49,7 @@ class Diffusion(nn.Module):
             raise ConfigurationError(
                 f"steps = {steps} is not allowed; this model has 1..{self.timesteps} reverse steps"
             )
-        return [-(-at * self.timesteps // steps) for at in range(1, steps + 1)]
+        return [-(-nth * self.timesteps // steps) for nth in range(1, steps + 1)]
 
 
 def posterior(
@@ -64,7 +64,7 @@ def posterior(
         x_0: (..., D) the (predicted) clean target.
         x_s: (..., D) the noised one.
         alpha_bar: at the step of ``x_s``.
-        alpha_bar_before: at the step that is gone to; 1 at the clean target.
+        alpha_bar_before: at the earlier step; 1 at the clean target.
     """
     now = torch.as_tensor(alpha_bar, dtype=torch.float64)
     before = torch.as_tensor(alpha_bar_before, dtype=torch.float64)
@@ -82,6 +82,7 @@ def reverse(
     noise: Tensor,
     diffusion: Diffusion,
     steps: int,
+    callback: Callable[[int, Tensor, Tensor], None] = lambda *_: None,
 ) -> Tensor:
     """Run the reverse process (Alg. 2) in ``steps`` of the T steps; return the last x_0 (B, D).
 
@@ -91,17 +92,18 @@ def reverse(
         noise: (steps, D) standard normal; the draw of the last step is not used.
         diffusion: the process that the approximator was trained on.
         steps: how many reverse steps.
+        callback: called at each step with the step s, x_s and the predicted x_0, both (B, D).
     """
     timesteps = [0, *diffusion.respaced(steps)]
     x_0 = x
-    for at in range(steps, 0, -1):
-        x_0 = approximate(x, timesteps[at])
-        if at == 1:
+    for nth in range(steps, 0, -1):
+        step, before = timesteps[nth], timesteps[nth - 1]
+        x_0 = approximate(x, step)
+        callback(step, x, x_0)
+        if nth == 1:
             break  # the posterior at the clean target is the prediction itself, without noise
-        mean, variance = posterior(
-            x_0, x, diffusion.alpha_bar[timesteps[at]], diffusion.alpha_bar[timesteps[at - 1]]
-        )
-        x = mean + variance.sqrt() * noise[at - 1]
+        mean, variance = posterior(x_0, x, diffusion.alpha_bar[step], diffusion.alpha_bar[before])
+        x = mean + variance.sqrt() * noise[nth - 1]
     return x_0
 
 
@@ -144,15 +146,15 @@ class StepEmbedding(nn.Module):
 
     def __init__(self, timesteps: int, width: int) -> None:
         super().__init__()
-        at = torch.arange(timesteps + 1, dtype=torch.float64) * 1000 / timesteps
+        step = torch.arange(timesteps + 1, dtype=torch.float64) * 1000 / timesteps
         rates = torch.exp(-math.log(10_000) * torch.arange(width // 2) / (width // 2))
-        angles = at[:, None] * rates
+        angles = step[:, None] * rates
         waves = torch.cat([angles.cos(), angles.sin()], dim=1).float()
         self.register_buffer("waves", waves, persistent=False)  # (T + 1, D)
-        self.wider = nn.Linear(width, 4 * width)
-        self.narrower = nn.Linear(4 * width, width)
+        self.up_proj = nn.Linear(width, 4 * width)
+        self.down_proj = nn.Linear(4 * width, width)
 
     def forward(self) -> Tensor:
         """Return (T + 1, D), to be indexed by step; there are few steps and many rows."""
-        table: Tensor = self.narrower(nn.functional.silu(self.wider(self.waves)))
+        table: Tensor = self.down_proj(nn.functional.silu(self.up_proj(self.waves)))
         return table

@@ -9,7 +9,7 @@ from torch import Tensor
 
 _CELLS = 2_000_000  # of a chunk of scores: one that stays in cache; four times as many cost 1.6 x
 _CELLS_CUDA = 64_000_000
-_HELD = 8  # chunks of scores between one addition to the items' gradients and the next
+_CHUNKS = 8  # chunks of scores between one addition to the items' gradients and the next
 _MANY_ITEMS = 32_768
 _SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -31,16 +31,16 @@ class _CrossEntropy(torch.autograd.Function):
         bf16: bool,
     ) -> Tensor:
         dtype = torch.bfloat16 if bf16 else torch.float32
-        swept = _by_rows if len(weight) <= _MANY_ITEMS else _by_items
-        cells = 4 * _CELLS if swept is _by_items else _CELLS  # 390 against 4,800 ms at 100,000
+        sweep = _by_rows if len(weight) <= _MANY_ITEMS else _by_items
+        cells = 4 * _CELLS if sweep is _by_items else _CELLS  # 390 against 4,800 ms at 100,000
         if hidden.device.type != "cpu":
             cells = _CELLS_CUDA
         grad_hidden = torch.zeros_like(hidden)
         grad_weight = torch.zeros_like(weight)
         low = hidden.to(dtype), weight[1:].to(dtype)
         row, item = seen
-        given = *low, target - 1, bias.to(dtype), (row, item - 1)
-        losses, grad_bias = swept(*given, grad_hidden, grad_weight[1:], cells)
+        inputs = *low, target - 1, bias.to(dtype), (row, item - 1)
+        losses, grad_bias = sweep(*inputs, grad_hidden, grad_weight[1:], cells)
         grad_hidden.sub_(weight[target], alpha=1 / len(hidden))
         grad_weight.index_add_(0, target, hidden, alpha=-1 / len(hidden))
         grad_bias = (grad_bias - (item == target[row]).sum()) / len(hidden)
@@ -49,7 +49,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight, grad_bias = (each * grads[0] for each in ctx.saved_tensors)
+        grad_hidden, grad_weight, grad_bias = (grad * grads[0] for grad in ctx.saved_tensors)
         return grad_hidden, grad_weight, None, grad_bias, None, None
 
 
@@ -93,13 +93,13 @@ def _by_rows(
     The gradients of the mean log-sum-exp are added. Some rows at a time, whole: the softmax is one
     fused pass over a chunk that stays in cache. A gradient as large as the catalogue is added to
     once for several chunks, since that costs as much as one of their products. A loss beyond 87 is
-    told as 87, where a float32 likelihood ends; its gradients are exact.
+    returned as 87, where a float32 likelihood ends; its gradients are exact.
     """
     size = max(1, min(len(hidden), cells // len(weight)))
     likelihoods, repeated = [], hidden.new_zeros((), dtype=torch.float32)
-    slopes = hidden.new_empty(min(len(hidden), _HELD * size), len(weight))
+    slopes = hidden.new_empty(min(len(hidden), _CHUNKS * size), len(weight))
     chunks = zip(
-        *(torch.split(each, size) for each in (hidden, target, grad_hidden)),
+        *(torch.split(by_row, size) for by_row in (hidden, target, grad_hidden)),
         _parts(seen[0], size, len(hidden)),
         strict=True,
     )
@@ -141,8 +141,8 @@ def _by_items(
     item, order = seen[1].sort()
     row = seen[0][order]
     chunks = [
-        (some, into, (row[part], item[part] - first))
-        for some, into, (first, part) in zip(
+        (chunk, into, (row[part], item[part] - first))
+        for chunk, into, (first, part) in zip(
             torch.split(weight, size),
             torch.split(grad_weight, size),
             _parts(item, size, len(weight)),
@@ -150,24 +150,24 @@ def _by_items(
         )
     ]
 
-    def scored(some: Tensor, pair: Seen) -> Tensor:
-        scores = hidden @ some.T
+    def chunk_scores(chunk: Tensor, pair: Seen) -> Tensor:
+        scores = hidden @ chunk.T
         scores[pair] += bias
         return scores
 
-    parts = [scored(some, pair).float().logsumexp(1) for some, _, pair in chunks]
+    parts = [chunk_scores(chunk, pair).float().logsumexp(1) for chunk, _, pair in chunks]
     total = torch.stack(parts).logsumexp(0)  # (N,)
     repeated = torch.zeros_like(total[0])
-    for part, (some, into, pair) in zip(parts, chunks, strict=True):
-        slope = scored(some, pair).softmax(1)  # (N, C)
+    for part, (chunk, into, pair) in zip(parts, chunks, strict=True):
+        slope = chunk_scores(chunk, pair).softmax(1)  # (N, C)
         share = (part - total).exp()
         repeated += (slope[pair] * share[pair[0]]).sum()
-        grad_hidden.add_(share.unsqueeze(1) * (slope @ some), alpha=1 / len(hidden))
+        grad_hidden.add_(share.unsqueeze(1) * (slope @ chunk), alpha=1 / len(hidden))
         weighted = (share.unsqueeze(1) * hidden).to(hidden.dtype)
         into.add_(slope.T @ weighted, alpha=1 / len(hidden))
-    own = (hidden.float() * weight[target]).sum(1)
-    own.index_add_(0, seen[0], (seen[1] == target[seen[0]]) * bias.float())
-    return total - own, repeated
+    of_target = (hidden.float() * weight[target]).sum(1)
+    of_target.index_add_(0, seen[0], (seen[1] == target[seen[0]]) * bias.float())
+    return total - of_target, repeated
 
 
 def _parts(place: Tensor, size: int, length: int) -> list[tuple[int, slice]]:
@@ -178,7 +178,7 @@ def _parts(place: Tensor, size: int, length: int) -> list[tuple[int, slice]]:
     firsts = range(0, length, size)
     edges = torch.tensor([*firsts, length], device=place.device)
     bounds = torch.searchsorted(place, edges).tolist()
-    return [(first, slice(*bounds[at : at + 2])) for at, first in enumerate(firsts)]
+    return [(first, slice(*bounds[nth : nth + 2])) for nth, first in enumerate(firsts)]
 
 
 def cross_entropy(
@@ -232,18 +232,18 @@ def sampled_cross_entropy(
         bias: as in ``cross_entropy``.
         seen: likewise.
     """
-    own = (hidden * weight[target]).sum(1).float()
+    of_target = (hidden * weight[target]).sum(1).float()
     others = (hidden @ weight[negatives].T).float() - log_expected  # (N, S')
     if bias is not None and seen is not None:
         row, item = seen
         again = item == target[row]
-        own = own.index_add(0, row[again], bias.expand(int(again.sum())))
-        drawn, order = negatives.sort()
-        edges = torch.searchsorted(drawn, torch.stack([item, item + 1]))
+        of_target = of_target.index_add(0, row[again], bias.expand(int(again.sum())))
+        ordered, order = negatives.sort()
+        edges = torch.searchsorted(ordered, torch.stack([item, item + 1]))
         hits = edges[1] - edges[0]
         nth = torch.arange(int(hits.sum()), device=row.device)
         nth += (edges[0] - hits.cumsum(0) + hits).repeat_interleave(hits)
         pair = row.repeat_interleave(hits), order[nth]
         others = others.index_put(pair, bias.expand(len(nth)), accumulate=True)
     others = others.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
-    return (torch.logaddexp(own, others.logsumexp(1)) - own).mean()
+    return (torch.logaddexp(of_target, others.logsumexp(1)) - of_target).mean()

@@ -20,7 +20,7 @@ class Preset:
     Attributes:
         model: the network and its diffusion.
         training: how it is fitted.
-        from_data: fields of ``model`` that ``adapted`` sets when the data is known.
+        auto_fields: fields of ``model`` that `fit_to_data` sets when the data is known.
 
     Raises:
         ConfigurationError: padding can't be scored among sampled negatives.
@@ -28,7 +28,7 @@ class Preset:
 
     model: ModelConfig
     training: TrainingConfig
-    from_data: tuple[str, ...] = ()
+    auto_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.model.padding == "attended" and self.training.negatives:
@@ -83,7 +83,7 @@ _BEST = Preset(
         steps=1,
     ),
     TrainingConfig(epochs=40, batch_size=2048, average=100, patience=5),
-    from_data=("dropout", "embedding_dropout"),
+    auto_fields=("dropout", "embedding_dropout"),
 )
 
 PRESETS: Mapping[str, Preset] = {
@@ -123,29 +123,29 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Preset:
     changed: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
     for field, value in overrides.items():
         for part, config in (("model", ModelConfig), ("training", TrainingConfig)):
-            if field in {known.name for known in fields(config)}:
+            if field in {allowed.name for allowed in fields(config)}:
                 changed[part][field] = converted(config, field, value)
                 break
         else:
-            known = [each.name for kind in (ModelConfig, TrainingConfig) for each in fields(kind)]
-            raise ConfigurationError(f"no field {field!r}; there are {', '.join(sorted(known))}")
+            names = [field.name for kind in (ModelConfig, TrainingConfig) for field in fields(kind)]
+            raise ConfigurationError(f"no field {field!r}; there are {', '.join(sorted(names))}")
     if "timesteps" in changed["model"] and "steps" not in changed["model"]:
         steps = min(preset.model.steps, changed["model"]["timesteps"])
         changed["model"]["steps"] = steps
     return Preset(
         replace(preset.model, **changed["model"]),
         replace(preset.training, **changed["training"]),
-        tuple(field for field in preset.from_data if field not in changed["model"]),
+        tuple(field for field in preset.auto_fields if field not in changed["model"]),
     )
 
 
-def adapted(preset: Preset, targets_per_item: float) -> Preset:
-    """Return a preset with the fields ``from_data`` set.
+def fit_to_data(preset: Preset, targets_per_item: float) -> Preset:
+    """Return a preset with its ``auto_fields`` set.
 
     Dropout falls from .5 to .2 as an item's training targets rise from 10 to 250: what is rarely
     seen is soon learnt by heart. docs/experiment-log.md has the trials that this comes from.
     """
     scarcity = 1 - math.log(max(targets_per_item, 1) / 10) / math.log(250 / 10)
-    share = round(0.2 + 0.3 * min(max(scarcity, 0), 1), 3)
-    changed: dict[str, Any] = dict.fromkeys(preset.from_data, share)
+    rate = round(0.2 + 0.3 * min(max(scarcity, 0), 1), 3)
+    changed: dict[str, Any] = dict.fromkeys(preset.auto_fields, rate)
     return Preset(replace(preset.model, **changed), preset.training)

@@ -1,11 +1,22 @@
-"""The recommender: item embeddings, diffusion and approximator, its loss and its predictions."""
+"""The recommender: item embeddings, diffusion and approximator, its loss and its predictions.
+
+Letters of shapes, here and in all of `recsys.model`:
+
+    B  rows of a batch: users, or lines of packed histories
+    L  positions of a row, at most max_length at inference
+    J  positions that are asked for, of the L that are attended to
+    D  width of an embedding
+    H  attention heads, and F = D / H features of each
+    V  items of the catalogue; index 0 is padding, so tables have V + 1 rows
+    K  items of a list
+    S  pairs of a row and an item that its user had before; or sampled negatives
+    T  diffusion steps; step 0 is the clean target
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,83 +31,46 @@ from recsys.model.approximator import (
     dropout,
 )
 from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
-from recsys.model.loss import Seen, cross_entropy, directions, sampled_cross_entropy
+from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from recsys.model.config import ModelConfig
-
-
-@dataclass(frozen=True)
-class InferenceNoise:
-    """All noise of one inference run, for one row: common random numbers for every user.
-
-    A user's list then does not depend on who else is scored beside them, batch of one equals batch
-    of many, two users with one history get one list, and drawing costs nothing. Positions are
-    counted from the right end of a history: 0 is its newest item.
-
-    Attributes:
-        start: (D,) x_T.
-        noise: (steps, D) of the reverse steps.
-        weight: (L, D) lambda of each position.
-        known_step: (L,) int64, step at which a position's known next item is noised (causal).
-        known_noise: (L, D) its noise (causal).
-    """
-
-    start: Tensor
-    noise: Tensor
-    weight: Tensor
-    known_step: Tensor
-    known_noise: Tensor
-
-    @classmethod
-    def of(cls, config: ModelConfig, steps: int, seed: int, device: torch.device) -> InferenceNoise:
-        """Draw on the CPU, so that every device sees the same numbers.
-
-        They are not those that a model of the same seed started from: x_T would be an item.
-        """
-        key = np.random.SeedSequence((seed, 1)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(key[0]))
-        length, width = config.max_length, config.width
-        weight = config.delta + config.delta * torch.randn(length, width, generator=generator)
-        start = torch.randn(width, generator=generator)
-        known_step = torch.randint(1, config.timesteps + 1, (length,), generator=generator)
-        known_noise = torch.randn(length, width, generator=generator)
-        noise = torch.randn(steps, width, generator=generator)
-        drawn = (start, noise, weight, known_step, known_noise)
-        return cls(*(draw.to(device) for draw in drawn))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Histories of one training step, several to a row of L cells, each in cells of its own.
-
-    Attributes:
-        items: (B, L) int64, 1..V; 0 is an empty cell.
-        targets: (B, L) int64, what is to be predicted there: the next item at every position
-            (causal), or at a history's newest item alone (prefix); 0 is nothing.
-        ahead: (B, L) int64, how many items of the same history follow; 0 in an empty cell.
-        seen: (S,) int64 target, ascending, counted through the cells that have one, and (S,) int64
-            item of what the user had before it, once each; None where the model does not ask.
-    """
-
-    items: Tensor
-    targets: Tensor
-    ahead: Tensor
-    seen: Seen | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        items, targets, ahead = (each.to(device) for each in (self.items, self.targets, self.ahead))
-        seen = self.seen and (self.seen[0].to(device), self.seen[1].to(device))
-        return Batch(items, targets, ahead, seen)
+    from recsys.model.inputs import Batch, InferenceNoise
 
 
 class Recommender(nn.Module):
-    """DiffuRecSys over items 1..V; index 0 is padding and never listed.
+    """DiffuRecSys (arXiv 2410.19429) over items 1..V; index 0 is padding and never listed.
 
-    Rows are left-aligned: a history of n items fills positions 0..n-1, padding follows.
+    Rows are left-aligned: a history of n items fills positions 0..n-1, padding follows. A history
+    and a noised embedding of its next item go into a Transformer, which predicts the clean
+    embedding x_0; items are ranked by their similarity to it. What is special:
+
+    - The target is noised at a random step (Eq. 20), with offset noise if asked for (Eq. 17), and
+      meets the history by addition (Eq. 15) or by linear cross-attention (Eq. 16), weighted by
+      lambda ~ N(delta, delta), drawn for every element.
+    - ``causal``, unlike the papers: one pass trains all positions of a history. Each carries its
+      own next item, noised at a step of its own; a causal mask keeps it from all positions before.
+    - Inference is the reverse process (Alg. 2, Eq. 23) in any number of steps from 1 to T. The
+      older positions of a causal history run once for all steps, through cached keys and values.
+    - Noise at inference is common to all users (`InferenceNoise`), so that lists depend on the
+      history and the seed alone.
+    - The loss is full cross-entropy (Eq. 24-25) without a matrix of all scores, or over sampled
+      negatives. Ranking is by inner product (Eq. 26), or by cosine over a temperature.
+    - A learned ``repeat`` bias is added to items that the user has had.
+    - Where the published code is ill-posed, this is not: blocks are chained, padded keys are
+      hidden, queries come from the target, keys are normalised over positions, and padding is
+      never scored. The presets say what `released` brings back.
+    - Without an approximator it is SASRec (Kang & McAuley 2018).
+
+    Parameters start as:
+
+        items, position                N(0, init_std^2); row 0 of items, the padding, is 0
+        distance, repeat               0
+        weights of linear layers       Xavier normal (Glorot & Bengio 2010)
+        biases of linear layers        0
+        normalisation                  weight 1, bias 0
     """
 
     def __init__(
@@ -122,7 +96,7 @@ class Recommender(nn.Module):
                 config
             )
         self.transformer = Transformer(config)
-        self._initialise(generator or torch.Generator().manual_seed(0))
+        self._initialise_parameters(generator or torch.Generator().manual_seed(0))
 
     @property
     def causal(self) -> bool:
@@ -131,22 +105,19 @@ class Recommender(nn.Module):
 
     @property
     def attends_padding(self) -> bool:
-        """Whether padding is a part of a history; then batches hold one history a line."""
+        """Whether padding is a part of a history; then batches hold one history per line."""
         return self.config.padding == "attended"
 
     @property
     def denoises(self) -> bool:
-        """Whether there is a noised target at all; else this is a plain sequential Transformer.
-
-        With one pass and full cross-entropy that is SASRec (Kang & McAuley 2018).
-        """
+        """Whether there is a noised target at all; else this is a plain sequential Transformer."""
         return self.config.approximator != "none"
 
     @property
     def repeat_bias(self) -> Tensor | None:
-        """What the score of an item that the user has had is raised by, a scalar; None is 0.
+        """What is added to the score of an item that the user has had, a scalar; None is 0.
 
-        A score is a product of D terms; D times a parameter learns at a like speed.
+        A score is a product of D terms; D times a parameter learns at a similar speed.
         """
         return self.repeat * self.config.width if self.config.repeat_bias == "learned" else None
 
@@ -169,9 +140,10 @@ class Recommender(nn.Module):
         ``prefix``, every position carries the one target of its history.
         """
         config, items = self.config, batch.items
-        held = (batch.targets > 0).flatten().nonzero().squeeze(1)  # (M,)
-        targets = batch.targets.flatten()[held]
-        ends = batch.ahead + torch.arange(items.shape[1], device=items.device)
+        target_cells = (batch.targets > 0).flatten().nonzero().squeeze(1)  # (M,)
+        targets = batch.targets.flatten()[target_cells]
+        # Cells of one history share the place of its last one.
+        ends = batch.steps_to_end + torch.arange(items.shape[1], device=items.device)
         visible = (ends.unsqueeze(2) == ends.unsqueeze(1)).unsqueeze(1)  # (B, 1, L, L)
         if self.attends_padding:
             visible = torch.ones_like(visible)
@@ -179,9 +151,10 @@ class Recommender(nn.Module):
             visible = visible.tril()
         noised = batch.targets.flatten() if self.causal else targets
         # One lookup for all: its gradient is as large as the catalogue.
-        looked_up = torch.cat([items.flatten(), noised]) if self.denoises else items.flatten()
-        history, x_0 = self.items(looked_up).tensor_split([items.numel()])
-        z = history = self._history(history.view(*items.shape, -1), batch.ahead, generator)
+        indices = torch.cat([items.flatten(), noised]) if self.denoises else items.flatten()
+        embedded, x_0 = self.items(indices).tensor_split([items.numel()])
+        history = self._history(embedded.view(*items.shape, -1), batch.steps_to_end, generator)
+        z = history  # (B, L, D)
         if self.denoises:
             signal = self._noised(x_0, generator)
             if self.causal:
@@ -193,7 +166,7 @@ class Recommender(nn.Module):
                 history.shape, generator=generator, device=items.device
             )
             z = self.approximator(history, weight * signal, history, visible)
-        hidden = self.transformer(z, self._bias(visible), generator, only=held)
+        hidden = self.transformer(z, self._bias(visible), generator, only=target_cells)  # (M, D)
         queries, catalogue = self.queries(hidden), self.catalogue()
         repeats = self.repeat_bias, batch.seen
         if negatives is not None:
@@ -211,19 +184,19 @@ class Recommender(nn.Module):
         noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
         return self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, self.step())
 
-    def predict(self, items: Tensor, steps: int, draws: InferenceNoise) -> Tensor:
+    def predict(self, items: Tensor, steps: int, noise: InferenceNoise) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
 
         Args:
             items: (B, L) int64, left-aligned, 1..max_length items in each row.
             steps: reverse steps, 1..T.
-            draws: the noise, made for as many steps.
+            noise: drawn for as many steps.
         """
         if not self.denoises:
-            return self._alone(items)
-        approximate = self._causal(items, draws) if self.causal else self._prefix(items, draws)
-        x = draws.start.expand(len(items), -1)
-        return reverse(approximate, x, draws.noise, self.diffusion, steps)
+            return self._without_diffusion(items)
+        prepare = self._causal_approximation if self.causal else self._prefix_approximation
+        x = noise.start.expand(len(items), -1)
+        return reverse(prepare(items, noise), x, noise.reverse, self.diffusion, steps)
 
     def queries(self, x_0: Tensor) -> Tensor:
         """Return predicted targets (B, D) as they are multiplied with ``catalogue``, float32."""
@@ -237,18 +210,20 @@ class Recommender(nn.Module):
             return self.items.weight
         return directions(self.items.weight)
 
-    def _alone(self, items: Tensor) -> Tensor:
+    def _without_diffusion(self, items: Tensor) -> Tensor:
         history = self._history(self.items(items), _offsets_from_right(items), None)
         x_0: Tensor = self.transformer(
             history, self._bias(self._visible(items)), only=_newest(items)
         )
         return x_0.float()
 
-    def _prefix(self, items: Tensor, draws: InferenceNoise) -> Callable[[Tensor, int], Tensor]:
+    def _prefix_approximation(
+        self, items: Tensor, noise: InferenceNoise
+    ) -> Callable[[Tensor, int], Tensor]:
         """Every position carries the target that is being denoised: all run at every step."""
         offsets = _offsets_from_right(items)
         history = self._history(self.items(items), offsets, None)
-        weight = draws.weight[offsets]
+        weight = noise.weight[offsets]  # (B, L, D)
         visible = self._visible(items)
         bias = self._bias(visible)
         newest = _newest(items)
@@ -262,22 +237,26 @@ class Recommender(nn.Module):
 
         return approximate
 
-    def _causal(self, items: Tensor, draws: InferenceNoise) -> Callable[[Tensor, int], Tensor]:
+    def _causal_approximation(
+        self, items: Tensor, noise: InferenceNoise
+    ) -> Callable[[Tensor, int], Tensor]:
         """Only the last position carries the unknown target; all before it run once.
 
-        They carry their known next items, noised by fixed draws, as in training; their keys and
-        values serve every reverse step.
+        They carry their next items, which the history holds, noised by fixed draws, as in
+        training; their keys and values serve every reverse step.
         """
         offsets = _offsets_from_right(items)
         history = self._history(self.items(items), offsets, None)
         steps = self.step()
-        own = at_position(history, (items > 0).sum(1) - 1)  # (B, 1, D)
-        # lambda * (x_s + d_s) of a known next item e is kept * e + added, by position.
-        kept = self.diffusion.alpha_bar[draws.known_step].unsqueeze(-1)  # (L, 1)
-        added = draws.weight * ((1 - kept).sqrt() * draws.known_noise + steps[draws.known_step])
+        newest = at_position(history, (items > 0).sum(1) - 1)  # (B, 1, D)
+        # lambda * (x_s + d_s) of a next item e is scale * e + shift, by position.
+        alpha_bar = self.diffusion.alpha_bar[noise.context_step].unsqueeze(-1)  # (L, 1)
+        scale = noise.weight * alpha_bar.sqrt()
+        noise_term = (1 - alpha_bar).sqrt() * noise.context_noise
+        shift = noise.weight * (noise_term + steps[noise.context_step])  # (L, D)
         signal = torch.addcmul(
-            F.embedding(offsets, added),
-            F.embedding(offsets, draws.weight * kept.sqrt()),
+            F.embedding(offsets, shift),
+            F.embedding(offsets, scale),
             self.items(torch.roll(items, -1, dims=1)),
         )
         visible = self._visible(items)
@@ -285,16 +264,16 @@ class Recommender(nn.Module):
         past = self.transformer.context(z, self._bias(visible))
 
         # The last position attends to those before it and, in a column of its own, to itself.
-        held = F.pad(offsets > 0, (0, 1), value=True)[:, None, None, :]  # (B, 1, 1, L + 1)
+        attended = F.pad(offsets > 0, (0, 1), value=True)[:, None, None, :]  # (B, 1, 1, L + 1)
         last_visible = (items > 0)[:, None, None, :]  # (B, 1, 1, L)
-        last_bias = _as_bias(held)
+        last_bias = _as_bias(attended)
         if self.config.positions == "relative":
             nearness = self.distance[:, F.pad(offsets, (0, 1))]  # (H, B, L + 1)
             last_bias = last_bias + nearness.transpose(0, 1).unsqueeze(2)
 
         def approximate(x: Tensor, step: int) -> Tensor:
-            signal = draws.weight[0] * (x + steps[step]).unsqueeze(1)  # (B, 1, D)
-            z = self.approximator(own, signal, history, last_visible)
+            signal = noise.weight[0] * (x + steps[step]).unsqueeze(1)  # (B, 1, D)
+            z = self.approximator(newest, signal, history, last_visible)
             x_0: Tensor = self.transformer(z, last_bias, past=past).squeeze(1)
             return x_0.float()
 
@@ -304,9 +283,9 @@ class Recommender(nn.Module):
         self, embedded: Tensor, offsets: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """Return what the approximator reads (B, L, D) of a history's item embeddings."""
-        if generator is not None and (share := self.config.item_dropout):
-            drawn = torch.rand(offsets.shape, generator=generator, device=offsets.device)
-            embedded = embedded * (drawn >= share).unsqueeze(-1)
+        if generator is not None and (rate := self.config.item_dropout):
+            uniform = torch.rand(offsets.shape, generator=generator, device=offsets.device)
+            embedded = embedded * (uniform >= rate).unsqueeze(-1)
         if self.config.positions == "reversed":
             embedded = embedded + F.embedding(offsets, self.position)
         dropped = dropout(embedded, self.config.embedding_dropout, generator)
@@ -327,30 +306,36 @@ class Recommender(nn.Module):
         bias = _as_bias(visible)
         if self.config.positions != "relative":
             return bias
-        at = torch.arange(visible.shape[-1], device=visible.device)
-        far = (at[:, None] - at).abs().clamp(max=self.config.max_length - 1)
-        return bias + self.distance[:, far]  # (B | 1, H, L, L)
+        position = torch.arange(visible.shape[-1], device=visible.device)
+        apart = (position[:, None] - position).abs().clamp(max=self.config.max_length - 1)
+        return bias + self.distance[:, apart]  # (B | 1, H, L, L)
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
-        for name, parameter in self.named_parameters():
-            module = name.partition(".")[0]
-            if module in ("items", "position"):
-                parameter.normal_(0, self.config.init_std, generator=generator)
-            elif module in ("distance", "repeat") or name.endswith("bias"):
-                parameter.zero_()
-            elif "norm" in name:
-                parameter.fill_(1)
-            else:
-                nn.init.xavier_normal_(parameter, generator=generator)
+    def _initialise_parameters(self, generator: torch.Generator) -> None:
+        """Draw every parameter by the table of the class, in the order of registration."""
+        if self.config.positions == "reversed":
+            self.position.normal_(0, self.config.init_std, generator=generator)
+        elif self.config.positions == "relative":
+            self.distance.zero_()
+        if self.config.repeat_bias == "learned":
+            self.repeat.zero_()
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.normal_(0, self.config.init_std, generator=generator)
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight, generator=generator)
+                module.bias.zero_()
+            elif isinstance(module, nn.LayerNorm):
+                module.weight.fill_(1)
+                module.bias.zero_()
         self.items.weight[0] = 0
 
 
 def _offsets_from_right(items: Tensor) -> Tensor:
     """Return (B, L) int64: 0 at a row's newest item, 1 before it; 0 at padding."""
     lengths = (items > 0).sum(1, keepdim=True)
-    at = torch.arange(items.shape[1], device=items.device)
-    return (lengths - 1 - at).clamp(min=0)
+    position = torch.arange(items.shape[1], device=items.device)
+    return (lengths - 1 - position).clamp(min=0)
 
 
 def _newest(items: Tensor) -> Tensor:

@@ -36,16 +36,16 @@ def linear(timesteps: int) -> Tensor:
 def cosine(timesteps: int) -> Tensor:
     """Betas of the squared-cosine alpha-bar (Nichol & Dhariwal 2021, Eq. 17)."""
     return _from_alpha_bar(
-        torch.cos((_moments(timesteps) + 0.008) / 1.008 * math.pi / 2).square(),
+        torch.cos((_times(timesteps) + 0.008) / 1.008 * math.pi / 2).square(),
     )
 
 
 def sqrt(timesteps: int) -> Tensor:
     """Betas of Diffusion-LM (Li et al. 2022): alpha-bar falls with the root of the step."""
-    return _from_alpha_bar((1 - torch.sqrt(_moments(timesteps) + 1e-4)).clamp(min=0))
+    return _from_alpha_bar((1 - torch.sqrt(_times(timesteps) + 1e-4)).clamp(min=0))
 
 
-def _moments(timesteps: int) -> Tensor:
+def _times(timesteps: int) -> Tensor:
     return torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,10 @@ import numpy as np
 import torch
 
 from recsys.errors import ConfigurationError, GateError
-from recsys.model.recommender import InferenceNoise
+from recsys.model.inputs import InferenceNoise
 from recsys.model.runtime import Runtime
 from recsys.model.top_k import top_k_items
-from recsys.progress import Progress, silent
+from recsys.progress import Progress, silent, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
     from recsys.model.recommender import Recommender
 
 _TOKENS, _TOKENS_CUDA = 2048, 262_144  # of a micro-batch; 4096 leave the cache: 1.5 x slower
-_ROWS = 16
-_ENCODED = 16_384
-_CELLS, _CELLS_CUDA = 2_000_000, 256_000_000
-_TELL_SECONDS = 0.3
+_ROWS = 16  # a micro-batch has a multiple of so many
+_ENCODED_USERS = 16_384  # at a time, so that nearly all micro-batches are full
+_CELLS, _CELLS_CUDA = 2_000_000, 256_000_000  # of a block of scores
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,12 @@ class ModelScorer:
         model.to(device)
         if not bool(torch.isfinite(model.items.weight).all()):
             raise GateError("the model has item embeddings that are not finite; train it again")
-        draws = InferenceNoise.of(config, steps, self.seed, device)
+        noise = InferenceNoise.of(config, steps, self.seed, device)
         queries = torch.zeros(len(histories), config.width, device=device)
         tokens = _TOKENS if device.type == "cpu" else _TOKENS_CUDA
         with torch.no_grad(), self.runtime.applied():
             for rows, items in _micro_batches(histories, config, tokens):
-                x_0 = model.predict(torch.from_numpy(items).to(device), steps, draws)
+                x_0 = model.predict(torch.from_numpy(items).to(device), steps, noise)
                 queries[torch.from_numpy(rows).to(device)] = model.queries(x_0[: len(rows)])
         if not bool(torch.isfinite(queries).all()):
             raise GateError(
@@ -96,8 +94,7 @@ class ModelScorer:
     def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield (R,) rows of users and their (R, V + 1) scores.
 
-        Users without a history are left out: the model has nothing to say about them. Column 0
-        is -inf.
+        Users without a history are left out: the model can't rank for them. Column 0 is -inf.
 
         Raises:
             GateError: the model has or gives a number that is not finite.
@@ -106,34 +103,19 @@ class ModelScorer:
         size = max(64, cells // (self.model.n_items + 1))
         bias = _seen_bias(self.model)
         catalogue = self.model.catalogue().detach().to(self.runtime.torch_device)
-        known = np.flatnonzero(histories.lengths)
-        for start in range(0, len(known), _ENCODED):
-            users = known[start : start + _ENCODED]
+        with_history = np.flatnonzero(histories.lengths)
+        for start in range(0, len(with_history), _ENCODED_USERS):
+            users = with_history[start : start + _ENCODED_USERS]
             queries = self.encode(histories[users])
-            for at in range(0, len(users), size):
+            for first in range(0, len(users), size):
+                block = slice(first, first + size)
                 with self.runtime.applied():
                     with torch.autocast(catalogue.device.type, enabled=False):
-                        scored = queries[at : at + size] @ catalogue.T
-                    scored[:, 0] = -torch.inf
+                        scores = queries[block] @ catalogue.T
+                    scores[:, 0] = -torch.inf
                     if bias:
-                        scored[_seen(histories[users[at : at + size]], scored.device)] += bias
-                yield users[at : at + size], scored
-
-
-def scores(
-    model: Recommender,
-    histories: Histories,
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    runtime: Runtime | None = None,
-) -> Tensor:
-    """Return float32 scores (B, V + 1) of B users; -inf for padding and users without history."""
-    runtime = runtime or Runtime()
-    scored = torch.full((len(histories), model.n_items + 1), -torch.inf)
-    for rows, block in ModelScorer(model, steps, seed, runtime)(histories):
-        scored[torch.from_numpy(rows)] = block.cpu()
-    return scored
+                        scores[_seen(histories[users[block]], scores.device)] += bias
+                yield users[block], scores
 
 
 def top_k(
@@ -158,14 +140,14 @@ def top_k(
     Args:
         model: the recommender.
         histories: items 1..V; a user without any gets an empty list.
-        k: items wanted.
+        k: length of a list.
         steps: reverse steps; the model's own when None.
         seed: of the reverse process.
-        block: users yielded at a time; what is held of them is x_0, their items and their lists.
+        block: users yielded at a time; memory holds their x_0, their items and their lists.
         exclude_seen: whether items of a user's history are left out.
         eligible: (V + 1,) which items may be listed; all when None.
         runtime: device, threads and precision.
-        progress: told after each block.
+        progress: called after each block.
 
     Raises:
         ConfigurationError: k, block or steps is out of range.
@@ -175,37 +157,44 @@ def top_k(
         if value < 1:
             raise ConfigurationError(f"{name} = {value} is not allowed; it must be 1 or more")
     scorer = ModelScorer(model, steps, seed, runtime or Runtime())
-    ineligible = None
-    if eligible is not None:
-        if eligible.shape != (model.n_items + 1,):
-            raise ConfigurationError(
-                f"eligible has shape {eligible.shape}; it must be ({model.n_items + 1},)"
-            )
-        ineligible = torch.from_numpy(~eligible).to(scorer.runtime.torch_device)
+    device, tell = scorer.runtime.torch_device, throttled(progress)
+    ineligible = _ineligible(model, eligible, device)
     seen_bias = -math.inf if exclude_seen else _seen_bias(model)
-    wanted, told = min(k, model.n_items), 0.0
-    device = scorer.runtime.torch_device
+    list_length = min(k, model.n_items)
     catalogue = model.catalogue().detach().to(device)
-    # Users are encoded by many, so that nearly all micro-batches are full, and listed by block.
-    encoded = -(-_ENCODED // block) * block
+    # Users are encoded by many, and listed by block.
+    encoded = -(-_ENCODED_USERS // block) * block
     for start in range(0, len(histories), block):
         if start % encoded == 0:
             queries = scorer.encode(histories[start : start + encoded])
         users = histories[start : start + block]
-        known = np.flatnonzero(users.lengths)
-        seen = _seen(users[known], device) if seen_bias else None
-        rows = torch.from_numpy(start % encoded + known).to(device)
+        with_history = np.flatnonzero(users.lengths)
+        seen = _seen(users[with_history], device) if seen_bias else None
+        rows = torch.from_numpy(start % encoded + with_history).to(device)
         with scorer.runtime.applied():
-            best, index = top_k_items(queries[rows], catalogue, wanted, seen, ineligible, seen_bias)
+            best, index = top_k_items(
+                queries[rows], catalogue, list_length, seen, ineligible, seen_bias
+            )
         index.masked_fill_(best == -torch.inf, 0)
         items = np.zeros((len(users), k), dtype=np.int32)
-        kept = np.full((len(users), k), -np.inf, dtype=np.float32)
-        items[known, :wanted], kept[known, :wanted] = index.cpu().numpy(), best.cpu().numpy()
-        yield TopK(start, items, kept)
-        done = start + len(users)
-        if done == len(histories) or time.monotonic() - told > _TELL_SECONDS:
-            told = time.monotonic()
-            progress("scoring", done, len(histories))
+        scores = np.full((len(users), k), -np.inf, dtype=np.float32)
+        items[with_history, :list_length] = index.cpu().numpy()
+        scores[with_history, :list_length] = best.cpu().numpy()
+        yield TopK(start, items, scores)
+        tell("scoring", start + len(users), len(histories))
+
+
+def _ineligible(
+    model: Recommender, eligible: NDArray[np.bool_] | None, device: torch.device
+) -> Tensor | None:
+    """Return (V + 1,) bool, the items that no list may hold; None where all are eligible."""
+    if eligible is None:
+        return None
+    if eligible.shape != (model.n_items + 1,):
+        raise ConfigurationError(
+            f"eligible has shape {eligible.shape}; it must be ({model.n_items + 1},)"
+        )
+    return torch.from_numpy(~eligible).to(device)
 
 
 def _seen(histories: Histories, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -241,16 +230,16 @@ def _micro_batches(
             filled = np.concatenate([part, np.full(size - len(part), part[0])])
             ends = histories.ends[filled]
             begins = np.maximum(histories.starts[filled], ends - max_length)
-            yield part, left_aligned(histories.items, begins, ends, width)
+            yield part, _left_aligned(histories.items, begins, ends, width)
 
 
-def left_aligned(
+def _left_aligned(
     items: NDArray[np.int32], starts: NDArray[np.int64], ends: NDArray[np.int64], width: int
 ) -> NDArray[np.int64]:
     """Return (B, width) int64: items[start:end] of each row, then padding."""
-    at = starts[:, None] + np.arange(width, dtype=np.int64)
-    held = at < ends[:, None]
-    return np.where(held, items[np.where(held, at, 0)], 0).astype(np.int64)
+    place = starts[:, None] + np.arange(width, dtype=np.int64)
+    is_item = place < ends[:, None]
+    return np.where(is_item, items[np.where(is_item, place, 0)], 0).astype(np.int64)
 
 
 def _width(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

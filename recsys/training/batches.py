@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recsys.model.recommender import Batch
+from recsys.model.inputs import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recsys.histories import Histories
     from recsys.model.config import Objective
 
-_MOST_SEEN = 1000  # interactions before a row that its targets know of: bounds a step's memory
+_MOST_SEEN = 1000  # interactions before a row that its targets are told of: bounds memory
 _NARROWEST = 48  # cells of a line, so that short histories leave few of them empty
 
 
@@ -66,13 +66,13 @@ def training_rows(histories: Histories, objective: Objective, max_length: int) -
     """
     inputs = np.maximum(histories.lengths - 1, 0)
     if objective == "prefix":
-        ends = _each(histories.starts + 1, inputs)
+        ends = _ranges(histories.starts + 1, inputs)
         origins = np.repeat(histories.starts, inputs)
         starts = np.maximum(origins, ends - max_length)
         return Rows(histories.items, starts, ends, origins, objective)
     windows = -(-inputs // max_length)
     origins = np.repeat(histories.starts, windows)
-    back = _each(np.zeros_like(windows), windows)  # 0 is a history's newest window
+    back = _ranges(np.zeros_like(windows), windows)  # 0 is a history's newest window
     ends = np.repeat(histories.starts + inputs, windows) - back * max_length
     starts = np.maximum(origins, ends - max_length)
     return Rows(histories.items, starts, ends, origins, objective)
@@ -99,15 +99,18 @@ def batches(
         batch_tokens: most tokens of a step, likewise; it has fewer targets where rows are long.
             With ``padded_to``, padding counts.
         generator: of the order.
-        with_seen: whether batches tell what users had before each target.
+        with_seen: whether batches say what users had before each target.
         padded_to: cells of a line that holds one row alone; rows share lines when None.
     """
     width = padded_to or max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
-    for chosen in plan(rows, batch_size, batch_tokens, generator, padded_to):
-        yield packed(rows, chosen, width, with_seen=with_seen, alone=padded_to is not None)
+    one_history_per_line = padded_to is not None
+    for step in split_into_steps(rows, batch_size, batch_tokens, generator, padded_to):
+        yield make_batch(
+            rows, step, width, with_seen=with_seen, one_history_per_line=one_history_per_line
+        )
 
 
-def plan(
+def split_into_steps(
     rows: Rows,
     batch_size: int,
     batch_tokens: int,
@@ -118,88 +121,93 @@ def plan(
     shuffled = generator.permutation(len(rows))
     lengths = rows.lengths[shuffled]
     targets = np.ones_like(lengths) if rows.objective == "prefix" else lengths
-    share = np.maximum(targets / batch_size, (padded_to or lengths) / batch_tokens)  # of a step
+    # What each row takes of a step's limits.
+    share = np.maximum(targets / batch_size, (padded_to or lengths) / batch_tokens)
     step = (np.cumsum(share) - share).astype(np.int64)
     return np.split(shuffled, np.flatnonzero(np.diff(step)) + 1)
 
 
-def packed(
+def make_batch(
     rows: Rows,
-    chosen: NDArray[np.int64],
+    step: NDArray[np.int64],
     width: int,
     *,
     with_seen: bool = False,
-    alone: bool = False,
+    one_history_per_line: bool = False,
 ) -> Batch:
-    """Return some rows as a batch with lines of ``width`` cells; see ``batches``."""
-    starts, ends = rows.starts[chosen], rows.ends[chosen]
+    """Return the rows of one step as a batch with lines of ``width`` cells; see ``batches``."""
+    starts, ends = rows.starts[step], rows.ends[step]
     lengths = ends - starts
-    first, lines = _places(lengths, width)
-    if alone:
-        first, lines = np.arange(len(chosen)) * width, len(chosen)
-    items, targets, ahead = (np.zeros(lines * width, dtype=np.int64) for _ in range(3))
-    cells, source = _each(first, lengths), _each(starts, lengths)
-    items[cells] = rows.items[source]
-    ahead[cells] = np.repeat(ends, lengths) - 1 - source
-    if rows.objective == "prefix":
-        held, after, row = first + lengths - 1, ends, np.arange(len(chosen))
+    if one_history_per_line:
+        first, lines = np.arange(len(step)) * width, len(step)
     else:
-        held, after, row = cells, source + 1, np.repeat(np.arange(len(chosen)), lengths)
-    targets[held] = rows.items[after]
+        first, lines = _first_fit(lengths, width)
+    items, targets, steps_to_end = (np.zeros(lines * width, dtype=np.int64) for _ in range(3))
+    cells, sources = _ranges(first, lengths), _ranges(starts, lengths)
+    items[cells] = rows.items[sources]
+    steps_to_end[cells] = np.repeat(ends, lengths) - 1 - sources
+    if rows.objective == "prefix":
+        target_cells, after, row = first + lengths - 1, ends, np.arange(len(step))
+    else:
+        target_cells, after, row = cells, sources + 1, np.repeat(np.arange(len(step)), lengths)
+    targets[target_cells] = rows.items[after]
     seen = None
     if with_seen:
-        order = np.argsort(held)
-        found = _seen(rows, chosen, row[order], after[order])
-        seen = torch.from_numpy(found[0]), torch.from_numpy(found[1]).long()
-    shaped = [torch.from_numpy(each).view(lines, width) for each in (items, targets, ahead)]
-    return Batch(shaped[0], shaped[1], shaped[2], seen)
+        order = np.argsort(target_cells)
+        target, item = _seen(rows, step, row[order], after[order])
+        seen = torch.from_numpy(target), torch.from_numpy(item).long()
+    in_lines = [
+        torch.from_numpy(cell).view(lines, width) for cell in (items, targets, steps_to_end)
+    ]
+    return Batch(in_lines[0], in_lines[1], in_lines[2], seen)
 
 
 def _seen(
-    rows: Rows, chosen: NDArray[np.int64], row: NDArray[np.int64], after: NDArray[np.int64]
+    rows: Rows, step: NDArray[np.int64], row: NDArray[np.int64], after: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return (S,) target and (S,) item, each different item before each target once.
 
     Args:
-        rows: of which ``chosen`` are looked at.
-        chosen: (C,) rows.
-        row: (M,) each target's place in ``chosen``.
+        rows: of all steps.
+        step: (C,) the rows of this one.
+        row: (M,) each target's place in ``step``.
         after: (M,) each target's place in the packed items.
     """
-    origins = np.maximum(rows.origins[chosen], rows.starts[chosen] - _MOST_SEEN)
-    lengths = rows.ends[chosen] - origins
-    items = rows.items[_each(origins, lengths)]
-    owner = np.repeat(np.arange(len(chosen)), lengths)
+    origins = np.maximum(rows.origins[step], rows.starts[step] - _MOST_SEEN)
+    lengths = rows.ends[step] - origins
+    items = rows.items[_ranges(origins, lengths)]
+    owner = np.repeat(np.arange(len(step)), lengths)
     _, firsts = np.unique(owner * (int(items.max()) + 1) + items, return_index=True)
     firsts.sort()
     begins = np.cumsum(lengths) - lengths
     low, high = (np.searchsorted(firsts, begins[row] + back) for back in (0, after - origins[row]))
-    return np.repeat(np.arange(len(row)), high - low), items[firsts[_each(low, high - low)]]
+    return np.repeat(np.arange(len(row)), high - low), items[firsts[_ranges(low, high - low)]]
 
 
-def _places(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], int]:
+def _first_fit(lengths: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], int]:
     """Return each row's first cell, and how many lines they take: first fit, longest first."""
     first = np.empty_like(lengths)
     free = np.empty(0, dtype=np.int64)  # cells of each line
     order = np.argsort(-lengths, kind="stable")
-    for alike in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
-        length = int(lengths[alike[0]])
+    for same_length in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        length = int(lengths[same_length[0]])
         room = free // length
-        lacking = len(alike) - int(room.sum())
+        lacking = len(same_length) - int(room.sum())
         if lacking > 0:
-            added = -(-lacking // (width // length))
-            free = np.concatenate([free, np.full(added, width)])
+            new_lines = -(-lacking // (width // length))
+            free = np.concatenate([free, np.full(new_lines, width)])
             room = free // length
-        taken = np.minimum(room, np.maximum(len(alike) - np.cumsum(room) + room, 0))
-        line = np.repeat(np.arange(len(free)), taken)
-        nth = _each(np.zeros_like(taken), taken)
-        first[alike] = line * width + width - free[line] + nth * length
-        free = free - taken * length
+        left = len(same_length) - np.cumsum(room) + room  # rows that earlier lines did not take
+        placed = np.minimum(room, np.maximum(left, 0))  # rows in each line
+        line = np.repeat(np.arange(len(free)), placed)
+        nth = _ranges(np.zeros_like(placed), placed)
+        first[same_length] = line * width + width - free[line] + nth * length
+        free = free - placed * length
     return first, len(free)
 
 
-def _each(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:
+def _ranges(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return first[i], first[i] + 1, ... (count[i] numbers) for every i, end to end."""
-    ahead = np.cumsum(count) - count
-    numbered: NDArray[np.int64] = np.repeat(first - ahead, count) + np.arange(int(count.sum()))
-    return numbered
+    before = np.cumsum(count) - count
+    numbers: NDArray[np.int64] = np.repeat(first - before, count) + np.arange(int(count.sum()))
+    return numbers

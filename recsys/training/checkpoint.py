@@ -31,7 +31,7 @@ def save(folder: Path, model: Recommender, metadata: dict[str, Any]) -> None:
     from safetensors.torch import save as as_bytes  # here: the model itself runs without it
 
     card = {"model": asdict(model.config), "n_items": model.n_items, "metadata": metadata}
-    weights = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
+    weights = {name: part.detach().cpu().contiguous() for name, part in model.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _WEIGHTS).write_bytes(as_bytes(weights))
@@ -65,7 +65,7 @@ def load(folder: Path, device: str = "cpu") -> tuple[Recommender, dict[str, Any]
     except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise damaged(weights_file, error) from error
     model.to(Runtime(device=device).torch_device)
-    if not all(bool(torch.isfinite(each).all()) for each in model.parameters()):
+    if not all(bool(torch.isfinite(part).all()) for part in model.parameters()):
         raise DamagedError(f"the model's file {weights_file} holds numbers that are not finite")
     return model, metadata
 
@@ -91,5 +91,7 @@ def read_file(file: Path) -> bytes:
 
 def damaged(file: Path, error: Exception) -> DamagedError:
     """Return the error of a model's file that was read and makes no sense."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-    return DamagedError(f"the model's file {file} is damaged ({reason})")
+    reason = " ".join(str(error).split()) or repr(error)
+    return DamagedError(
+        f"the model's file {file} is damaged or from another version ({reason:.200})"
+    )

@@ -34,13 +34,14 @@ class Negatives:
         """Take the frequencies of items 1..V in ``train``."""
         interactions = torch.from_numpy(train.counts(n_items))[1:]
         weight = (interactions.double() + 1) ** _POWER
-        share = weight / weight.sum()
-        return cls(share.cumsum(0).to(device), (count * share).log().float().to(device), count)
+        probability = weight / weight.sum()
+        log_expected = (count * probability).log().float()
+        return cls(probability.cumsum(0).to(device), log_expected.to(device), count)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return (S,) int64 items 1..V, and the log of how often each is expected."""
-        at = torch.rand(
+        uniform = torch.rand(
             self.count, generator=generator, dtype=torch.float64, device=self.edges.device
         )
-        drawn = torch.searchsorted(self.edges, at).clamp(max=len(self.edges) - 1)
-        return drawn + 1, self.log_expected[drawn]
+        index = torch.searchsorted(self.edges, uniform).clamp(max=len(self.edges) - 1)
+        return index + 1, self.log_expected[index]

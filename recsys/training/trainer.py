@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from recsys.errors import ConfigurationError, GateError
-from recsys.model.presets import adapted
+from recsys.model.presets import fit_to_data
 from recsys.progress import Progress, silent, throttled
-from recsys.training.batches import batches, plan, training_rows
+from recsys.training.batches import batches, split_into_steps, training_rows
 from recsys.training.negatives import Negatives
 from recsys.training.state import EpochLog, TrainingState
 
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from recsys.histories import Histories
     from recsys.model.config import TrainingConfig
+    from recsys.model.inputs import Batch
     from recsys.model.presets import Preset
-    from recsys.model.recommender import Batch, Recommender
+    from recsys.model.recommender import Recommender
     from recsys.model.runtime import Runtime
     from recsys.training.batches import Rows
 
@@ -160,13 +161,14 @@ class _Task:
         negatives = None
         if config.negatives:
             negatives = Negatives.of(train, n_items, config.negatives, runtime.torch_device)
+        steps = split_into_steps(rows, *limits, np.random.default_rng(seed), padded_to)
         return cls(
             rows=rows,
             n_items=n_items,
-            preset=adapted(preset, rows.targets / n_items),
+            preset=fit_to_data(preset, rows.targets / n_items),
             epochs=epochs,
             padded_to=padded_to,
-            steps_per_epoch=len(plan(rows, *limits, np.random.default_rng(seed), padded_to)),
+            steps_per_epoch=len(steps),
             negatives=negatives,
             runtime=runtime,
             progress=throttled(progress),

@@ -56,8 +56,8 @@ class Block(nn.Module):
         self.query_key_value = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
         self.norm_feed = Norm(config.width)
-        self.wider = nn.Linear(config.width, 4 * config.width)
-        self.narrower = nn.Linear(4 * config.width, config.width)
+        self.up_proj = nn.Linear(config.width, 4 * config.width)
+        self.down_proj = nn.Linear(4 * config.width, config.width)
         self.activation = tanh_gelu if config.activation == "gelu" else F.relu
         self.dropout = nn.Dropout(config.dropout)
 
@@ -69,7 +69,7 @@ class Block(nn.Module):
         attention = scores.masked_fill(padding[:, None, None, :], -torch.inf).softmax(-1)
         met = (self.dropout(attention) @ value).transpose(1, 2).flatten(2)
         x = x + self.dropout(self.out(met))
-        fed = self.narrower(self.dropout(self.activation(self.wider(self.norm_feed(x)))))
+        fed = self.down_proj(self.dropout(self.activation(self.up_proj(self.norm_feed(x)))))
         return self.dropout(x + self.dropout(fed))
 
 
@@ -94,13 +94,13 @@ class StepEmbedding(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.timesteps, self.rates = config.timesteps, config.width // 2
-        self.wider = nn.Linear(config.width, 4 * config.width)
-        self.narrower = nn.Linear(4 * config.width, config.width)
+        self.up_proj = nn.Linear(config.width, 4 * config.width)
+        self.down_proj = nn.Linear(4 * config.width, config.width)
 
     def forward(self, step: Tensor) -> Tensor:
         at = torch.arange(self.rates, device=step.device) / self.rates
         angles = (step * 1000 / self.timesteps).unsqueeze(1) * torch.exp(-math.log(10_000) * at)
-        return self.narrower(F.silu(self.wider(torch.cat([angles.cos(), angles.sin()], dim=1))))
+        return self.down_proj(F.silu(self.up_proj(torch.cat([angles.cos(), angles.sin()], dim=1))))
 
 
 class Reference(nn.Module):

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from recsys.evaluation.protocol import evaluate
 from recsys.evaluation.splits import leave_one_out
-from recsys.model.recommender import InferenceNoise, Recommender
+from recsys.model.inputs import InferenceNoise
+from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import ModelScorer
-from recsys.training.batches import packed, training_rows
+from recsys.training.batches import make_batch, training_rows
 from tests.benchmarks.reference import (
     Draw,
     Prefixes,
@@ -35,7 +36,7 @@ def untrained(**overrides: object) -> Recommender:
 
 def same_noise(draws: InferenceNoise) -> Draw:
     """Give the reference, which pads on the left, the noise that ours was given."""
-    steps: Iterator[Tensor] = iter(draws.noise.flip(0))
+    steps: Iterator[Tensor] = iter(draws.reverse.flip(0))
     begun = False
 
     def draw(shape: tuple[int, ...]) -> Tensor:
@@ -75,7 +76,7 @@ def test_the_training_loss_is_the_loss_of_ours(activation: str) -> None:
     items, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    ours_given = packed(rows, np.arange(len(rows)), 12)
+    ours_given = make_batch(rows, np.arange(len(rows)), 12)
     with torch.no_grad():
         ours = torch.stack([model.loss(ours_given, generator) for _ in range(20)])
         theirs = torch.stack([reference.loss(items, targets) for _ in range(20)])

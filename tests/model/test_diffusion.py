@@ -99,6 +99,22 @@ def test_reverse_lands_on_what_the_approximator_says(steps: int) -> None:
     assert asked == diffusion.respaced(steps)[::-1]
 
 
+def test_reverse_shows_every_state_it_goes_through() -> None:
+    diffusion = Diffusion("truncated-linear", 32)
+    start, noise = torch.randn(3, 8), torch.randn(4, 8, generator=generator(1))
+    states: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+
+    def approximate(x: torch.Tensor, step: int) -> torch.Tensor:
+        return x / step
+
+    found = reverse(approximate, start, noise, diffusion, 4, lambda *state: states.append(state))
+    assert [step for step, _, _ in states] == [32, 24, 16, 8]
+    assert torch.equal(states[0][1], start)
+    assert torch.equal(states[-1][2], found)
+    for step, x, x_0 in states:
+        assert torch.equal(x_0, x / step)
+
+
 def test_reverse_walks_the_marginals_of_the_forward_process() -> None:
     """With a perfect approximator x_s has mean sqrt(alpha-bar) x_0, variance 1 - alpha-bar."""
     diffusion = Diffusion("truncated-linear", 32)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from recsys.errors import ConfigurationError
-from recsys.model.presets import PRESETS, adapted, resolve
+from recsys.model.config import RESEARCH_FIELDS, ModelConfig, TrainingConfig
+from recsys.model.presets import PRESETS, fit_to_data, resolve
 from recsys.settings import Training
 
 
@@ -43,7 +44,7 @@ def test_the_released_system_has_its_defects() -> None:
 def test_sasrec_is_best_without_diffusion_and_repeat_bias() -> None:
     sasrec, best = PRESETS["sasrec"], PRESETS["best"]
     assert sasrec.model == replace(best.model, approximator="none", repeat_bias="none")
-    assert (sasrec.training, sasrec.from_data) == (best.training, best.from_data)
+    assert (sasrec.training, sasrec.auto_fields) == (best.training, best.auto_fields)
 
 
 def test_overrides_take_strings_from_a_command_line() -> None:
@@ -64,11 +65,26 @@ def test_best_is_what_is_trained_unless_another_is_asked_for() -> None:
 
 def test_dropout_is_read_off_the_data_unless_it_is_given() -> None:
     for targets_per_item, share in ((0.1, 0.5), (10, 0.5), (50, 0.35), (250, 0.2), (1e6, 0.2)):
-        model = adapted(resolve("best", {}), targets_per_item).model
+        model = fit_to_data(resolve("best", {}), targets_per_item).model
         assert model.dropout == model.embedding_dropout == share
-    model = adapted(resolve("best", {"dropout": 0.1}), 10).model
+    model = fit_to_data(resolve("best", {"dropout": 0.1}), 10).model
     assert (model.dropout, model.embedding_dropout) == (0.1, 0.5)
-    assert adapted(PRESETS["diffurec"], 10) == PRESETS["diffurec"]
+    assert fit_to_data(PRESETS["diffurec"], 10) == PRESETS["diffurec"]
+
+
+def test_research_fields_are_those_that_neither_presets_nor_trials_change() -> None:
+    unchanged = {
+        field.name
+        for part, kind in (("model", ModelConfig), ("training", TrainingConfig))
+        for field in fields(kind)
+        if all(
+            getattr(getattr(preset, part), field.name) == field.default
+            for preset in PRESETS.values()
+        )
+    }
+    by_data = {"dropout", "embedding_dropout"}  # of `best`, see fit_to_data
+    by_user = {"learning_rate", "negatives"}  # the first to try; for large catalogues
+    assert unchanged - by_data - by_user == RESEARCH_FIELDS
 
 
 def test_fewer_timesteps_bring_no_more_reverse_steps() -> None:

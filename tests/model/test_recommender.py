@@ -9,14 +9,14 @@ import torch
 from recsys.errors import ConfigurationError
 from recsys.model.approximator import CrossAttention, HeadwiseCrossAttention, dropout
 from recsys.model.config import ModelConfig, TrainingConfig
+from recsys.model.inputs import Batch, InferenceNoise
 from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 from recsys.model.presets import PRESETS
-from recsys.model.recommender import Batch, InferenceNoise, Recommender
+from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
-from recsys.model.scoring import scores
-from recsys.training.batches import packed, training_rows
+from recsys.training.batches import make_batch, training_rows
 from recsys.training.negatives import Negatives
-from tests.worlds import pack, small
+from tests.worlds import pack, scores, small
 
 VARIANTS = [
     (objective, approximator, positions)
@@ -61,12 +61,12 @@ def batch(model: Recommender, histories: list[list[int]], width: int) -> Batch:
         chosen = np.cumsum([len(history) - 1 for history in histories]) - 1
     if model.attends_padding:
         width = model.config.max_length
-    return packed(
+    return make_batch(
         rows,
         chosen,
         width,
         with_seen=model.repeat_bias is not None,
-        alone=model.attends_padding,
+        one_history_per_line=model.attends_padding,
     )
 
 
@@ -174,10 +174,10 @@ def test_causal_inference_is_the_training_pass(approximator: str, positions: str
         history = model._history(model.items(items), offsets, None)
         noised = model.diffusion.q_sample(
             model.items(torch.roll(items, -1, 1)),
-            draws.known_step[offsets],
-            draws.known_noise[offsets],
+            draws.context_step[offsets],
+            draws.context_noise[offsets],
         )
-        signal = noised + model.step()[draws.known_step[offsets]]
+        signal = noised + model.step()[draws.context_step[offsets]]
         last = torch.arange(2), lengths - 1
         signal[last] = draws.start + model.step()[32]
         visible = model._visible(items)
@@ -234,7 +234,7 @@ def test_targets_are_noised_at_every_step_with_the_offset_that_is_asked_for() ->
     for config in (shifted, replace(shifted, offset="none")):
         model = Recommender(config, 20, generator())
         with torch.no_grad():
-            for parameter in model.step.narrower.parameters():
+            for parameter in model.step.down_proj.parameters():
                 parameter.zero_()  # no step embeddings
             x_s = model._noised(torch.zeros(4000, config.width), generator())
         found[config.offset] = x_s.mean(1)
@@ -250,7 +250,7 @@ def test_every_step_is_trained() -> None:
     """With few steps and large targets, a row's step shows in what is left of its target."""
     model = Recommender(small("diffurec", timesteps=4).model, 20, generator())
     with torch.no_grad():
-        for parameter in model.step.narrower.parameters():
+        for parameter in model.step.down_proj.parameters():
             parameter.zero_()
         kept = model._noised(torch.full((400, model.config.width), 1e4), generator()).mean(1) / 1e4
     each = model.diffusion.alpha_bar[1:].sqrt()
@@ -262,7 +262,7 @@ def test_the_noise_of_listing_has_its_moments() -> None:
     draws = InferenceNoise.of(config, 4, 0, torch.device("cpu"))
     assert draws.weight.mean().item() == pytest.approx(config.delta, rel=0.05)
     assert draws.weight.std().item() == pytest.approx(config.delta, rel=0.05)
-    for noise in (draws.start, draws.noise, draws.known_noise):
+    for noise in (draws.start, draws.reverse, draws.context_noise):
         assert noise.mean().item() == pytest.approx(0, abs=0.2)
         assert noise.std().item() == pytest.approx(1, abs=0.15)
 

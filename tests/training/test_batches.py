@@ -7,7 +7,7 @@ import pytest
 
 from recsys.histories import Histories
 from recsys.training import batches as batching
-from recsys.training.batches import batches, packed, plan, training_rows
+from recsys.training.batches import batches, make_batch, split_into_steps, training_rows
 from tests.worlds import pack
 
 
@@ -27,7 +27,7 @@ def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int
     rows = training_rows(histories, objective, max_length)
     found: Counter[int] = Counter()
     for batch in batches(rows, 16, 64, np.random.default_rng(0)):
-        items, targets, ahead = batch.items, batch.targets, batch.ahead
+        items, targets, ahead = batch.items, batch.targets, batch.steps_to_end
         held = items > 0
         newest = held & (ahead == 0)
         expected = held if objective == "causal" else newest
@@ -49,10 +49,10 @@ def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int
 
 def test_a_prefix_row_holds_the_items_before_its_target() -> None:
     rows = training_rows(pack([[5, 6, 7, 8]]), "prefix", 2)
-    batch = packed(rows, np.arange(3), 3)
+    batch = make_batch(rows, np.arange(3), 3)
     assert batch.items.tolist() == [[5, 6, 5], [6, 7, 0]]
     assert batch.targets.tolist() == [[0, 7, 6], [0, 8, 0]]
-    assert batch.ahead.tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert batch.steps_to_end.tolist() == [[1, 0, 0], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
@@ -73,23 +73,23 @@ def test_a_target_knows_what_its_user_had_before(objective: str) -> None:
         for nth, target in enumerate(targets):
             found[target, *sorted(item[row == nth].tolist())] += 1
     assert found == expected
-    assert packed(rows, np.arange(3), 4).seen is None
+    assert make_batch(rows, np.arange(3), 4).seen is None
 
 
 def test_a_very_long_history_tells_its_newest_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "_MOST_SEEN", 1)
     rows = training_rows(pack([[9, 8, 7, 8, 6, 5]]), "prefix", 2)
-    seen = packed(rows, np.array([4]), 2, with_seen=True).seen
+    seen = make_batch(rows, np.array([4]), 2, with_seen=True).seen
     assert seen is not None
     assert seen[1].tolist() == [7, 8, 6]
 
 
 def test_windows_are_cut_from_the_right_end() -> None:
     rows = training_rows(pack([[1, 2, 3, 4, 5, 6]]), "causal", 2)
-    batch = packed(rows, np.arange(len(rows)), 2)
+    batch = make_batch(rows, np.arange(len(rows)), 2)
     assert batch.items.tolist() == [[4, 5], [2, 3], [1, 0]]
     assert batch.targets.tolist() == [[5, 6], [3, 4], [2, 0]]
-    assert batch.ahead.tolist() == [[1, 0], [1, 0], [0, 0]]
+    assert batch.steps_to_end.tolist() == [[1, 0], [1, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
@@ -97,7 +97,7 @@ def test_batches_keep_to_their_limits(objective: str) -> None:
     generator = np.random.default_rng(1)
     rows = training_rows(of_lengths(generator.integers(2, 60, 300).tolist()), objective, 50)
     for batch_size, batch_tokens in ((400, 1600), (400, 10**6), (10**6, 1600)):
-        steps = plan(rows, batch_size, batch_tokens, generator)
+        steps = split_into_steps(rows, batch_size, batch_tokens, generator)
         assert sorted(np.concatenate(steps).tolist()) == list(range(len(rows)))
         for step in steps:
             tokens = int(rows.lengths[step].sum())
@@ -124,13 +124,15 @@ def test_few_cells_of_a_batch_are_empty() -> None:
 
 def test_a_step_sees_rows_of_different_lengths() -> None:
     rows = training_rows(of_lengths([3, 5, 9, 17, 33] * 200), "causal", 50)
-    steps = plan(rows, 800, 10_000, np.random.default_rng(0))
+    steps = split_into_steps(rows, 800, 10_000, np.random.default_rng(0))
     assert min(len(np.unique(rows.lengths[step])) for step in steps[:-1]) == 5
 
 
 def test_the_order_follows_the_generator() -> None:
     rows = training_rows(of_lengths([20] * 30), "causal", 8)
-    one, same, other = (plan(rows, 32, 64, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    one, same, other = (
+        split_into_steps(rows, 32, 64, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
     one, same, other = (np.concatenate(each).tolist() for each in (one, same, other))
     assert one == same
     assert one != other

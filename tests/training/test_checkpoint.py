@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.errors import LakeError
+from recsys.errors import DamagedError, LakeError
 from recsys.model.presets import PRESETS
 from recsys.model.recommender import Recommender
-from recsys.model.scoring import scores
 from recsys.training import checkpoint
-from tests.worlds import pack, small
+from tests.worlds import pack, scores, small
 
 
 def model(preset: str = "best") -> Recommender:
@@ -61,6 +60,15 @@ def test_damage_is_told_apart_from_absence(tmp_path: Path) -> None:
         card.write_text(broken_text)
         with pytest.raises(LakeError, match="is damaged"):
             checkpoint.load(tmp_path)
+
+
+def test_weights_of_another_version_say_so(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, model(), {})
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes().replace(b".up_proj.", b".upproj_."))
+    message = r"damaged or from another version \(.*Missing key.*up_proj"
+    with pytest.raises(DamagedError, match=message):
+        checkpoint.load(tmp_path)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
