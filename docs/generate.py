@@ -120,7 +120,7 @@ def settings() -> str:
     ]
     best = PRESETS["best"]
     for title, values in (("The network", best.model), ("The training", best.training)):
-        rows = list(_preset_fields(values, best.from_data))
+        rows = list(_preset_fields(values, best.auto_fields))
         text += [f"### {title}", _table(("field", "`best`", "takes", "meaning"), rows)]
     return _page(text)
 
@@ -256,7 +256,9 @@ def _number(bound: Any) -> str:
     return f"{bound:,}"
 
 
-def _preset_fields(values: Any, from_data: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+def _preset_fields(
+    values: Any, auto_fields: tuple[str, ...]
+) -> Iterator[tuple[str, str, str, str]]:
     """Yield field, value in `best`, what it takes, and its meaning in the class's docstring."""
     meanings = _attributes(type(values))
     hints = typing.get_type_hints(type(values), vars(config))
@@ -265,7 +267,7 @@ def _preset_fields(values: Any, from_data: tuple[str, ...]) -> Iterator[tuple[st
         takes = {int: "a whole number", float: "a number"}.get(hint, "")
         if get_origin(hint) is Literal:
             takes = ", ".join(f"`{choice}`" for choice in get_args(hint))
-        value = "from the data" if name in from_data else f"`{getattr(values, name)}`"
+        value = "from the data" if name in auto_fields else f"`{getattr(values, name)}`"
         yield f"`{name}`", value, takes, _sentence(meanings[name])
 
 

@@ -47,7 +47,7 @@ def movielens_100k(
     Args:
         target: the DuckDB file.
         address: where GroupLens' archive lies.
-        say: told what is being done.
+        say: called with what is being done.
 
     Raises:
         SourceError: neither place gave the right data.
@@ -78,10 +78,10 @@ def movielens_100k(
 
 
 def _check(what: str, content: bytes, size: int, digest: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if len(content) != size or found != digest:
+    actual = hashlib.sha256(content).hexdigest()
+    if len(content) != size or actual != digest:
         raise SourceError(
-            f"{what}: {len(content)} bytes with SHA-256 {found}, expected {size} with {digest}"
+            f"{what}: {len(content)} bytes with SHA-256 {actual}, expected {size} with {digest}"
         )
 
 

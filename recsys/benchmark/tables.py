@@ -44,12 +44,12 @@ def _part(systems: Systems) -> str:
     name = f" ({published.name})" if published else ""
     if first.splitting != "leave-one-out":
         published = None  # its metrics are of that split
-    judged = (f"{first.on(split).users:,} users judged in {split}" for split in SPLITS)
+    user_counts = (f"{first.on(split).users:,} users judged in {split}" for split in SPLITS)
     text = [
         f"## {data.file}{name}, {first.splitting}",
         "",
         "{:,} users, {:,} items, {:,} interactions; ".format(*counts)
-        + " and ".join(judged)
+        + " and ".join(user_counts)
         + ". Full ranking.",
         "",
     ]

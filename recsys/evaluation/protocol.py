@@ -169,17 +169,17 @@ def validator(
 ) -> Callable[[Recommender], float]:
     """Return what early stopping watches: a metric of a model.
 
-    Above ``most_users`` a sample of the users, drawn once, stands for all, so that validation
+    Above ``most_users`` a sample of the users, drawn once, represents all, so that validation
     does not outgrow training.
     """
-    judged = held_out
+    sample = held_out
     if len(held_out) > most_users:
         generator = np.random.default_rng(seed)
         users = np.sort(generator.choice(len(held_out), most_users, replace=False))
-        judged = HeldOut(held_out.history[users], held_out.target[users])
+        sample = HeldOut(held_out.history[users], held_out.target[users])
 
     def validate(model: Recommender) -> float:
         scorer = ModelScorer(model, seed=seed, runtime=runtime)
-        return evaluate(scorer, judged).metrics(protocol)[metric]
+        return evaluate(scorer, sample).metrics(protocol)[metric]
 
     return validate

@@ -82,9 +82,9 @@ def temporal(
     lengths = histories.lengths
 
     def held_out(before: NDArray[np.int64], until: NDArray[np.int64]) -> HeldOut:
-        judged = (before > 0) & (until > before)
+        has_target = (before > 0) & (until > before)
         ends = histories.starts + before + 1
-        return _last_item_held_out(Histories(histories.items, histories.starts, ends)[judged])
+        return _last_item_held_out(Histories(histories.items, histories.starts, ends)[has_target])
 
     return Split(
         train=Histories(histories.items, histories.starts, histories.starts + before_validation),

@@ -67,7 +67,7 @@ class Runtime:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device, chosen."""
+        """The device that ``device`` names."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
@@ -96,7 +96,7 @@ class Runtime:
                 torch.set_num_threads(before)
 
     def machine_info(self) -> MachineInfo:
-        """Return what was chosen, and on what machine, to be kept beside what was computed."""
+        """Return what was chosen, and on what machine, for the metadata of what it computes."""
         info = Path("/proc/cpuinfo")
         match = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
         cuda = self.torch_device.type == "cuda"

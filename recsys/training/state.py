@@ -46,7 +46,7 @@ class TrainingState:
 
     Attributes:
         model: the weights that the gradient moves.
-        average: moving average of the weights; None where the weights themselves are judged.
+        average: moving average of the weights; None where the weights themselves are validated.
         optimizer: Adam with its moments.
         order: draws the order of the training rows.
         generator: draws noise, dropout and negatives, on the model's device.
@@ -109,7 +109,7 @@ class TrainingState:
         )
 
     @property
-    def judged(self) -> Recommender:
+    def output(self) -> Recommender:
         """The model that is validated and returned: the average where there is one."""
         return cast("Recommender", self.average.module) if self.average else self.model
 
@@ -117,7 +117,7 @@ class TrainingState:
         """Compare a validation metric with the best so far, and remember the better weights."""
         if validation > self.best:
             self.best, self.best_epoch = validation, self.epoch
-            self.best_weights = _copy_of_weights(self.judged)
+            self.best_weights = _copy_of_weights(self.output)
             self.stale_validations = 0
         else:
             self.stale_validations += 1
@@ -125,7 +125,7 @@ class TrainingState:
     def restore_best(self) -> None:
         """Go back to the best weights so far; Adam's moments stay."""
         self.model.load_state_dict(self.best_weights)
-        self.judged.load_state_dict(self.best_weights)
+        self.output.load_state_dict(self.best_weights)
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and plain containers, from which `load_state_dict` goes on.

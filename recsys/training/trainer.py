@@ -98,7 +98,7 @@ def fit(
         if validate is None:
             state.best_epoch = state.epoch
         elif state.epoch % config.validate_every == 0 or state.epoch == epochs:
-            validation = validate(state.judged)
+            validation = validate(state.output)
             state.keep_best(validation)
             if _at_plateau(config, state.stale_validations):
                 state.learning_rate *= config.decay_factor
@@ -110,9 +110,9 @@ def fit(
         after_epoch(state)
 
     if validate is not None:
-        state.judged.load_state_dict(state.best_weights)
+        state.output.load_state_dict(state.best_weights)
     task.tell(state)
-    return FitResult(state.judged, state.best_epoch, state.log, time.perf_counter() - began)
+    return FitResult(state.output, state.best_epoch, state.log, time.perf_counter() - began)
 
 
 @dataclass(frozen=True)

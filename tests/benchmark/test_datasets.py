@@ -59,13 +59,13 @@ def archive(from_wheel: Path) -> bytes:
 @pytest.fixture
 def grouplens(archive: bytes) -> Iterator[tuple[str, list[bytes]]]:
     """A server on this machine that gives whatever stands first in the list."""
-    given = [archive]
+    content = [archive]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(given[0])
+            self.wfile.write(content[0])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -73,7 +73,7 @@ def grouplens(archive: bytes) -> Iterator[tuple[str, list[bytes]]]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/ml-100k.zip", given
+        yield f"http://127.0.0.1:{server.server_port}/ml-100k.zip", content
         server.shutdown()
         thread.join()
 

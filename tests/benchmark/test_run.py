@@ -24,21 +24,21 @@ SMALL = "best:width=32,heads=2,batch_size=256,learning_rate=0.003"
 
 
 def write(file: Path, rows: list[tuple[int, int, int]]) -> None:
-    user, item, at = zip(*rows, strict=True)
-    moments = pa.array(at, pa.timestamp("us"))
-    pq.write_table(pa.table({"user_id": user, "item_id": item, "timestamp": moments}), file)
+    user, item, time = zip(*rows, strict=True)
+    timestamps = pa.array(time, pa.timestamp("us"))
+    pq.write_table(pa.table({"user_id": user, "item_id": item, "timestamp": timestamps}), file)
 
 
 def written(folder: Path, users: int = 150) -> Path:
     """The known world as a file whose rows are out of order and whose ids are strings."""
     world = successor_world(users=users)
     user, item = world.histories.interactions()
-    at = pa.array(range(len(user)), pa.timestamp("us"))
+    time = pa.array(range(len(user)), pa.timestamp("us"))
     table = pa.table(
         {
-            "user_id": pa.array([f"u{each}" for each in user]),
-            "item_id": pa.array([f"i{each}" for each in item]),
-            "timestamp": at,
+            "user_id": pa.array([f"u{index}" for index in user]),
+            "item_id": pa.array([f"i{index}" for index in item]),
+            "timestamp": time,
         }
     )
     path = folder / "it's a file.parquet"
@@ -46,40 +46,40 @@ def written(folder: Path, users: int = 150) -> Path:
     return path
 
 
-def run(file: Path, system: str = SMALL, **given: object) -> BenchmarkResult:
+def run(file: Path, system: str = SMALL, **options: object) -> BenchmarkResult:
     return benchmark(
-        file, System.read(system), **{"seed": 0, "epochs": 40, "runtime": CPU, **given}
+        file, System.read(system), **{"seed": 0, "epochs": 40, "runtime": CPU, **options}
     )
 
 
-def runs_told(told: list[tuple[int, int]]) -> Progress:
+def runs_told(calls: list[tuple[int, int]]) -> Progress:
     """Keep how many runs are done, and of how many."""
 
     def progress(stage: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001 - the signature of every progress
         if stage == "runs":
-            told.append((done, total))
+            calls.append((done, total))
 
     return progress
 
 
 def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
-    told: list[str] = []
-    found = run(written(tmp_path), progress=lambda stage, *_: told.append(stage))
-    assert BenchmarkResult.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    stages: list[str] = []
+    result = run(written(tmp_path), progress=lambda stage, *_: stages.append(stage))
+    assert BenchmarkResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
     for split in SPLITS:
         for protocol in PROTOCOLS:
-            assert sorted(found.on(split).metrics(protocol)) == sorted(
+            assert sorted(result.on(split).metrics(protocol)) == sorted(
                 f"{metric}@{k}" for metric in ("hr", "ndcg") for k in (5, 10, 20)
             )
-        assert found.on(split).users == 150
-    assert found.test.masked["ndcg@5"] > 0.9
+        assert result.on(split).users == 150
+    assert result.test.masked["ndcg@5"] > 0.9
     assert run(written(tmp_path), "popularity").test.masked["hr@5"] < 0.5
-    assert found.seconds.train > 0
-    assert found.epochs is not None
-    assert len(found.log) == found.epochs.run
-    assert found.settings["model"]["width"] == 32
-    assert found.data.items == 30
-    assert {"loading", "training", "evaluating"} <= set(told)
+    assert result.seconds.train > 0
+    assert result.epochs is not None
+    assert len(result.log) == result.epochs.run
+    assert result.settings["model"]["width"] == 32
+    assert result.data.items == 30
+    assert {"loading", "training", "evaluating"} <= set(stages)
 
 
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
@@ -101,15 +101,15 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         run(broken)
     for name in ("user_id", "item_id", "timestamp"):
         table = pa.table({"user_id": [1, 1], "item_id": [1, 2], "timestamp": [1, 2]})
-        at = table.schema.get_field_index(name)
-        pq.write_table(table.set_column(at, name, pa.array([1, None])), broken)
+        place = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(place, name, pa.array([1, None])), broken)
         with pytest.raises(SourceError, match=f"1 rows have no {name}"):
             run(broken)
     pq.write_table(pa.table({"user_id": [1], "item_id": [1], "timestamp": ["11"]}), broken)
     with pytest.raises(SourceError, match="timestamp is text"):
         run(broken)
-    at = pa.array([0, 1], pa.timestamp("us"))
-    pq.write_table(pa.table({"user_id": [1, 2], "item_id": [1, 1], "timestamp": at}), broken)
+    place = pa.array([0, 1], pa.timestamp("us"))
+    pq.write_table(pa.table({"user_id": [1, 2], "item_id": [1, 1], "timestamp": place}), broken)
     with pytest.raises(GateError, match="three interactions"):
         run(broken)
     with pytest.raises(ConfigurationError, match="epochs = 0"):
@@ -122,10 +122,10 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 def test_a_baseline_that_looks_at_neighbours_finds_the_rule_too(
     tmp_path: Path, system: str
 ) -> None:
-    found = run(written(tmp_path), system)
-    assert found.test.masked["ndcg@5"] > 0.6
-    assert found.epochs is None
-    assert (found.settings == {}) == (system == "transitions")
+    result = run(written(tmp_path), system)
+    assert result.test.masked["ndcg@5"] > 0.6
+    assert result.epochs is None
+    assert (result.settings == {}) == (system == "transitions")
 
 
 def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
@@ -134,21 +134,21 @@ def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
     rows = [(1, 10, 0), (1, 11, 1), (2, 10, 2), (2, 11, 3), (1, 12, 4), (2, 12, 5), (1, 13, 6)]
     rows += [(2, 13, 7), (1, 14, 8), (2, 14, 9), (3, 15, 9)]
     write(file, rows)
-    found = run(file, "transitions", splitting="temporal")
-    assert found.validation.users == found.test.users == 1
+    result = run(file, "transitions", splitting="temporal")
+    assert result.validation.users == result.test.users == 1
     # That 14 follows 13 is only known later, and four items are more popular than it.
-    assert found.test.unmasked["ndcg@5"] == pytest.approx(1 / np.log2(6))
+    assert result.test.unmasked["ndcg@5"] == pytest.approx(1 / np.log2(6))
     with pytest.raises(ConfigurationError, match="leave-one-out, temporal"):
         run(file, splitting="random")
 
 
 def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, out = written(tmp_path, users=60), tmp_path / "out"
-    systems = [System.read(each) for each in (SMALL, "popularity")]
-    told: list[tuple[int, int]] = []
+    systems = [System.read(name) for name in (SMALL, "popularity")]
+    calls: list[tuple[int, int]] = []
 
     def go(seeds: list[int]) -> str:
-        told.clear()
+        calls.clear()
         return matrix(
             [file],
             systems,
@@ -156,15 +156,15 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
             out,
             runtime=CPU,
             epochs=1,
-            progress=runs_told(told),
+            progress=runs_told(calls),
         )
 
     go([0])
-    assert told == [(0, 2), (1, 2), (2, 2)]
-    first = {each.name: each.read_bytes() for each in out.glob("*.json")}
+    assert calls == [(0, 2), (1, 2), (2, 2)]
+    first = {path.name: path.read_bytes() for path in out.glob("*.json")}
     assert sorted(name.rsplit("-", 1)[0] for name in first) == ["best-0", "popularity-0"]
     text = go([0, 1])  # popularity knows no seed
-    assert told == [(2, 3), (3, 3)]
+    assert calls == [(2, 3), (3, 3)]
     assert {name: (out / name).read_bytes() for name in first} == first
     assert text == (out / "tables.md").read_text(encoding="utf-8")
     assert f"| {SMALL} | 2 |" in text
@@ -184,7 +184,7 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
     for module in ("matrix", "run"):  # other code, other results
         monkeypatch.setattr(f"recsys.benchmark.{module}.code_version", lambda: "9")
     go([0])
-    assert told[0] == (0, 2)
+    assert calls[0] == (0, 2)
 
 
 def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
         files.append(written(folder, users=users))
 
     def go(precision: str) -> list[tuple[int, int]]:
-        told: list[tuple[int, int]] = []
+        calls: list[tuple[int, int]] = []
         text = matrix(
             files,
             [System.read(SMALL)],
@@ -203,31 +203,31 @@ def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
             tmp_path / "out",
             runtime=Runtime(device="cpu", precision=precision),
             epochs=1,
-            progress=runs_told(told),
+            progress=runs_told(calls),
         )
         assert text.count("## it's a file.parquet") == 2
         for users in (60, 40):
             assert f"\n{users} users" in text
-        return told
+        return calls
 
     assert go("bf16")[0] == go("fp32")[0] == (0, 2)
     assert go("fp32")[0] == (2, 2)
 
 
 def test_a_result_is_named_by_todays_file_and_a_cut_one_is_made_again(tmp_path: Path) -> None:
-    file, out, told = written(tmp_path, users=40), tmp_path / "out", []
-    system, progress = [System.read("popularity")], runs_told(told)
+    file, out, calls = written(tmp_path, users=40), tmp_path / "out", []
+    system, progress = [System.read("popularity")], runs_told(calls)
     matrix([file], system, [0], out, runtime=CPU, progress=progress)
-    (held,) = out.glob("*.json")
-    whole = held.read_bytes()
-    held.write_bytes(whole[:100])
+    (file_of_result,) = out.glob("*.json")
+    whole = file_of_result.read_bytes()
+    file_of_result.write_bytes(whole[:100])
     other = file.rename(tmp_path / "other.parquet")
     text = matrix([other], system, [0], out, runtime=CPU, progress=progress)
-    assert told == [(0, 1), (1, 1)] * 2
+    assert calls == [(0, 1), (1, 1)] * 2
     assert "## other.parquet" in text
     matrix([other.rename(file)], system, [0], out, runtime=CPU, progress=progress)
-    assert told[-1] == (1, 1)
-    assert sorted(each.suffix for each in out.iterdir()) == [".json", ".md", ".parquet"]
+    assert calls[-1] == (1, 1)
+    assert sorted(path.suffix for path in out.iterdir()) == [".json", ".md", ".parquet"]
 
 
 def test_a_file_that_changes_in_between_is_not_told_as_the_one_before(tmp_path: Path) -> None:
@@ -237,10 +237,10 @@ def test_a_file_that_changes_in_between_is_not_told_as_the_one_before(tmp_path: 
         if (stage, done) == ("runs", 1):
             written(tmp_path, users=41)
 
-    systems = [System.read(each) for each in ("popularity", "transitions")]
+    systems = [System.read(name) for name in ("popularity", "transitions")]
     with pytest.raises(SourceError, match=r"file\.parquet changed while the benchmark ran"):
         matrix([file], systems, [0], out, runtime=CPU, progress=progress)
-    assert [each.name.split("-")[0] for each in out.iterdir()] == ["popularity"]
+    assert [name.name.split("-")[0] for name in out.iterdir()] == ["popularity"]
 
 
 def test_when_one_run_fails_the_others_end_and_none_begins(tmp_path: Path) -> None:
@@ -264,30 +264,30 @@ def test_when_one_run_fails_the_others_end_and_none_begins(tmp_path: Path) -> No
 
 def test_settings_of_two_names_run_once_and_are_told_by_both(tmp_path: Path) -> None:
     names = ["best:width=32,heads=2,epochs=1,delta=0.001", "best:width=32,heads=2,epochs=1"]
-    systems, told = [System.read(each) for each in names], []
-    file, progress = written(tmp_path, users=40), runs_told(told)
-    for given in (systems, systems[:1]):
-        text = matrix([file], given, [0], tmp_path / "out", runtime=CPU, progress=progress)
-        shown = [each for each in systems if f"| {each} | 1 |" in text]
-        assert shown == given
-    assert told == [(0, 1), (1, 1), (1, 1)]
+    systems, calls = [System.read(name) for name in names], []
+    file, progress = written(tmp_path, users=40), runs_told(calls)
+    for asked_for in (systems, systems[:1]):
+        text = matrix([file], asked_for, [0], tmp_path / "out", runtime=CPU, progress=progress)
+        shown = [system for system in systems if f"| {system} | 1 |" in text]
+        assert shown == asked_for
+    assert calls == [(0, 1), (1, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("system", [SMALL, "popularity", "transitions", "item-knn"])
 def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, system: str) -> None:
     """Neither learning, nor early stopping, nor tuning, nor a tie looks at a test item."""
     generator = np.random.default_rng(0)
-    items, found = np.arange(30), []
+    items, results = np.arange(30), []
     histories = [generator.permutation(items)[:6] for _ in range(60)]
     for last in (generator.integers(0, 30, 60), np.zeros(60, dtype=int)):
         rows = [
-            (user, int(item), at)
+            (user, int(item), time)
             for user, history in enumerate(histories)
-            for at, item in enumerate([*history, last[user]])
+            for time, item in enumerate([*history, last[user]])
         ]
         write(tmp_path / "shop.parquet", rows)
-        found.append(run(tmp_path / "shop.parquet", system, epochs=6))
-    one, other = found
+        results.append(run(tmp_path / "shop.parquet", system, epochs=6))
+    one, other = results
     assert one.validation == other.validation
     assert one.settings == other.settings
     assert one.epochs == other.epochs
@@ -297,7 +297,7 @@ def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, syste
 
 def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
     file = written(tmp_path, users=60)
-    found = [
+    tables = [
         matrix(
             [file],
             [System.read(SMALL)],
@@ -309,7 +309,7 @@ def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
         ).rpartition("What the lists")[0]  # minutes may differ
         for jobs in (1, 2)
     ]
-    assert found[0] == found[1]
+    assert tables[0] == tables[1]
 
 
 def test_published_figures_stand_beside_ours() -> None:

@@ -46,10 +46,10 @@ class Fixed:
 
 
 def test_metrics_of_ranks_by_hand() -> None:
-    found = np.array([1, 3, 5, 6, UNRANKED])
-    assert hit_rate(found, 5).tolist() == [1, 1, 1, 0, 0]
-    assert ndcg(found, 5).tolist() == pytest.approx([1, 0.5, 1 / np.log2(6), 0, 0])
-    means = mean_metrics(found)
+    by_user = np.array([1, 3, 5, 6, UNRANKED])
+    assert hit_rate(by_user, 5).tolist() == [1, 1, 1, 0, 0]
+    assert ndcg(by_user, 5).tolist() == pytest.approx([1, 0.5, 1 / np.log2(6), 0, 0])
+    means = mean_metrics(by_user)
     assert means["hr@5"] == pytest.approx(0.6)
     assert means["hr@10"] == pytest.approx(0.8)
     assert means["ndcg@10"] == pytest.approx((1 + 0.5 + 1 / np.log2(6) + 1 / np.log2(7)) / 5)
@@ -84,9 +84,9 @@ def test_ranks_by_hand() -> None:
             [inf, 9, 5, 4, 1],  # the target is not known
         ]
     )
-    found = ranks(scorer, held_out)
-    assert found["unmasked"].tolist() == [3, 3, 3, 2, UNRANKED]
-    assert found["masked"].tolist() == [2, 1, UNRANKED, 2, UNRANKED]
+    by_protocol = ranks(scorer, held_out)
+    assert by_protocol["unmasked"].tolist() == [3, 3, 3, 2, UNRANKED]
+    assert by_protocol["masked"].tolist() == [2, 1, UNRANKED, 2, UNRANKED]
     judged = evaluate(scorer, held_out)
     assert judged.users == 5
     assert judged.masked["hr@5"] == pytest.approx(3 / 5)
@@ -102,19 +102,19 @@ def test_ranks_agree_with_the_lists_that_are_served(tied: bool) -> None:
         with torch.no_grad():
             model.items.weight[1:] = model.items.weight[1]
     runtime = Runtime(device="cpu")
-    found = ranks(ModelScorer(model, runtime=runtime), split.test)
+    by_protocol = ranks(ModelScorer(model, runtime=runtime), split.test)
     for protocol, exclude in (("masked", True), ("unmasked", False)):
         (lists,) = top_k(model, split.test.history, 25, exclude_seen=exclude, runtime=runtime)
-        at = (lists.items == split.test.target[:, None]).argmax(1) + 1
-        assert np.array_equal(found[protocol], at)
+        place = (lists.items == split.test.target[:, None]).argmax(1) + 1
+        assert np.array_equal(by_protocol[protocol], place)
 
 
 def test_users_whom_a_scorer_leaves_out_are_misses() -> None:
     model = Recommender(small("best").model, 3)
     held_out = HeldOut(pack([[], [1]]), np.array([2, 2], dtype=np.int32))
-    found = ranks(ModelScorer(model, runtime=Runtime(device="cpu")), held_out)
-    assert found["masked"][0] == UNRANKED
-    assert found["masked"][1] < UNRANKED
+    by_protocol = ranks(ModelScorer(model, runtime=Runtime(device="cpu")), held_out)
+    assert by_protocol["masked"][0] == UNRANKED
+    assert by_protocol["masked"][1] < UNRANKED
 
 
 def test_popularity_counts_training_interactions_only() -> None:
@@ -122,8 +122,8 @@ def test_popularity_counts_training_interactions_only() -> None:
     split = leave_one_out(histories)
     popularity = Popularity.of(split.train, 4)
     assert popularity.counts.tolist() == [-np.inf, 2, 3, 0, 1]
-    found = ranks(popularity, split.test)
-    assert found["unmasked"].tolist() == [4, 4, 4]
+    by_protocol = ranks(popularity, split.test)
+    assert by_protocol["unmasked"].tolist() == [4, 4, 4]
 
 
 def test_validation_of_many_users_takes_a_sample_drawn_once() -> None:
@@ -151,11 +151,11 @@ def test_a_temporal_split_by_hand() -> None:
 
 def test_bootstrap_intervals_are_those_of_resampled_users() -> None:
     generator = np.random.default_rng(0)
-    found = generator.integers(1, 40, 400)
-    low, high = intervals(found, draws=40_000)["ndcg@10"]
-    drawn = ndcg(found, 10)[generator.integers(0, 400, (40_000, 400))].mean(1)
+    by_user = generator.integers(1, 40, 400)
+    low, high = intervals(by_user, draws=40_000)["ndcg@10"]
+    drawn = ndcg(by_user, 10)[generator.integers(0, 400, (40_000, 400))].mean(1)
     assert [low, high] == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.0008)
-    assert low < mean_metrics(found)["ndcg@10"] < high
+    assert low < mean_metrics(by_user)["ndcg@10"] < high
     assert intervals(np.array([], dtype=np.int64))["hr@5"] == [0, 0]
 
 
@@ -189,7 +189,7 @@ def test_an_assessment_agrees_with_the_evaluation_and_slices_users() -> None:
     listed = {
         item
         for history in as_lists(split.test.history)
-        for item in [each for each in order.tolist() if each not in history][:10]
+        for item in [unseen for unseen in order.tolist() if unseen not in history][:10]
     }
     assert report.lists["coverage@10"] == pytest.approx(len(listed) / world.n_items)
 
@@ -236,24 +236,24 @@ def test_histories_of_one_length_are_one_slice() -> None:
 
 
 def test_a_neighbourhood_is_chosen_by_the_judge() -> None:
-    asked: list[tuple[int, float]] = []
+    settings: list[tuple[int, float]] = []
 
     def judge(model: ItemKNN) -> float:
-        asked.append((int((model.similar.toarray() > 0).sum(1).max()), model.decay))
+        settings.append((int((model.similar.toarray() > 0).sum(1).max()), model.decay))
         return {0.9: 1.0, 0.3: 2.0}.get(model.decay, 0.0)
 
     train = pack([[1, 2, 3], [2, 3, 4], [1, 4]])
-    model, named = ItemKNN.tuned(train, 4, judge)
-    assert len(asked) == 20
-    assert model.decay == named["decay"] == 0.3
+    model, setting = ItemKNN.tuned(train, 4, judge)
+    assert len(settings) == 20
+    assert model.decay == setting["decay"] == 0.3
 
 
 def test_items_are_numbered_by_what_is_learnt_from() -> None:
     """Item 30 is the most frequent of all, and held out each time."""
     items, users = ItemIds(pa.array([30, 10, 20])), pa.array(["a", "b", "c"])
-    held = pack([[2, 3, 1], [3, 2, 1], [3, 1, 1]])
-    given = Packed(users, items, np.array([4, 2, 3]), held)
-    packed, split = reindex_by_train_popularity(given, leave_one_out)
+    histories = pack([[2, 3, 1], [3, 2, 1], [3, 1, 1]])
+    before = Packed(users, items, np.array([4, 2, 3]), histories)
+    packed, split = reindex_by_train_popularity(before, leave_one_out)
     assert packed.items.ids.to_pylist() == [20, 10, 30]
     assert packed.counts.tolist() == [3, 2, 4]
     assert as_lists(packed.histories) == [[2, 1, 3], [1, 2, 3], [1, 3, 3]]

@@ -34,8 +34,8 @@ def test_what_cuda_learns_both_devices_serve(preset: str) -> None:
     )
     for device in ("cuda", "cpu"):
         runtime = Runtime(device=device, precision="fp32")
-        (found,) = top_k(fitted.model, world.histories, 5, runtime=runtime)
-        assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
+        (lists,) = top_k(fitted.model, world.histories, 5, runtime=runtime)
+        assert (lists.items[:, 0] == world.next_items()).mean() >= 0.95
     split = leave_one_out(world.histories)
     judged = evaluate(ModelScorer(fitted.model, runtime=Runtime(device="cuda")), split.test)
     assert judged.masked["hr@5"] >= 0.95
@@ -47,12 +47,12 @@ def test_the_loss_and_its_gradients_are_those_of_the_cpu(n_items: int) -> None:
     hidden = torch.randn(700, 16, generator=generator)
     weight = torch.randn(n_items + 1, 16, generator=generator)
     target = torch.randint(1, n_items + 1, (700,), generator=generator)
-    found = []
+    results = []
     for device in ("cpu", "cuda"):
-        given = [each.to(device).requires_grad_() for each in (hidden, weight)]
-        loss = cross_entropy(*given, target.to(device))
-        found.append([loss, *torch.autograd.grad(loss, given)])
-    for cpu, cuda in zip(*found, strict=True):
+        inputs = [tensor.to(device).requires_grad_() for tensor in (hidden, weight)]
+        loss = cross_entropy(*inputs, target.to(device))
+        results.append([loss, *torch.autograd.grad(loss, inputs)])
+    for cpu, cuda in zip(*results, strict=True):
         torch.testing.assert_close(cuda.cpu(), cpu, rtol=1e-4, atol=1e-6)
 
 

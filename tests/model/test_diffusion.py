@@ -50,8 +50,8 @@ def test_q_sample_mixes_target_and_noise_by_alpha_bar() -> None:
     diffusion = Diffusion("truncated-linear", 32)
     x_0, noise = torch.ones(2, 4), torch.full((2, 4), 2.0)
     noised = diffusion.q_sample(x_0, torch.tensor([1, 32]), noise)
-    kept = diffusion.alpha_bar[[1, 32]].double()
-    expected = kept.sqrt() + 2 * (1 - kept).sqrt()
+    alpha_bar = diffusion.alpha_bar[[1, 32]].double()
+    expected = alpha_bar.sqrt() + 2 * (1 - alpha_bar).sqrt()
     assert noised[:, 0].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
@@ -62,13 +62,13 @@ def test_posterior_is_bayes_rule() -> None:
     x_0, x_s = 0.8, -0.5
     precision = alpha / (1 - alpha) + 1 / (1 - before)
     mean = (alpha**0.5 * x_s / (1 - alpha) + before**0.5 * x_0 / (1 - before)) / precision
-    found, variance = posterior(
+    computed, variance = posterior(
         torch.tensor([x_0], dtype=torch.float64),
         torch.tensor([x_s], dtype=torch.float64),
         alpha_bar,
         before,
     )
-    assert found.item() == pytest.approx(mean)
+    assert computed.item() == pytest.approx(mean)
     assert variance.item() == pytest.approx(1 / precision)
 
 
@@ -87,16 +87,16 @@ def test_respaced_steps_end_at_pure_noise() -> None:
 def test_reverse_lands_on_what_the_approximator_says(steps: int) -> None:
     diffusion = Diffusion("truncated-linear", 32)
     target = torch.randn(3, 8, generator=generator())
-    asked: list[int] = []
+    steps_taken: list[int] = []
 
     def approximate(_: torch.Tensor, step: int) -> torch.Tensor:
-        asked.append(step)
+        steps_taken.append(step)
         return target
 
     noise = torch.randn(steps, 8, generator=generator(1))
-    found = reverse(approximate, torch.randn(3, 8), noise, diffusion, steps)
-    assert torch.equal(found, target)
-    assert asked == diffusion.respaced(steps)[::-1]
+    x_0 = reverse(approximate, torch.randn(3, 8), noise, diffusion, steps)
+    assert torch.equal(x_0, target)
+    assert steps_taken == diffusion.respaced(steps)[::-1]
 
 
 def test_reverse_shows_every_state_it_goes_through() -> None:
@@ -107,10 +107,10 @@ def test_reverse_shows_every_state_it_goes_through() -> None:
     def approximate(x: torch.Tensor, step: int) -> torch.Tensor:
         return x / step
 
-    found = reverse(approximate, start, noise, diffusion, 4, lambda *state: states.append(state))
+    result = reverse(approximate, start, noise, diffusion, 4, lambda *state: states.append(state))
     assert [step for step, _, _ in states] == [32, 24, 16, 8]
     assert torch.equal(states[0][1], start)
-    assert torch.equal(states[-1][2], found)
+    assert torch.equal(states[-1][2], result)
     for step, x, x_0 in states:
         assert torch.equal(x_0, x / step)
 
@@ -128,9 +128,9 @@ def test_reverse_walks_the_marginals_of_the_forward_process() -> None:
     draws = torch.randn(33, 40_000, generator=generator())
     reverse(approximate, draws[:1], draws[1:], diffusion, 32)
     for step in (2, 8, 20):
-        kept = diffusion.alpha_bar[step].item()
-        assert passed[step].mean().item() == pytest.approx(3 * kept**0.5, abs=0.03)
-        assert passed[step].var().item() == pytest.approx(1 - kept, rel=0.05)
+        alpha_bar = diffusion.alpha_bar[step].item()
+        assert passed[step].mean().item() == pytest.approx(3 * alpha_bar**0.5, abs=0.03)
+        assert passed[step].var().item() == pytest.approx(1 - alpha_bar, rel=0.05)
 
 
 @pytest.mark.parametrize(

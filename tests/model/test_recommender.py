@@ -195,19 +195,19 @@ def test_cross_attention_is_the_linear_form_of_the_paper(causal: bool) -> None:
     visible = torch.ones(5, 5, dtype=torch.bool)
     visible = visible.tril() if causal else visible
     with torch.no_grad():
-        found = layer(history, target, history, visible[None, None])
+        z = layer(history, target, history, visible[None, None])
         query = layer.query(target)[0]
         key, value = layer.key_value(history)[0].chunk(2, -1)
         rows = []
-        for at in range(5):
+        for row in range(5):
             heads = []
             for part in (slice(0, 4), slice(4, 8)):
-                seen = visible[at]
+                seen = visible[row]
                 spread = key[seen, part].softmax(0)  # over positions
-                heads.append(query[at, part].softmax(-1) @ (spread.T @ value[seen, part]))
+                heads.append(query[row, part].softmax(-1) @ (spread.T @ value[seen, part]))
             rows.append(torch.cat(heads))
         expected = history[0] + layer.out(torch.stack(rows))
-    assert torch.allclose(found[0], expected, atol=1e-5)
+    assert torch.allclose(z[0], expected, atol=1e-5)
 
 
 def test_released_cross_attention_normalises_keys_over_heads() -> None:
@@ -216,7 +216,7 @@ def test_released_cross_attention_normalises_keys_over_heads() -> None:
     layer = HeadwiseCrossAttention(ModelConfig(width=8, heads=2))
     history, target = torch.randn(1, 5, 8), torch.randn(1, 5, 8)
     with torch.no_grad():
-        found = layer(history, target, history, torch.ones(1, 1, 5, 5, dtype=torch.bool))
+        z = layer(history, target, history, torch.ones(1, 1, 5, 5, dtype=torch.bool))
         query = layer.query(target)[0]
         key, value = layer.key_value(history)[0].chunk(2, -1)
         shared = key.view(5, 2, 4).softmax(1).view(5, 8)
@@ -225,25 +225,25 @@ def test_released_cross_attention_normalises_keys_over_heads() -> None:
             for part in (slice(0, 4), slice(4, 8))
         ]
         expected = history[0] + layer.out(torch.cat(heads, 1))
-    assert torch.allclose(found[0], expected, atol=1e-5)
+    assert torch.allclose(z[0], expected, atol=1e-5)
 
 
 def test_targets_are_noised_at_every_step_with_the_offset_that_is_asked_for() -> None:
     shifted = small("diffurecsys", offset_scale=99.0).model
-    found = {}
+    means = {}
     for config in (shifted, replace(shifted, offset="none")):
         model = Recommender(config, 20, generator())
         with torch.no_grad():
             for parameter in model.step.down_proj.parameters():
                 parameter.zero_()  # no step embeddings
             x_s = model._noised(torch.zeros(4000, config.width), generator())
-        found[config.offset] = x_s.mean(1)
-    assert found["none"].abs().max() < 1
+        means[config.offset] = x_s.mean(1)
+    assert means["none"].abs().max() < 1
     # An offset of 99 tells each row's step, by 99 sqrt(1 - alpha-bar_s); the last ones look alike.
-    told = (1 - model.diffusion.alpha_bar[1:]).sqrt()
-    away = (found["mean"].unsqueeze(1) / 99 - told).abs()
-    assert away.min(1).values.max() < 0.02
-    assert set(away[:, :10].argmin(1).tolist()) == set(range(10))
+    expected = (1 - model.diffusion.alpha_bar[1:]).sqrt()
+    difference = (means["mean"].unsqueeze(1) / 99 - expected).abs()
+    assert difference.min(1).values.max() < 0.02
+    assert set(difference[:, :10].argmin(1).tolist()) == set(range(10))
 
 
 def test_every_step_is_trained() -> None:
@@ -252,9 +252,9 @@ def test_every_step_is_trained() -> None:
     with torch.no_grad():
         for parameter in model.step.down_proj.parameters():
             parameter.zero_()
-        kept = model._noised(torch.full((400, model.config.width), 1e4), generator()).mean(1) / 1e4
-    each = model.diffusion.alpha_bar[1:].sqrt()
-    assert set((kept.unsqueeze(1) - each).abs().argmin(1).tolist()) == {0, 1, 2, 3}
+        scale = model._noised(torch.full((400, model.config.width), 1e4), generator()).mean(1) / 1e4
+    expected = model.diffusion.alpha_bar[1:].sqrt()
+    assert set((scale.unsqueeze(1) - expected).abs().argmin(1).tolist()) == {0, 1, 2, 3}
 
 
 def test_the_noise_of_listing_has_its_moments() -> None:
@@ -313,11 +313,11 @@ def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> 
     weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
     target = torch.randint(1, n_items + 1, (2000,), generator=generator(2))
     expected = torch.nn.functional.cross_entropy(hidden @ weight[1:].T, target - 1)
-    wanted = torch.autograd.grad(expected, (hidden, weight))
-    found = cross_entropy(hidden, weight, target)
-    got = torch.autograd.grad(3 * found, (hidden, weight))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    for one, other in zip(got, wanted, strict=True):
+    expected_gradients = torch.autograd.grad(expected, (hidden, weight))
+    loss = cross_entropy(hidden, weight, target)
+    gradients = torch.autograd.grad(3 * loss, (hidden, weight))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for one, other in zip(gradients, expected_gradients, strict=True):
         assert torch.allclose(one, 3 * other, atol=1e-6)
 
 
@@ -329,11 +329,13 @@ def test_directions_and_their_gradients_are_the_textbook_ones(precision: str) ->
     slope = torch.randn(7, 5, generator=generator(1))
     slope[3] = 0
     expected = torch.nn.functional.normalize(x, dim=1)
-    wanted = torch.autograd.grad(expected, x, slope)[0]
+    expected_gradient = torch.autograd.grad(expected, x, slope)[0]
     with Runtime(device="cpu", precision=precision).applied():
-        found = directions(x)
-        assert torch.allclose(found, expected)
-        assert torch.allclose(torch.autograd.grad(found, x, slope)[0], wanted, atol=1e-6)
+        result = directions(x)
+        assert torch.allclose(result, expected)
+        assert torch.allclose(
+            torch.autograd.grad(result, x, slope)[0], expected_gradient, atol=1e-6
+        )
 
 
 def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -354,11 +356,11 @@ def test_what_was_seen_gets_its_bias(n_items: int) -> None:
     row, item = some_seen(target, n_items)
     biased = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
     expected = torch.nn.functional.cross_entropy(biased, target - 1)
-    wanted = torch.autograd.grad(expected, (hidden, weight, bias))
-    found = cross_entropy(hidden, weight, target, bias, (row, item))
-    got = torch.autograd.grad(3 * found, (hidden, weight, bias))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    for one, other in zip(got, wanted, strict=True):
+    expected_gradients = torch.autograd.grad(expected, (hidden, weight, bias))
+    loss = cross_entropy(hidden, weight, target, bias, (row, item))
+    gradients = torch.autograd.grad(3 * loss, (hidden, weight, bias))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for one, other in zip(gradients, expected_gradients, strict=True):
         assert torch.allclose(one, 3 * other, atol=1e-5)
 
 
@@ -371,14 +373,14 @@ def test_sampled_cross_entropy_estimates_the_full_one() -> None:
     row, item = some_seen(target, n_items)
     biased = (hidden @ weight[1:].T).index_put((row, item - 1), bias, accumulate=True)
     full = torch.nn.functional.cross_entropy(biased, target - 1)
-    wanted = torch.autograd.grad(full, (hidden, weight, bias))
+    expected_gradients = torch.autograd.grad(full, (hidden, weight, bias))
     skewed = pack([np.minimum(np.arange(1, 5000) % 977, n_items - 1) + 1])
     negatives = Negatives.of(skewed, n_items, 100_000, torch.device("cpu"))
     drawn = negatives.draw(generator(3))
     sampled = sampled_cross_entropy(hidden, weight, target, *drawn, bias, (row, item))
-    got = torch.autograd.grad(sampled, (hidden, weight, bias))
+    gradients = torch.autograd.grad(sampled, (hidden, weight, bias))
     assert sampled.item() == pytest.approx(full.item(), rel=0.01)
-    for one, other in zip(got, wanted, strict=True):
+    for one, other in zip(gradients, expected_gradients, strict=True):
         assert torch.linalg.vector_norm(one - other) < 0.05 * torch.linalg.vector_norm(other)
 
 

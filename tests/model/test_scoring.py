@@ -33,15 +33,15 @@ def random_histories(users: int, n_items: int, longest: int = 20) -> Histories:
 
 
 def lists(
-    model: Recommender, histories: Histories, k: int = 10, **given: object
+    model: Recommender, histories: Histories, k: int = 10, **options: object
 ) -> tuple[np.ndarray, np.ndarray]:
-    blocks = list(top_k(model, histories, k, **{"runtime": CPU, **given}))
-    assert [each.start for each in blocks] == np.cumsum(
-        [0, *(len(each.items) for each in blocks[:-1])]
+    blocks = list(top_k(model, histories, k, **{"runtime": CPU, **options}))
+    assert [block.start for block in blocks] == np.cumsum(
+        [0, *(len(block.items) for block in blocks[:-1])]
     ).tolist()
     return (
-        np.concatenate([each.items for each in blocks]),
-        np.concatenate([each.scores for each in blocks]),
+        np.concatenate([block.items for block in blocks]),
+        np.concatenate([block.scores for block in blocks]),
     )
 
 
@@ -51,14 +51,14 @@ def test_a_list_does_not_depend_on_the_block(preset: str, precision: str) -> Non
     model = untrained(preset)
     histories = random_histories(60, 40)
     runtime = Runtime(device="cpu", precision=precision)
-    found = {
+    blocks = {
         block: list(top_k(model, histories, 10, steps=2, block=block, runtime=runtime))
         for block in (1, 7, 4096)
     }
-    whole = found[4096][0]
+    whole = blocks[4096][0]
     for block in (1, 7):
-        items = np.concatenate([each.items for each in found[block]])
-        scored = np.concatenate([each.scores for each in found[block]])
+        items = np.concatenate([part.items for part in blocks[block]])
+        scored = np.concatenate([part.scores for part in blocks[block]])
         assert np.array_equal(items, whole.items)
         assert np.array_equal(scored, whole.scores)
     for user in np.flatnonzero(histories.lengths)[[0, 7, -1]]:  # encoded alone, too
@@ -94,7 +94,9 @@ def test_noise_is_not_what_the_weights_of_the_same_seed_started_from(preset: str
     model = untrained(preset, n_items=300)
     draws = InferenceNoise.of(model.config, 2, 0, torch.device("cpu"))
     drawn = torch.vstack([draws.start, draws.reverse, draws.weight - model.config.delta])
-    for weights in (each for each in model.parameters() if each.shape[-1:] == drawn.shape[-1:]):
+    for weights in (
+        parameter for parameter in model.parameters() if parameter.shape[-1:] == drawn.shape[-1:]
+    ):
         alike = directions(weights.detach().reshape(-1, drawn.shape[1])) @ directions(drawn).T
         assert alike.abs().max() < 0.9
 
@@ -157,7 +159,7 @@ def test_cosine_scores_forget_lengths() -> None:
 
 
 def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
-    plain, biased = (untrained(repeat_bias=each) for each in ("none", "learned"))
+    plain, biased = (untrained(repeat_bias=form) for form in ("none", "learned"))
     with torch.no_grad():
         biased.repeat.fill_(0.5)
     biased.load_state_dict(plain.state_dict(), strict=False)
@@ -176,9 +178,9 @@ def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
 def test_ties_go_to_the_lower_item() -> None:
     weight = torch.zeros(101, 2)
     weight[60:, 1] = 1
-    best, at = top_k_items(torch.eye(2), weight, 5)
+    best, items = top_k_items(torch.eye(2), weight, 5)
     assert best.tolist() == [[0] * 5, [1] * 5]
-    assert at.tolist() == [[1, 2, 3, 4, 5], [60, 61, 62, 63, 64]]
+    assert items.tolist() == [[1, 2, 3, 4, 5], [60, 61, 62, 63, 64]]
 
 
 def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,27 +200,27 @@ def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPa
     scored, order = full.sort(dim=1, descending=True, stable=True)
     for size in (7, 64, 1000, 16_384):
         monkeypatch.setattr("recsys.model.top_k._ITEMS", size)
-        best, at = top_k_items(predicted, weight, 25, (row, item), ineligible)
+        best, items = top_k_items(predicted, weight, 25, (row, item), ineligible)
         assert torch.equal(best, scored[:, :25])
-        assert torch.equal(at, order[:, :25])
+        assert torch.equal(items, order[:, :25])
 
 
 def test_what_is_out_of_range_is_refused() -> None:
     model = untrained()
-    for given, message in [
+    for options, message in [
         ({"k": 0}, "k = 0"),
         ({"block": 0}, "block = 0"),
         ({"steps": 33}, "steps = 33"),
         ({"eligible": np.ones(3, dtype=bool)}, "eligible"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
-            lists(model, pack([[1]]), **given)
+            lists(model, pack([[1]]), **options)
     with pytest.raises(ConfigurationError, match="auto"):
         Runtime(device="tpu")
 
 
 def test_progress_ends_at_the_number_of_users() -> None:
-    told = []
+    calls = []
     world = successor_world(users=25)
     list(
         top_k(
@@ -227,10 +229,10 @@ def test_progress_ends_at_the_number_of_users() -> None:
             3,
             block=10,
             runtime=CPU,
-            progress=lambda *given: told.append(given),
+            progress=lambda *call: calls.append(call),
         )
     )
-    assert told[-1] == ("scoring", 25, 25)
+    assert calls[-1] == ("scoring", 25, 25)
 
 
 def test_a_model_never_changes_the_threads_of_its_caller() -> None:

@@ -25,25 +25,27 @@ LENGTHS = [0, 1, 2, 3, 7, 8, 9, 10, 11, 40, 1, 0, 17]
 def test_every_target_is_trained_on_exactly_once(objective: str, max_length: int) -> None:
     histories = of_lengths(LENGTHS)
     rows = training_rows(histories, objective, max_length)
-    found: Counter[int] = Counter()
+    targets_seen: Counter[int] = Counter()
     for batch in batches(rows, 16, 64, np.random.default_rng(0)):
-        items, targets, ahead = batch.items, batch.targets, batch.steps_to_end
-        held = items > 0
-        newest = held & (ahead == 0)
-        expected = held if objective == "causal" else newest
+        items, targets, steps_to_end = batch.items, batch.targets, batch.steps_to_end
+        is_item = items > 0
+        newest = is_item & (steps_to_end == 0)
+        expected = is_item if objective == "causal" else newest
         assert ((targets > 0) == expected).all()
         assert (targets[expected] == items[expected] + 1).all()  # the next item of the same user
-        before = held[:, 1:] & (ahead[:, :-1] > 0)  # a history lies in neighbouring cells, in order
+        before = is_item[:, 1:] & (
+            steps_to_end[:, :-1] > 0
+        )  # a history lies in neighbouring cells, in order
         assert (items[:, 1:][before] == items[:, :-1][before] + 1).all()
-        assert (ahead[:, 1:][before] == ahead[:, :-1][before] - 1).all()
-        assert int(ahead.max()) < max_length
-        found.update(targets[expected].tolist())
+        assert (steps_to_end[:, 1:][before] == steps_to_end[:, :-1][before] - 1).all()
+        assert int(steps_to_end.max()) < max_length
+        targets_seen.update(targets[expected].tolist())
     every = [
         item
         for start, end in zip(histories.starts, histories.ends, strict=True)
         for item in histories.items[start + 1 : end].tolist()
     ]
-    assert found == Counter(every)
+    assert targets_seen == Counter(every)
     assert rows.targets == len(every)
 
 
@@ -62,17 +64,17 @@ def test_a_target_knows_what_its_user_had_before(objective: str) -> None:
     rows = training_rows(pack(histories), objective, 4)
     expected: Counter[tuple[int, ...]] = Counter()
     for history in histories:
-        for at in range(1, len(history)):
-            expected[int(history[at]), *sorted(set(history[:at].tolist()))] += 1
-    found: Counter[tuple[int, ...]] = Counter()
+        for place in range(1, len(history)):
+            expected[int(history[place]), *sorted(set(history[:place].tolist()))] += 1
+    counted: Counter[tuple[int, ...]] = Counter()
     for batch in batches(rows, 6, 64, generator, with_seen=True):
         assert batch.seen is not None
         row, item = batch.seen
         assert (row.diff() >= 0).all()
         targets = batch.targets[batch.targets > 0].tolist()
         for nth, target in enumerate(targets):
-            found[target, *sorted(item[row == nth].tolist())] += 1
-    assert found == expected
+            counted[target, *sorted(item[row == nth].tolist())] += 1
+    assert counted == expected
     assert make_batch(rows, np.arange(3), 4).seen is None
 
 
@@ -109,7 +111,7 @@ def test_batches_keep_to_their_limits(objective: str) -> None:
 def test_padding_that_is_attended_to_counts_as_tokens() -> None:
     rows = training_rows(of_lengths([3] * 100), "prefix", 50)
     generator = np.random.default_rng(0)
-    cells = [each.items.numel() for each in batches(rows, 64, 500, generator, padded_to=50)]
+    cells = [batch.items.numel() for batch in batches(rows, 64, 500, generator, padded_to=50)]
     assert sum(cells) == 100 * 2 * 50
     assert max(cells) <= 500 + 50
 
@@ -133,7 +135,7 @@ def test_the_order_follows_the_generator() -> None:
     one, same, other = (
         split_into_steps(rows, 32, 64, np.random.default_rng(seed)) for seed in (0, 0, 1)
     )
-    one, same, other = (np.concatenate(each).tolist() for each in (one, same, other))
+    one, same, other = (np.concatenate(steps).tolist() for steps in (one, same, other))
     assert one == same
     assert one != other
 

@@ -22,11 +22,11 @@ from tests.worlds import pack, small, successor_world
 CPU = Runtime(device="cpu")
 
 
-def train(preset: str | Preset = "best", **given: object) -> FitResult:
+def train(preset: str | Preset = "best", **changes: object) -> FitResult:
     world = successor_world(users=60)
     chosen = small(preset, max_length=12) if isinstance(preset, str) else preset
     fixed = {"seed": 0, "runtime": CPU, "validate": None, "epochs": 2}
-    return fit(world.histories, world.n_items, chosen, **{**fixed, **given})
+    return fit(world.histories, world.n_items, chosen, **{**fixed, **changes})
 
 
 def test_what_is_read_off_the_data_is_what_is_trained() -> None:
@@ -44,15 +44,17 @@ def test_sampled_negatives_find_the_rule_too() -> None:
     fitted = fit(
         world.histories, world.n_items, chosen, seed=0, runtime=CPU, validate=None, epochs=40
     )
-    (found,) = top_k(fitted.model, world.histories, 5, runtime=CPU)
-    assert (found.items[:, 0] == world.next_items()).mean() >= 0.95
+    (lists,) = top_k(fitted.model, world.histories, 5, runtime=CPU)
+    assert (lists.items[:, 0] == world.next_items()).mean() >= 0.95
 
 
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
 def test_whether_anything_comes_again_is_learnt(objective: str) -> None:
     generator = np.random.default_rng(0)
     never = [generator.permutation(100)[:20] + 1 for _ in range(200)]
-    often = [np.concatenate([each[:10], generator.permutation(each[:10])]) for each in never]
+    often = [
+        np.concatenate([history[:10], generator.permutation(history[:10])]) for history in never
+    ]
     chosen = small("best", objective=objective, max_length=20, average=0)
     biases = []
     for histories in (never, often):
@@ -65,12 +67,12 @@ def test_whether_anything_comes_again_is_learnt(objective: str) -> None:
 
 
 def test_early_stopping_keeps_the_best_weights() -> None:
-    figures = iter([0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
-    kept = []
+    metrics = iter([0.1, 0.3, 0.2, 0.3, 0.25, 0.9])
+    judged = []
 
     def validate(model: Recommender) -> float:
-        kept.append(model.items.weight.detach().clone())
-        return next(figures)
+        judged.append(model.items.weight.detach().clone())
+        return next(metrics)
 
     fitted = fit(
         successor_world(users=60).histories,
@@ -82,8 +84,8 @@ def test_early_stopping_keeps_the_best_weights() -> None:
     )
     assert [entry.validation for entry in fitted.log] == [0.1, 0.3, 0.2, 0.3, 0.25]
     assert fitted.best_epoch == 2
-    assert torch.equal(fitted.model.items.weight, kept[1])
-    assert not torch.equal(kept[1], kept[4])
+    assert torch.equal(fitted.model.items.weight, judged[1])
+    assert not torch.equal(judged[1], judged[4])
 
 
 @pytest.mark.parametrize(("average", "window"), [(0, 1), (3, 3), (1000, 5)])
@@ -93,7 +95,7 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(average: int, win
 
     def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
         parameters = optimizer.param_groups[0]["params"]
-        items = next(each for each in parameters if each.shape == (31, 32))
+        items = next(parameter for parameter in parameters if parameter.shape == (31, 32))
         steps.append(items.detach().clone())
 
     def validate(model: Recommender) -> float:
@@ -117,33 +119,33 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(average: int, win
 
 
 def test_validation_comes_every_so_often_and_at_the_end() -> None:
-    asked = []
+    models = []
     fitted = fit(
         successor_world(users=20).histories,
         30,
         small("best", validate_every=3),
         seed=0,
         runtime=CPU,
-        validate=lambda model: float(asked.append(model) or len(asked)),
+        validate=lambda model: float(models.append(model) or len(models)),
         epochs=7,
     )
-    figures = [entry.validation for entry in fitted.log]
-    assert figures == [None, None, 1, None, None, 2, 3]
+    validations = [entry.validation for entry in fitted.log]
+    assert validations == [None, None, 1, None, None, 2, 3]
 
 
 def test_the_learning_rate_follows_its_schedule() -> None:
     world = successor_world(users=20)
 
-    def rates(figures: list[float], **overrides: object) -> list[float]:
-        given = iter(figures)
+    def rates(metrics: list[float], **overrides: object) -> list[float]:
+        remaining = iter(metrics)
         fitted = fit(
             world.histories,
             30,
             small("best", learning_rate=1.0e-3, decay_factor=0.5, **overrides),
             seed=0,
             runtime=CPU,
-            validate=lambda _: next(given),
-            epochs=len(figures),
+            validate=lambda _: next(remaining),
+            epochs=len(metrics),
         )
         return [entry.learning_rate * 1e3 for entry in fitted.log]
 
@@ -151,8 +153,8 @@ def test_the_learning_rate_follows_its_schedule() -> None:
     assert rates(rising, decay="step", decay_every=2) == [1, 1, 0.5, 0.5, 0.25]
     assert rates(rising, decay="constant") == [1] * 5
     stuck = [0.1, 0.2, 0.1, 0.1, 0.3, 0.1]
-    found = rates(stuck, decay="plateau", decay_every=2, patience=6)
-    assert found == [1, 1, 1, 1, 0.5, 0.5]
+    halved = rates(stuck, decay="plateau", decay_every=2, patience=6)
+    assert halved == [1, 1, 1, 1, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("average", [0, 4])
@@ -193,26 +195,28 @@ def test_a_clipped_gradient_moves_nothing_far() -> None:
 def test_weight_decay_pulls_to_zero() -> None:
     before, after = first_step(weight_decay=99.0)
     _, without = first_step()
-    shrunk, alone = ((before.abs() - each.abs()).mean().item() for each in (after, without))
+    shrunk, unchanged = (
+        (before.abs() - weights.abs()).mean().item() for weights in (after, without)
+    )
     assert shrunk == pytest.approx(1e-3, rel=0.2)  # all but every weight by the learning rate
-    assert abs(alone) < 2e-4
+    assert abs(unchanged) < 2e-4
 
 
 def test_the_log_tells_of_every_epoch() -> None:
-    told: list[tuple[str, int, int, str]] = []
-    fitted = train(epochs=3, progress=lambda *given: told.append(given))
+    calls: list[tuple[str, int, int, str]] = []
+    fitted = train(epochs=3, progress=lambda *call: calls.append(call))
     assert [entry.epoch for entry in fitted.log] == [1, 2, 3]
     assert fitted.best_epoch == 3
     assert fitted.log[2].loss < fitted.log[0].loss
     assert all(entry.targets_per_second > 0 for entry in fitted.log)
-    stage, done, total, note = told[-1]
+    stage, done, total, note = calls[-1]
     assert (stage, done) == ("training", total)
     assert note.startswith("epoch 3, loss")
 
 
 def test_training_that_diverges_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     loss = Recommender.loss
-    monkeypatch.setattr(Recommender, "loss", lambda *given: loss(*given) * float("nan"))
+    monkeypatch.setattr(Recommender, "loss", lambda *inputs: loss(*inputs) * float("nan"))
     with pytest.raises(GateError, match="diverged in epoch 1"):
         train()
 
@@ -229,8 +233,8 @@ def test_one_item_in_the_catalogue_trains() -> None:
     fitted = fit(
         pack([[1, 1, 1], [1]]), 1, small("best"), seed=0, runtime=CPU, validate=None, epochs=1
     )
-    (found,) = top_k(fitted.model, pack([[1]]), 1, exclude_seen=False, runtime=CPU)
-    assert found.items.tolist() == [[1]]
+    (lists,) = top_k(fitted.model, pack([[1]]), 1, exclude_seen=False, runtime=CPU)
+    assert lists.items.tolist() == [[1]]
 
 
 def test_validation_picks_up_what_training_learns() -> None:
