@@ -10,7 +10,7 @@ import duckdb
 
 from recsys import columns
 from recsys.benchmark.results import DataInfo, Splitting
-from recsys.errors import ConfigurationError, SourceError
+from recsys.errors import ConfigurationError, GateError, SourceError
 from recsys.evaluation.splits import leave_one_out, reindex_by_train_popularity, temporal
 from recsys.lake.engine import column_types, open_duckdb, type_family
 from recsys.lake.packing import pack
@@ -29,9 +29,14 @@ _VALIDATION_SHARE, _TEST_SHARE = 0.8, 0.9  # of the interactions, before the tim
 def read_split(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split, DataInfo]:
     """Read a file and split its users' histories.
 
+    ``leave-one-out``: each user's last item is the test, the one before validates. ``temporal``:
+    the first item after the time at which 90 % of all interactions have been is the test, and 80 %
+    for validation; it needs timestamps that are real.
+
     Raises:
         ConfigurationError: no such way of splitting.
         SourceError: the file can't be read, or lacks a column or some of its values.
+        GateError: it has too few interactions to validate and to test.
     """
     if not file.is_file():
         raise SourceError(f"no file {file}")
@@ -68,6 +73,9 @@ def read_split(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split,
             before_test=counts["before_test"].to_numpy(),
         )
     packed, split = reindex_by_train_popularity(packed, divide)
+    if not len(split.validation) or not len(split.test):
+        needed = "three interactions" if splitting == "leave-one-out" else "one at the right time"
+        raise GateError(f"{file}: no user has {needed}, so nothing can be judged")
     return split, DataInfo(
         file=file.name,
         digest=file_digest(file)[:DIGEST_DIGITS],

@@ -67,8 +67,7 @@ def matrix(
 
     Each run's JSON is written as it ends, so that a matrix that was stopped goes on where it was;
     another file, other settings, another device, precision, torch or code make another run. Then
-    ``results.parquet`` (one row a run, split, slice, protocol and metric) and ``tables.md`` are
-    written.
+    ``results.parquet`` (one row a run, split, slice, protocol and metric) and ``tables.md`` follow.
     Baselines have no seed, and run once; so do systems of two names and the same settings.
 
     Args:
@@ -89,38 +88,36 @@ def matrix(
     """
     folder.mkdir(parents=True, exist_ok=True)
     digests = {file: file_digest(file) for file in files}
-    runs: dict[tuple[Path, str], _Run] = {}
+    runs = {}
     for file, system, seed in product(files, systems, seeds):
         run = _Run(file, system, 0 if system.name in BASELINES else seed)
         name = _recipe(digests[file], system, run.seed, epochs, splitting, runtime)
         runs[folder / f"{name}.json", str(system)] = run
     absent = {path: run for (path, _), run in runs.items() if not _result(path)}
-    total = len({path for path, _ in runs})
-    done = total - len(absent)
-    progress("runs", done, total)
-
-    def run_ended(run: _Run) -> None:
-        nonlocal done
-        done += 1
-        progress("runs", done, total, f"{run.system}, seed {run.seed}")
-
-    execute = partial(
-        _execute,
-        epochs=epochs,
-        splitting=splitting,
-        digests=digests,
-        code=code_version(),
-        limits=limits,
-    )
+    ended = _RunCounter(progress, len({path for path, _ in runs}), len(absent))
+    execute = partial(_execute, epochs=epochs, splitting=splitting, limits=limits)
+    execute = partial(execute, digests=digests, code=code_version())
     if jobs == 1 or len(absent) < 2:
         for path, run in absent.items():
             execute(path, run, runtime=runtime, progress=progress)
-            run_ended(run)
+            ended(run)
     else:
         threads = runtime.threads or max(1, (os.cpu_count() or 1) // jobs)
         in_process = partial(execute, runtime=replace(runtime, threads=threads))
-        _in_processes(in_process, absent, jobs, run_ended)
+        _in_processes(in_process, absent, jobs, ended)
     return _write_tables(folder, runs)
+
+
+class _RunCounter:
+    """Reports how many runs of the matrix are done, the ones of an earlier call among them."""
+
+    def __init__(self, progress: Progress, total: int, absent: int) -> None:
+        self._progress, self._total, self._done = progress, total, total - absent
+        progress("runs", self._done, total)
+
+    def __call__(self, run: _Run) -> None:
+        self._done += 1
+        self._progress("runs", self._done, self._total, f"{run.system}, seed {run.seed}")
 
 
 def _write_tables(folder: Path, runs: Mapping[tuple[Path, str], _Run]) -> str:

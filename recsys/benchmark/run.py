@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.benchmark.files import read_split
 from recsys.benchmark.results import BenchmarkResult, Epochs, Seconds
-from recsys.errors import ConfigurationError, GateError
+from recsys.errors import ConfigurationError
 from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import evaluate, evaluation_report, validator
 from recsys.evaluation.results import SplitResults
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from recsys.benchmark.results import Splitting
     from recsys.evaluation.protocol import Scorer
-    from recsys.evaluation.splits import Split
+    from recsys.evaluation.results import EvaluationReport
+    from recsys.evaluation.splits import HeldOut, Split
     from recsys.model.runtime import Runtime
     from recsys.training.state import EpochLog
 
@@ -93,36 +94,28 @@ def benchmark(
         seed: of training and of the reverse process.
         runtime: device, threads and precision.
         epochs: most epochs; the preset's when None.
-        splitting: ``leave-one-out``: each user's last item is the test, the one before validates;
-            ``temporal``: the first item after the time at which 90 % of all interactions have
-            been, and of 80 % for validation; it needs timestamps that are real.
+        splitting: see `read_split`.
         limits: of the DuckDB that reads the file; the threads are the runtime's.
         progress: called as the work goes on.
 
     Raises:
         ConfigurationError: a setting is out of range.
-        SourceError: the file can't be read, or lacks a column or some of its values.
-        GateError: too few interactions to train or to judge.
+        SourceError, GateError: see `read_split`.
     """
     if epochs is not None and epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
     started, code = time.perf_counter(), code_version()  # before the code can change on disk
     progress("loading", 0, 1)
     split, data = read_split(file, splitting, replace(limits, threads=runtime.threads))
-    if not len(split.validation) or not len(split.test):
-        needed = "three interactions" if splitting == "leave-one-out" else "one at the right time"
-        raise GateError(f"{file}: no user has {needed}, so nothing can be judged")
     progress("loading", 1, 1)
-
     after_loading = time.perf_counter()
     trained = _train(system, split, data.items, seed, runtime, epochs, progress)
     after_training = time.perf_counter()
-    reports = SplitResults.of(
-        split,
-        lambda held_out: evaluation_report(
-            trained.scorer, held_out, split.train, data.items, progress
-        ),
-    )
+
+    def report(held_out: HeldOut) -> EvaluationReport:
+        return evaluation_report(trained.scorer, held_out, split.train, data.items, progress)
+
+    reports = SplitResults.of(split, report)
     after_evaluation = time.perf_counter()
     return BenchmarkResult(
         system=str(system),

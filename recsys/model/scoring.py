@@ -160,7 +160,6 @@ def top_k(
     device, tell = scorer.runtime.torch_device, throttled(progress)
     ineligible = _ineligible(model, eligible, device)
     seen_bias = -math.inf if exclude_seen else _seen_bias(model)
-    list_length = min(k, model.n_items)
     catalogue = model.catalogue().detach().to(device)
     # Users are encoded by many, and listed by block.
     encoded = -(-_ENCODED_USERS // block) * block
@@ -172,16 +171,23 @@ def top_k(
         seen = _seen(users[with_history], device) if seen_bias else None
         rows = torch.from_numpy(start % encoded + with_history).to(device)
         with scorer.runtime.applied():
-            best, index = top_k_items(
-                queries[rows], catalogue, list_length, seen, ineligible, seen_bias
+            best, items = top_k_items(
+                queries[rows], catalogue, min(k, model.n_items), seen, ineligible, seen_bias
             )
-        index.masked_fill_(best == -torch.inf, 0)
-        items = np.zeros((len(users), k), dtype=np.int32)
-        scores = np.full((len(users), k), -np.inf, dtype=np.float32)
-        items[with_history, :list_length] = index.cpu().numpy()
-        scores[with_history, :list_length] = best.cpu().numpy()
-        yield TopK(start, items, scores)
+        yield _lists(start, with_history, best, items, (len(users), k))
         tell("scoring", start + len(users), len(histories))
+
+
+def _lists(
+    start: int, users: NDArray[np.int64], best: Tensor, items: Tensor, shape: tuple[int, int]
+) -> TopK:
+    """Return the lists of some users of a block, and empty ones for the others."""
+    items.masked_fill_(best == -torch.inf, 0)
+    length = best.shape[1]
+    block = TopK(start, np.zeros(shape, np.int32), np.full(shape, -np.inf, np.float32))
+    block.items[users, :length] = items.cpu().numpy()
+    block.scores[users, :length] = best.cpu().numpy()
+    return block
 
 
 def _ineligible(

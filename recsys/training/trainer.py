@@ -88,21 +88,13 @@ def fit(
     if epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
     task = _Task.of(train, n_items, preset, epochs, seed, runtime, progress)
-    config, state = task.config, task.start(seed)
+    state = task.start(seed)
     if resume is not None:
         state.load_state_dict(resume)
 
-    while state.epoch < epochs and state.stale_validations < config.patience:
+    while state.epoch < epochs and state.stale_validations < preset.training.patience:
         loss, learning_rate, seconds = _train_epoch(task, state)
-        validation = None
-        if validate is None:
-            state.best_epoch = state.epoch
-        elif state.epoch % config.validate_every == 0 or state.epoch == epochs:
-            validation = validate(state.output)
-            state.keep_best(validation)
-            if _at_plateau(config, state.stale_validations):
-                state.learning_rate *= config.decay_factor
-                state.restore_best()
+        validation = _validate(task, state, validate)
         targets_per_second = task.rows.targets / seconds
         state.log.append(
             EpochLog(state.epoch, loss, validation, learning_rate, seconds, targets_per_second)
@@ -243,6 +235,24 @@ def _gradient_step(task: _Task, state: TrainingState, batch: Batch) -> Tensor:
     if state.average:
         state.average.update_parameters(model)
     return loss.detach()
+
+
+def _validate(
+    task: _Task, state: TrainingState, validate: Callable[[Recommender], float] | None
+) -> float | None:
+    """Validate after an epoch where it is time to, and act on it; return the metric."""
+    config = task.config
+    if validate is None:
+        state.best_epoch = state.epoch
+        return None
+    if state.epoch % config.validate_every and state.epoch < task.epochs:
+        return None
+    metric = validate(state.output)
+    state.keep_best(metric)
+    if _at_plateau(config, state.stale_validations):
+        state.learning_rate *= config.decay_factor
+        state.restore_best()
+    return metric
 
 
 def _at_plateau(config: TrainingConfig, stale_validations: int) -> bool:
