@@ -232,7 +232,7 @@ def test_progress_ends_at_the_number_of_users() -> None:
             progress=lambda *call: calls.append(call),
         )
     )
-    assert calls[-1] == ("scoring", 25, 25)
+    assert calls[-1] == ("scoring", 25, 25, "")
 
 
 def test_a_model_never_changes_the_threads_of_its_caller() -> None:
