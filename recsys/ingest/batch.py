@@ -18,7 +18,6 @@ from recsys.ingest.commit import (
     ACCEPTED,
     REFUSED,
     Batch,
-    accepted_batches,
     record,
     recover,
     write_batch,
@@ -150,9 +149,8 @@ class _Ingest:
     def run(self) -> tuple[str, Batch | None]:
         """Return the outcome, and the batch that was read, if there was one to read."""
         self._say(0)
-        recover(self.lake)
-        check_row_counts(self.lake)
-        batches = accepted_batches(self.lake)
+        batches = [batch for batch in recover(self.lake) if batch.status == ACCEPTED]
+        check_row_counts(self.lake, batches=batches)
         objects = _new_objects(sources.find(self.source, self.settings.s3), batches)
         if not objects:
             return NOTHING_NEW, None

@@ -30,7 +30,7 @@ from recsys.lake.object_store import Stored
 from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     import duckdb
@@ -73,7 +73,7 @@ class Batch:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the batch of a row of `batches`."""
-        return cls(**{**row, "objects": tuple(Stored(**stored) for stored in row["objects"])})
+        return cls(**{**row, "objects": tuple(Stored(**stored) for stored in row["objects"] or ())})
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> Self:
@@ -85,15 +85,6 @@ class Batch:
         """Return the batch as JSON can hold it."""
         note = asdict(self)
         return note | {name: note[name].isoformat() for name in ("started", "finished")}
-
-
-def accepted_batches(lake: Lake) -> list[Batch]:
-    """Return the accepted batches of a lake, or none where it has no tables yet."""
-    if not lake.exists(columns.BATCHES):
-        return []
-    names = [field.name for field in fields(Batch)]
-    table = lake.open(columns.BATCHES).to_pyarrow_table(columns=names)
-    return [Batch.from_row(row) for row in table.to_pylist() if row["status"] == ACCEPTED]
 
 
 # --- writing
@@ -170,31 +161,36 @@ def record(lake: Lake, batch: Batch) -> None:
 # --- recovering
 
 
-def recover(lake: Lake) -> None:
-    """Finish or undo what a run that was killed has left; without one, change nothing."""
+def recover(lake: Lake) -> list[Batch]:
+    """Finish or undo what a run that was killed has left; without one, change nothing.
+
+    Returns:
+        All batches that `batches` holds now.
+    """
     if not lake.exists(columns.INTERACTIONS):
-        return
+        return []
     schema = lake.schema(columns.INTERACTIONS)
     # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
-    names = ["batch_id", "status", "interactions_version"]
+    names = [field.name for field in fields(Batch)]
     rows = lake.open(columns.BATCHES).to_pyarrow_table(columns=names).to_pylist()
-    recorded = {row["batch_id"] for row in rows}
-    accepted = {row["batch_id"] for row in rows if row["status"] == ACCEPTED}
-    newest_recorded = max((row["interactions_version"] or 0 for row in rows), default=0)
-    commits_since = lake.version(columns.INTERACTIONS) - newest_recorded
+    batches = {row["batch_id"]: Batch.from_row(row) for row in rows}
+    accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
+    recorded = (batch.interactions_version or 0 for batch in batches.values())
+    commits_since = lake.version(columns.INTERACTIONS) - max(recorded, default=0)
     if commits_since > 0:
         for version, _, note in lake.commits(columns.INTERACTIONS, commits_since):
             if not note.get("batch"):
                 continue
-            batch = Batch.from_note(note["batch"])
+            batch = replace(Batch.from_note(note["batch"]), interactions_version=version)
             if batch.batch_id not in accepted and _has_its_rows(lake, batch):
-                record(lake, replace(batch, interactions_version=version))
+                record(lake, batch)
+                batches[batch.batch_id] = batch
                 accepted.add(batch.batch_id)
-                recorded.add(batch.batch_id)
     _delete_unrecorded(lake, columns.QUARANTINE, "batch_id", accepted)
     suites = f"suite in ({literal(PROFILE)}, {literal(ROWS)})"
-    _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", recorded, suites)
+    _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", batches.keys(), suites)
+    return list(batches.values())
 
 
 def _has_its_rows(lake: Lake, batch: Batch) -> bool:
@@ -210,7 +206,7 @@ def _has_its_rows(lake: Lake, batch: Batch) -> bool:
 
 
 def _delete_unrecorded(
-    lake: Lake, table: str, column: str, batch_ids: set[str], where: str = "true"
+    lake: Lake, table: str, column: str, batch_ids: Collection[str], where: str = "true"
 ) -> None:
     """Delete the rows of a table, among those that match ``where``, of all other batches."""
     with open_duckdb(lake.limits) as con:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -40,9 +40,33 @@ _STATISTICS = ("num_records", "null_count.batch_id", "min.batch_id", "max.batch_
 _LISTED = 5
 
 
+class AcceptedBatch(Protocol):
+    """What the comparison needs of an accepted batch: columns of `batches`."""
+
+    @property
+    def batch_id(self) -> str:
+        """Its key."""
+
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+
+    @property
+    def accepted(self) -> int:
+        """How many rows it brought."""
+
+    @property
+    def finished(self) -> datetime | None:
+        """When they were written."""
+
+    @property
+    def interactions_version(self) -> int | None:
+        """The version of `interactions` that first holds them."""
+
+
 @dataclass(frozen=True)
-class _Batch:
-    """An accepted batch: how many rows it brought from where, and when."""
+class _Row:
+    """A row of `batches`, as far as :class:`AcceptedBatch` goes."""
 
     batch_id: str
     source: str
@@ -51,24 +75,27 @@ class _Batch:
     interactions_version: int | None
 
 
-def check_row_counts(lake: Lake, version: int | None = None) -> None:
+def check_row_counts(
+    lake: Lake, version: int | None = None, batches: Collection[AcceptedBatch] | None = None
+) -> None:
     """Refuse a lake whose `interactions` lacks rows of an accepted batch, or has some twice.
 
     Args:
         lake: the lake; one without batches passes.
         version: the version of `interactions` to check; the newest one when not given.
+        batches: the accepted batches; read from the lake when not given.
 
     Raises:
         DamagedError: rows are missing or doubled, or a data file is; the message says of which
             batches, and what to do.
         LakeError: the lake can't be read.
     """
-    if not lake.exists(columns.BATCHES):
+    if batches is None:
+        batches = _accepted_batches(lake)
+    if not any(batch.accepted for batch in batches):
         return
     table = lake.open(columns.INTERACTIONS, version)
-    batches = _accepted_batches(lake, table.version())
-    if not batches:
-        return
+    batches = _batches_of(lake, table.version(), batches)
     _require_files(lake, table)
     counts = _count_rows(lake, table)
     differences = {
@@ -91,23 +118,28 @@ def check_row_counts(lake: Lake, version: int | None = None) -> None:
         _write_deletions(lake, {name: -difference for name, difference in differences.items()})
 
 
-def _accepted_batches(lake: Lake, version: int) -> list[_Batch]:
-    """Return the accepted batches with rows in a version of `interactions`.
-
-    Batches of later versions are left out, unless the table has no later version: then its log has
-    lost one.
-    """
-    names = list(_Batch.__dataclass_fields__)
+def _accepted_batches(lake: Lake) -> list[AcceptedBatch]:
+    if not lake.exists(columns.BATCHES):
+        return []
+    names = [field.name for field in fields(_Row)]
     table = lake.open(columns.BATCHES).to_pyarrow_table(columns=[*names, "status"])
-    batches = [
-        _Batch(**{name: row[name] for name in names})
-        for row in table.to_pylist()
-        if row["status"] == "accepted" and row["accepted"]
-    ]
-    if all((batch.interactions_version or 0) <= version for batch in batches):
-        return batches
+    rows = (row for row in table.to_pylist() if row["status"] == "accepted")
+    return [_Row(**{name: row[name] for name in names}) for row in rows]
+
+
+def _batches_of(
+    lake: Lake, version: int, batches: Collection[AcceptedBatch]
+) -> list[AcceptedBatch]:
+    """Return the batches with rows in a version of `interactions`.
+
+    Those of later versions are left out, unless the table has no such version: then its log has
+    lost it.
+    """
+    with_rows = [batch for batch in batches if batch.accepted]
+    if all((batch.interactions_version or 0) <= version for batch in with_rows):
+        return with_rows
     later = range(version + 1, lake.version(columns.INTERACTIONS) + 1)
-    return [batch for batch in batches if batch.interactions_version not in later]
+    return [batch for batch in with_rows if batch.interactions_version not in later]
 
 
 def _require_files(lake: Lake, table: DeltaTable) -> None:
@@ -185,7 +217,7 @@ def _deletes(table: DeltaTable) -> list[tuple[float, int]]:
     return deletes
 
 
-def _explains(deletes: Iterable[tuple[float, int]], batch: _Batch, difference: int) -> bool:
+def _explains(deletes: Iterable[tuple[float, int]], batch: AcceptedBatch, difference: int) -> bool:
     """Say whether DELETEs since a batch was written account for the rows that it lacks."""
     written = batch.finished.timestamp() if batch.finished else 0.0
     return 0 < -difference <= sum(rows for time, rows in deletes if time >= written)
@@ -214,7 +246,7 @@ def _write_deletions(lake: Lake, deletions: Mapping[str, int]) -> None:
     write_check_results(lake, _SUBJECT, [result], datetime.now(UTC))
 
 
-def _report(lake: Lake, batches: Collection[_Batch], counts: Mapping[str, int]) -> str:
+def _report(lake: Lake, batches: Collection[AcceptedBatch], counts: Mapping[str, int]) -> str:
     lines = [
         f"batch {batch.batch_id} of {batch.source} brought {batch.accepted:,} rows, and "
         f"{counts[batch.batch_id]:,} of it are there"
