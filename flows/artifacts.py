@@ -1,4 +1,4 @@
-"""What a flow run shows: progress while it goes on, a report when a step ends."""
+"""What Prefect's pages show of a flow run: progress while it goes on, a report of each step."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _EVERY = 2.0
 def show_progress() -> Iterator[Progress]:
     """Show progress as bars in a terminal and as artifacts of the flow run."""
     artifacts: dict[str, UUID] = {}
-    last: dict[str, float] = {}
-    unseen = False
+    updated: dict[str, float] = {}
+    api_lost = False
     with bars() as terminal:
 
-        def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            nonlocal unseen
+        def report(stage: str, done: int, total: int, note: str = "") -> None:
+            nonlocal api_lost
             terminal(stage, done, total, note)
             now = time.monotonic()
-            if unseen or (done < total and now - last.get(stage, -_EVERY) < _EVERY):
+            if api_lost or (done < total and now - updated.get(stage, -_EVERY) < _EVERY):
                 return
-            last[stage] = now
-            unseen = not _show(partial(_progress, artifacts, stage, done, total, note))
+            updated[stage] = now
+            api_lost = not _show(partial(_progress, artifacts, stage, done, total, note))
 
-        yield tell
+        yield report
 
 
 def _progress(artifacts: dict[str, UUID], stage: str, done: int, total: int, note: str) -> None:
@@ -61,12 +61,14 @@ def _progress(artifacts: dict[str, UUID], stage: str, done: int, total: int, not
         artifacts[stage] = cast("UUID", create_progress_artifact(percent, key, note or stage))
 
 
-def _show(what: Callable[[], object]) -> bool:
-    """Show something if Prefect's API is there: what is only shown must not stop the work."""
+def _show(create: Callable[[], object]) -> bool:
+    """Create an artifact, and say whether that went well: an artifact must not stop the work."""
     try:
-        what()
-    except Exception as error:  # of httpx, of Prefect, of whatever stands between
-        get_run_logger().warning("not shown in Prefect: %s: %s", type(error).__name__, error)
+        create()
+    except Exception as error:  # of httpx, of Prefect, of any layer between
+        get_run_logger().warning(
+            "Prefect can't show the progress: %s: %s", type(error).__name__, error
+        )
         return False
     return True
 
@@ -75,9 +77,9 @@ def run_step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
     """Do a step of a run: show its progress, then its result or why it was refused.
 
     Args:
-        run: keeps the result, a dataclass, for `runs.outcome`.
-        name: of the step, and of its artifact.
-        work: does it, telling its progress.
+        run: records the result, a dataclass, for `runs.outcome`.
+        name: name of the step and of its artifact.
+        work: does the step and reports its progress.
     """
     try:
         with show_progress() as progress:

@@ -34,8 +34,10 @@ def ingest_flow(source: Source | None = None) -> None:
     """Take new interactions into the lake; what the lake has is not taken again.
 
     Args:
-        source: where from; the configured source when not given.
+        source: where interactions come from, where the setting ``allow_source_parameter`` allows
+            it; the configured source when not given.
     """
     with flow_run("ingest") as run:
+        run.settings.check_source_parameter(source)
         ingest_task(run, source)
         ingest_items_task(run)

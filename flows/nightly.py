@@ -35,17 +35,20 @@ def nightly_flow(
     Args:
         train: "always" trains when the data or the settings changed, "auto" only while there is
             no champion, "never" not at all.
-        source: where interactions come from; the configured source when not given.
+        source: where interactions come from, where the setting ``allow_source_parameter`` allows
+            it; the configured source when not given.
         run_date: the day the lists are for; the day the run was scheduled for when not given.
         recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
     """
     with flow_run("nightly") as run:
+        run.settings.check_source_parameter(source)
         run_date = checked_run_date(run, run_date)
-        if train == "always":
+        training = train == "always" or (train == "auto" and not has_champion_task(run))
+        if training:
             check_training(run.settings.training)
         ingest_task(run, source)
         ingest_items_task(run)
-        if train == "always" or (train == "auto" and not has_champion_task(run)):
+        if training:
             _train(run)
         recommend_task(run, changed_recommending(run, recommending), run_date)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prefect
@@ -16,7 +17,9 @@ from recsys.errors import ConfigurationError
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
+
+    from prefect import Flow
 
 
 def serve_deployments(
@@ -45,21 +48,19 @@ def serve_deployments(
         timezone = Settings().timezone
     try:
         schedule = Cron(cron, timezone=timezone)
-        daily = _deployment(
-            nightly_flow.to_deployment("daily", schedule=schedule, parameters={"train": train})
-        )
+        daily = _deployment(nightly_flow, "daily", schedule=schedule, parameters={"train": train})
     except ValueError as error:
         raise ConfigurationError(
             f"schedule {cron!r} in time zone {timezone!r} is not valid: {error}"
         ) from error
     Settings().required_source()
     with prefect_server(port, say):
-        prefect.serve(daily, _deployment(train_flow.to_deployment("on-demand")), limit=1)
+        prefect.serve(daily, _deployment(train_flow, "on-demand"), limit=1)
 
 
-def _deployment(
-    deployment: RunnerDeployment | Coroutine[Any, Any, RunnerDeployment],
-) -> RunnerDeployment:
-    """Narrow what Prefect types for callers with and without an event loop; we have none."""
-    assert isinstance(deployment, RunnerDeployment)  # noqa: S101 - a type, not a condition
+def _deployment(flow: Flow[Any, None], name: str, **options: Any) -> RunnerDeployment:
+    """Return a deployment whose runs load the flow from `flows.entrypoints`."""
+    deployment = flow.to_deployment(name, **options)
+    assert isinstance(deployment, RunnerDeployment)  # noqa: S101 - we are in no event loop
+    deployment.entrypoint = f"{Path(__file__).with_name('entrypoints.py')}:{flow.fn.__name__}"
     return deployment

@@ -19,7 +19,7 @@ from pydantic_settings import SettingsError
 from recsys.errors import ConfigurationError, RecsysError
 from recsys.settings import MAX_EPOCHS, MAX_SEED, Settings
 from recsys.signals import exit_on_signals
-from recsys.terminal import Format, bars, print_line, rendered
+from recsys.terminal import Format, bars, print_line, render_table
 
 if TYPE_CHECKING:
     from recsys.benchmark.results import Splitting
@@ -66,22 +66,27 @@ def ingest(
         typer.Option(metavar="OURS=THEIRS", help="Map a column; may be repeated."),
     ] = None,
 ) -> None:
-    """Take new interactions into the lake, checked. Without a source, the configured one."""
-    from recsys.ingest.batch import ingest as take
+    """Read new interactions, check them, and add them to the lake.
+
+    Without SOURCE, the configured source is read.
+    """
+    from recsys.ingest import batch
     from recsys.ingest.items import ingest_items
     from recsys.operations.runs import record_run
     from recsys.settings import Source
 
     settings = _settings()
-    given = None
+    chosen_source = None
     if source is not None:
-        given = Source(uri=source, table=table, query=query, columns=name_value_pairs(column))
+        chosen_source = Source(
+            uri=source, table=table, query=query, columns=name_value_pairs(column)
+        )
     elif table or query or column:
         raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
     with record_run("ingest", _run_id(), settings, {"source": source}) as run, bars() as progress:
-        result = take(run.lake, settings, given, progress=progress)
+        result = batch.ingest(run.lake, settings, chosen_source, progress=progress)
         run.record("ingest", result)
-        if settings.items is not None and given is None:
+        if settings.items is not None and chosen_source is None:
             ingest_items(run.lake, settings)
     print_line(
         f"{result.status}: {result.rows_in:,} rows read, {result.accepted:,} accepted, "
@@ -99,12 +104,12 @@ def train(changes: Set = None) -> None:
     (such as dropout or max_length).
     """
     from recsys.operations.runs import record_run
-    from recsys.registry.retrain import train as train_model
+    from recsys.registry import retrain
 
     settings = _settings()
     training = settings.training.with_fields(name_value_pairs(changes))
     with record_run("train", _run_id(), settings, training.model_dump()) as run, bars() as progress:
-        result = train_model(run.lake, settings, training, progress=progress)
+        result = retrain.train(run.lake, settings, training, progress=progress)
         run.record("train", result)
     print_line(f"{result.model_id}: {result.status}. {result.why}")
     if result.status == "rejected":
@@ -120,20 +125,20 @@ def recommend(
 
     --set takes k, steps, seed, block and seen (exclude or include).
     """
-    from recsys.lists.recommend import recommend as make_lists
+    from recsys.lists import recommend as lists
     from recsys.operations.runs import record_run
 
     settings = _settings()
-    wanted = settings.recommending.changed(name_value_pairs(changes))
+    recommending = settings.recommending.changed(name_value_pairs(changes))
     run_id = _run_id()
     day = run_date.date() if run_date else settings.run_date()
     settings.check_run_date(day)
-    parameters = {"run_date": day, **wanted.model_dump()}
+    parameters = {"run_date": day, **recommending.model_dump()}
     with record_run("recommend", run_id, settings, parameters) as run, bars() as progress:
-        result = make_lists(
+        result = lists.recommend(
             run.lake,
             settings,
-            wanted,
+            recommending,
             run_date=day,
             run_id=run_id,
             progress=progress,
@@ -141,7 +146,7 @@ def recommend(
         run.record("recommend", result)
     print_line(
         f"{result.status}: {result.rows:,} rows for {result.users:,} users on {result.run_date}, "
-        f"{result.popular_users:,} of them served by popularity"
+        f"{result.popular_users:,} of them get popular items"
     )
 
 
@@ -156,7 +161,7 @@ def sql(
     ] = None,
     output: Annotated[Format, typer.Option("--format", "-f", help="How rows are shown.")] = "table",
 ) -> None:
-    """Ask the catalog: `recsys sql "select * from latest_recommendations limit 5"`."""
+    """Query the catalog: `recsys sql "select * from latest_recommendations limit 5"`."""
     from recsys.catalog.publish import query_catalog
     from recsys.lake.tables import Lake
     from sql import load
@@ -166,17 +171,17 @@ def sql(
             statement = load(f"queries/{statement}")
         except FileNotFoundError:
             raise ConfigurationError(
-                f"there is no query {statement!r}; there are: {', '.join(_queries())}"
+                f"there is no query {statement!r}; the queries are: {', '.join(_queries())}"
             ) from None
     rows = query_catalog(Lake.from_settings(_settings()), statement, name_value_pairs(param))
-    typer.echo(rendered(rows, output))
+    typer.echo(render_table(rows, output))
 
 
 @app.command()
 def models(
     output: Annotated[Format, typer.Option("--format", "-f", help="How rows are shown.")] = "table",
 ) -> None:
-    """List the trained models, newest first, with what became of them and why."""
+    """List the trained models, newest first, with their status and the reason for it."""
     import pyarrow as pa
 
     from recsys.lake.tables import Lake
@@ -190,7 +195,7 @@ def models(
     table = pa.Table.from_pylist(
         [{name: getattr(row, name) for name in (*shown, "trained_at", "why")} for row in rows]
     )
-    typer.echo(rendered(table, output))
+    typer.echo(render_table(table, output))
 
 
 @app.command()
@@ -200,24 +205,22 @@ def benchmark(
         list[str] | None,
         typer.Option(
             metavar="NAME[:FIELD=VALUE,...]",
-            help="A preset, or popularity, transitions or item-knn; may be repeated; best if none.",
+            help="A preset, or popularity, transitions or item-knn; may be repeated. [best]",
         ),
     ] = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(
-            min=0, max=MAX_SEED, help="Seed of every random draw; may be repeated; 0 if none."
-        ),
+        typer.Option(min=0, max=MAX_SEED, help="Seed of every random draw; may be repeated. [0]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=MAX_EPOCHS, help="Most epochs.")] = None,
     split: Annotated[str, typer.Option(help="leave-one-out, or temporal.")] = "leave-one-out",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     changes: Set = None,
     out: Annotated[
-        Path, typer.Option(help="Folder of the results; runs that it holds are not run again.")
+        Path, typer.Option(help="Folder of the results; a run with a result there is not repeated.")
     ] = Path("build/benchmark"),
 ) -> None:
-    """Train and judge every preset on every file with every seed; no lake, no Prefect."""
+    """Train and evaluate every preset on every file with every seed; no lake, no Prefect."""
     from recsys.benchmark.matrix import matrix
     from recsys.benchmark.run import System
     from recsys.lake.engine import Limits
@@ -227,7 +230,7 @@ def benchmark(
     with bars() as progress:
         text = matrix(
             files,
-            [System.read(each, overrides) for each in preset or ["best"]],
+            [System.read(name, overrides) for name in preset or ["best"]],
             seed or [0],
             out,
             runtime=Runtime(settings.device, settings.threads),
@@ -242,19 +245,19 @@ def benchmark(
 
 
 def run_app() -> NoReturn:
-    """Run the command line: exit code 0 done, 1 refused (data, gate), 2 usage, 128 + n signal."""
+    """Run the command line. Exit code: 0 done, 1 refused (data, gate), 2 usage, 128 + n signal."""
     try:
         with exit_on_signals():
             app(standalone_mode=True)
     except ValidationError as error:
-        _refused(_explained(error), ConfigurationError.exit_code)
+        _refuse(_explanation(error), ConfigurationError.exit_code)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, SettingsError) as error:
-        _refused(f"the settings can't be read: {error}", ConfigurationError.exit_code)
+        _refuse(f"the settings can't be read: {error}", ConfigurationError.exit_code)
     except RecsysError as error:
         clear_frames(error.__traceback__)
-        _refused(str(error), error.exit_code)
+        _refuse(str(error), error.exit_code)
     except (duckdb.Error, OSError) as error:
-        _refused(f"{type(error).__name__}: {error}", RecsysError.exit_code)
+        _refuse(f"{type(error).__name__}: {error}", RecsysError.exit_code)
     sys.exit(0)
 
 
@@ -293,12 +296,12 @@ def _queries() -> list[str]:
     )
 
 
-def _refused(text: str, code: int) -> NoReturn:
+def _refuse(text: str, code: int) -> NoReturn:
     print_line(f"recsys: {text}")
     sys.exit(code)
 
 
-def _explained(error: ValidationError) -> str:
+def _explanation(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or "it"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-_EVER = timedelta(days=365 * 1000)
+_MAX_SPAN = timedelta(days=365 * 1000)
 
 # The bounds of a parameter, once: for files, variables, commands and flows alike. Each has an upper
 # one, since Prefect can't list runs whose parameters hold integers of over 64 bits.
@@ -47,8 +47,8 @@ class Config(BaseModel):
         return type(self).model_validate({**self.model_dump(), **values})
 
 
-class _Place(Config):
-    mapped: ClassVar[tuple[str, ...]]
+class _Location(Config):
+    our_columns: ClassVar[tuple[str, ...]]
     """Our columns that a mapping can name."""
 
     uri: str = Field(
@@ -64,56 +64,58 @@ class _Place(Config):
 
     @field_validator("uri")
     @classmethod
-    def _at_home(cls, uri: str) -> str:
+    def _expand_home(cls, uri: str) -> str:
         return os.path.expanduser(uri)
 
     @model_validator(mode="after")
-    def _consistent(self) -> _Place:
+    def _consistent(self) -> _Location:
         scheme, address, _ = self.uri.partition("://")
         if address and scheme != "s3":  # the rest may hold a password or a signature
-            raise ValueError(f"{scheme}:// is not read; give a local path or s3://bucket/key")
+            raise ValueError(f"{scheme}:// can't be read; give a local path or s3://bucket/key")
         if self.table is not None and self.query is not None:
             raise ValueError("give a table or a query, not both")
-        taken: dict[str, str] = {}
+        ours_of: dict[str, str] = {}
         for ours, theirs in self.columns.items():
-            if ours not in self.mapped:
-                known = ", ".join(self.mapped)
-                raise ValueError(f"the mapping names {ours!r}; it can name {known}")
-            if theirs in taken:
+            if ours not in self.our_columns:
+                allowed = ", ".join(self.our_columns)
+                raise ValueError(f"the mapping names {ours!r}; it can name {allowed}")
+            if theirs in ours_of:
                 raise ValueError(
-                    f"the mapping names column {theirs!r} twice: for {taken[theirs]!r} and "
+                    f"the mapping names column {theirs!r} twice: for {ours_of[theirs]!r} and "
                     f"{ours!r}; give each its own"
                 )
-            taken[theirs] = ours
+            ours_of[theirs] = ours
         return self
 
 
-class Source(_Place):
-    """Where interactions are pulled from."""
+class Source(_Location):
+    """Where interactions come from."""
 
-    mapped = (*columns.REQUIRED, *columns.OPTIONAL)
+    our_columns = (*columns.REQUIRED, *columns.OPTIONAL)
 
 
-class ItemSource(_Place):
-    """Where the optional item table is pulled from: item_id, title, category, eligible and more.
+class ItemSource(_Location):
+    """Where the optional item table comes from: item_id, title, category, eligible and more.
 
     Columns beyond these four go into ``extra``.
     """
 
-    mapped = columns.OF_ITEMS
+    our_columns = columns.OF_ITEMS
 
 
 class Contract(Config):
-    """What a batch must keep to; breaking it refuses the batch whole."""
+    """The rules that a batch must keep; a batch that breaks one is refused whole."""
 
     max_rejected_share: float = Field(
-        0.05, ge=0, le=1, description="share of pulled rows that may fail the row rules"
+        0.05, ge=0, le=1, description="largest share of rows that may fail the row checks"
     )
     max_span: timedelta = Field(
-        timedelta(days=365 * 50), le=_EVER, description="oldest to newest timestamp of one batch"
+        timedelta(days=365 * 50),
+        le=_MAX_SPAN,
+        description="oldest to newest timestamp of one batch",
     )
     max_future: timedelta = Field(
-        timedelta(days=1), le=_EVER, description="how far ahead of now a timestamp may lie"
+        timedelta(days=1), le=_MAX_SPAN, description="how far in the future a timestamp may lie"
     )
     max_row_count_change: float = Field(
         10.0,
@@ -122,7 +124,7 @@ class Contract(Config):
     )
     max_id_bytes: int = Field(1024, ge=1, description="longest id, in bytes")
     sample_rows: int = Field(
-        1_000_000, ge=1, description="rows that Great Expectations judges one by one"
+        1_000_000, ge=1, description="rows that Great Expectations checks one by one"
     )
 
 
@@ -133,7 +135,9 @@ class Training(Config):
     epochs: Epochs | None = Field(None, description="most epochs; the preset's when not given")
     seed: Seed = Field(0, description="the seed of every random draw")
     tolerance: float = Field(
-        0.002, ge=0, description="how far below the champion's NDCG@10 a new champion may lie"
+        0.002,
+        ge=0,
+        description="how far below the champion's NDCG@10 a new model may be and still replace it",
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
 
@@ -153,7 +157,7 @@ class Recommending(Config):
     steps: Steps | None = Field(None, description="reverse steps; the preset's when not given")
     seed: Seed = Field(0, description="the seed of the reverse process")
     seen: Seen = Field(
-        "exclude", description="whether an item the user has had may be recommended again"
+        "exclude", description="whether items of the user's history may be recommended again"
     )
 
 
@@ -168,7 +172,7 @@ class RecommendingChanges(Config):
 
 
 class ObjectStorage(BaseModel):
-    """An S3 endpoint. Credentials never stand here: they come from the standard AWS chain."""
+    """An S3 endpoint. Credentials are not set here: they come from the standard AWS chain."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -176,7 +180,7 @@ class ObjectStorage(BaseModel):
         None, pattern="^https?://.", description="a custom endpoint, e.g. http://host:9000"
     )
     region: str | None = Field(
-        None, description="the bucket's region; AWS_REGION, or what the AWS chain says, without it"
+        None, description="the bucket's region; if not given, AWS_REGION or the AWS configuration"
     )
     conditional_put: bool = Field(
         True, description="whether the endpoint honours If-None-Match, which makes commits safe"
@@ -222,6 +226,11 @@ class Settings(BaseSettings):
     lake: str = Field("./lake", description="root of the tables: a folder or s3://bucket/prefix")
     s3: ObjectStorage = ObjectStorage()
     source: Source | None = Field(None, description="where interactions come from")
+    allow_source_parameter: bool = Field(
+        False,
+        description="whether a flow run may bring a source of its own: whoever may start runs can "
+        "then read any file that this machine can",
+    )
     items: ItemSource | None = Field(None, description="where item titles come from")
     contract: Contract = Contract()
     training: Training = Training()
@@ -233,15 +242,15 @@ class Settings(BaseSettings):
     memory_limit: str = Field(
         "4GB",
         pattern=r"^([1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*) ?[KMGT]i?B$",
-        description="what DuckDB may hold before it spills to disk",
+        description="memory that DuckDB may use before it spills to disk",
     )
     threads: int = Field(0, ge=0, description="threads of DuckDB and torch; 0 is every core")
 
     @field_validator("timezone")
     @classmethod
-    def _known_zone(cls, name: str) -> str:
+    def _check_zone(cls, name: str) -> str:
         if name not in available_timezones():
-            raise ValueError(f"{name!r} is no time zone; give one such as UTC or Europe/Berlin")
+            raise ValueError(f"{name!r} is not a time zone; give one such as UTC or Europe/Berlin")
         return name
 
     def required_source(self) -> Source:
@@ -256,6 +265,18 @@ class Settings(BaseSettings):
                 "set RECSYS_SOURCE__URI, or give one, e.g. `recsys ingest 'data/*.parquet'`"
             )
         return self.source
+
+    def check_source_parameter(self, source: Source | None) -> None:
+        """Refuse a source that a flow run brings, unless that is allowed.
+
+        Raises:
+            ConfigurationError: there is one, and it is not allowed.
+        """
+        if source is not None and not self.allow_source_parameter:
+            raise ConfigurationError(
+                "this run brings a source of its own, which is not allowed: leave the parameter "
+                "out, or set allow_source_parameter = true where the flows run"
+            )
 
     def run_date(self, timestamp: datetime | None = None) -> date:
         """Return the day of a timestamp, now by default, in our time zone: a run's run_date."""

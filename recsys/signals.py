@@ -1,6 +1,6 @@
-"""Being asked to stop: by SIGTERM, by Ctrl-C, by a terminal that is closed.
+"""Requests to stop: SIGTERM, Ctrl-C, a closed terminal.
 
-Python tells of it by an exception in the main thread, which does not always come through: DuckDB
+Python reports one by an exception in the main thread, which does not always come through: DuckDB
 makes a plain RuntimeError of one that interrupts a query. Nor is the handler always ours: Prefect
 has its own while a flow runs. So the signals are read off Python's wakeup descriptor, which is
 told of each before any handler is.
@@ -31,15 +31,15 @@ def stop_signal() -> signal.Signals | None:
         numbers = _arrived.recv(4096, socket.MSG_PEEK)
     except BlockingIOError:
         return None
-    asking = (each for each in numbers if each in (*_EXITS, signal.SIGINT))
-    return next(map(signal.Signals, asking), None)
+    stops = (number for number in numbers if number in (*_EXITS, signal.SIGINT))
+    return next(map(signal.Signals, stops), None)
 
 
 @contextmanager
 def watch_signals() -> Iterator[None]:
-    """Let `asked` know of signals while the block runs, whoever handles them.
+    """Let `stop_signal` know of signals while the block runs, whoever handles them.
 
-    Nothing happens outside the main thread, or where something watches already.
+    Nothing happens outside the main thread, or inside another such block.
     """
     global _arrived
     if _arrived is not None or threading.current_thread() is not threading.main_thread():
@@ -60,7 +60,7 @@ def watch_signals() -> Iterator[None]:
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Leave the block by an exception at such a signal, so that what is on can record its end.
+    """Leave the block by an exception at such a signal, so that a run can record its end.
 
     Raises:
         SystemExit: with 128 + the signal's number, whatever became of the exception on its way;
@@ -76,10 +76,10 @@ def exit_on_signals() -> Iterator[None]:
             stopped = stop_signal()
             if not stopped or (isinstance(error, SystemExit) and not error.code):
                 raise
-            each: BaseException | None = error
-            while each:  # Prefect keeps them, their frames keep DuckDB alive: it complains at exit
-                clear_frames(each.__traceback__)
-                each = each.__cause__ or each.__context__
+            link: BaseException | None = error
+            while link:  # Prefect keeps them, their frames keep DuckDB alive: it complains at exit
+                clear_frames(link.__traceback__)
+                link = link.__cause__ or link.__context__
             raise SystemExit(128 + stopped) from None
 
 

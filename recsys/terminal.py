@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from recsys.progress import Progress as Tell
+    from recsys.progress import Progress as Report
 
 Format = Literal["table", "csv", "json"]
 
 
 @contextmanager
-def bars() -> Iterator[Tell]:
+def bars() -> Iterator[Report]:
     """Show one bar a stage on standard error; outside a terminal, a line as each stage ends."""
     console = Console(stderr=True)
     stages: dict[str, TaskID] = {}
@@ -38,30 +38,30 @@ def bars() -> Iterator[Tell]:
         console=console,
     )
 
-    def tell(stage: str, done: int, total: int, note: str = "") -> None:
+    def report(stage: str, done: int, total: int, note: str = "") -> None:
         if not stages:
-            progress.start()  # only now: work that has nothing to tell leaves no empty line
+            progress.start()  # only now: work that reports nothing leaves no empty line
         if stage not in stages:
             stages[stage] = progress.add_task(stage, total=total, note=note)
         progress.update(stages[stage], completed=done, total=total, note=note)
 
     try:
-        yield tell
+        yield report
     finally:
         if stages:
             progress.stop()
 
 
 def print_line(text: str) -> None:
-    """Tell a person something, on standard error: standard output is for what was asked for."""
+    """Print a line on standard error: standard output is for what the user asked for."""
     Console(stderr=True).print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def rendered(rows: pa.Table, how: Format, title: str | None = None) -> str:
+def render_table(rows: pa.Table, output_format: Format, title: str | None = None) -> str:
     """Return rows as an aligned table, as CSV or as JSON (one array of objects)."""
-    if how == "json":
+    if output_format == "json":
         return json.dumps(rows.to_pylist(), default=str, ensure_ascii=False)
-    if how == "csv":
+    if output_format == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(rows.column_names)

@@ -22,6 +22,7 @@ from recsys.settings import Settings
 from recsys.temporary import temporary_folder
 from tests import lakes
 from tests.flows import nights
+from tests.flows.processes import default_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("train", "--set", "preset=none-such"), 2, "diffurecsys"),
         (("recommend",), 1, "run `recsys ingest` first"),
         (("recommend", "--set", "k=0"), 2, "k: "),
-        (("sql", "no_such_query"), 2, "there are: catalogue_coverage"),
+        (("sql", "no_such_query"), 2, "the queries are: catalogue_coverage"),
         (("sql", "select 1"), 1, "run `recsys nightly` first"),
         (("sql", "select 1", "--format", "xml"), 2, "xml"),
         (("benchmark", "nowhere.parquet"), 1, "nowhere.parquet"),
@@ -141,7 +142,7 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("nightly", "--set", "epochs=2"), 2, "epochs: "),
         (("nightly", "--run-date", "2999-01-01"), 2, "lies in the future"),
         (("recommend", "--run-date", "2999-01-01"), 2, "lies in the future"),
-        (("serve", "--timezone", "Mars/One"), 2, "'Mars/One' is no time zone"),
+        (("serve", "--timezone", "Mars/One"), 2, "'Mars/One' is not a time zone"),
         (("serve", "--cron", "now and then"), 2, "now and then"),
         (("no-such-command",), 2, "no-such-command"),
     ],
@@ -163,7 +164,9 @@ def endless_ingest(source: Path, folder: Path) -> Iterator[subprocess.Popen[str]
     configured = json.dumps({"uri": str(source), "query": nights.ENDLESS})
     command = [str(Path(sys.executable).parent / "recsys"), "--lake", str(lake), "ingest"]
     env = {**os.environ, "RECSYS_SOURCE": configured, "TMPDIR": str(temporary)}
-    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as ingest:
+    with subprocess.Popen(
+        command, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=default_interrupt
+    ) as ingest:
         deadline = time.monotonic() + 60
         while not lake.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -209,7 +212,7 @@ def test_the_next_run_removes_what_a_killed_one_left(
         ("RECSYS_THREADS", "many", "threads"),
         ("RECSYS_TRAINING", "{bad", "training"),
         ("RECSYS_MEMORY_LIMIT", "lots", "memory_limit"),
-        ("RECSYS_TIMEZONE", "Mars/One", "'Mars/One' is no time zone"),
+        ("RECSYS_TIMEZONE", "Mars/One", "'Mars/One' is not a time zone"),
     ],
 )
 def test_a_wrong_setting_is_named(

@@ -81,8 +81,8 @@ def test_a_mapping_may_name_a_column_once() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("SOURCE__URI", "https://host/a.csv?X-Amz-Signature=hush", "https:// is not read"),
-        ("SOURCE__URI", "postgres://me:hush@host/db", "postgres:// is not read"),
+        ("SOURCE__URI", "https://host/a.csv?X-Amz-Signature=hush", "https:// can't be read"),
+        ("SOURCE__URI", "postgres://me:hush@host/db", "postgres:// can't be read"),
         ("S3__ENDPOINT_URL", "minio-hush:9000", "endpoint_url"),
         ("MEMORY_LIMIT", "0GB", "memory_limit"),
         ("CONTRACT__MAX_FUTURE", "P999999999D", "max_future"),

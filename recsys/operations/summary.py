@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from recsys.catalog.publish import query_catalog
-from recsys.terminal import rendered
+from recsys.terminal import render_table
 from sql import load
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def night_summary(lake: Lake) -> str:
     verdict = training.get("refused") or f"{training['status']}, {training['why']}"
     return (
         f"ingest: {ingest['status']}, {ingest['accepted']:,} new interactions "
-        f"({ingest['duplicates']:,} in the lake already, {ingest['quarantined']:,} quarantined)\n"
+        f"({ingest['duplicates']:,} already in the lake, {ingest['quarantined']:,} quarantined)\n"
         f"train: {verdict}\n"
         f"recommend: {lists['status']}, {lists['rows']:,} rows for {lists['users']:,} users "
         f"on {lists['run_date']}"
@@ -52,11 +52,13 @@ def sample_lists(lake: Lake) -> Iterator[str]:
             lake, load("queries/user_history"), {"user_id": user, "count": _HISTORY_ITEMS}
         )
         items = query_catalog(lake, load("queries/user_list"), {"user_id": user})
-        yield rendered(history.select(["timestamp", "title"]), "table", f"User {user} watched last")
-        yield rendered(
+        yield render_table(
+            history.select(["timestamp", "title"]), "table", f"User {user} watched last"
+        )
+        yield render_table(
             items.slice(0, _LIST_ITEMS).select(["rank", "title", "score"]),
             "table",
             "and is recommended",
         )
     metrics = query_catalog(lake, load("queries/champion_figures"))
-    yield rendered(metrics, "table", "On the last item of every user, held out of training")
+    yield render_table(metrics, "table", "On the last item of every user, held out of training")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import psutil
 import pytest
 
@@ -23,74 +19,21 @@ from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
+from tests.flows.processes import (
+    ROOT,
+    ctrl_c,
+    hang_up,
+    log_of,
+    prefect,
+    running,
+    start_run,
+    state_of,
+    terminate,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-ROOT = Path(__file__).parents[2]
-
-
-def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "prefect", *arguments]
-    return subprocess.run(
-        command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
-
-
-def terminate(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)  # nothing happens where it has ended
-
-
-def ctrl_c(process: subprocess.Popen[bytes]) -> None:
-    """As a terminal does it: its children are told, too."""
-    os.killpg(process.pid, signal.SIGINT)
-
-
-def hang_up(process: subprocess.Popen[bytes]) -> None:
-    """As a terminal does that is closed."""
-    os.killpg(process.pid, signal.SIGHUP)
-
-
-@contextmanager
-def running(
-    env: dict[str, str],
-    home: Path,
-    *arguments: str,
-    stop: Callable[[subprocess.Popen[bytes]], None] = terminate,
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a `recsys` command that writes to a log; it is stopped at the end, come what may."""
-    command = [str(Path(sys.executable).parent / "recsys"), *arguments]
-    with log_of(home).open("w") as out:
-        process = subprocess.Popen(
-            command, env=env, cwd=home, stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        stop(process)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-            print(log_of(home).read_text())
-
-
-def log_of(home: Path) -> Path:
-    return home / "recsys.log"
-
-
-def until(found: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
-    return value
-
-
-def state(env: dict[str, str], run: str) -> str:
-    """Return the state of a flow run; Prefect's own command takes seconds to start."""
-    answer = httpx.get(f"{env['PREFECT_API_URL']}/flow_runs/{run}").raise_for_status()
-    return str(answer.json()["state_type"])
 
 
 def runs(lake: Path, flow: str) -> list[dict[str, Any]]:
@@ -113,13 +56,16 @@ def served(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
     env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    for package in ("flows", "recsys", "sql"):  # of the user's, in the working directory
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
     when = ("--cron", "* * * * *", "--timezone", "Europe/Berlin", "--train", "never")
     with running(own, tmp_path, "serve", "--port", str(port), *when):
         yield env, lake
 
 
 @pytest.mark.timeout(400)
-def test_a_served_night_comes_by_schedule_and_a_training_by_hand(
+def test_a_served_night_comes_by_schedule_and_a_training_by_hand_in_a_folder_with_other_flows(
     served: tuple[dict[str, str], Path],
 ) -> None:
     env, lake = served
@@ -157,12 +103,11 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(tmp_path: Pa
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
     with running(own, tmp_path, "serve", "--port", str(port)):
         until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
-        made = prefect(env, "deployment", "run", "nightly/daily")
-        [night] = re.findall(r"UUID: (\S+)", made.stdout)
-        until(lambda: state(env, night) == "RUNNING", 120)
+        night = start_run(env, "nightly/daily")
+        until(lambda: state_of(env, night) == "RUNNING", 120)
         time.sleep(5)  # into the query; before it the end is the same
         assert prefect(env, "flow-run", "cancel", night).returncode == 0
-        until(lambda: state(env, night) == "CANCELLED", 60)
+        until(lambda: state_of(env, night) == "CANCELLED", 60)
     statement = "select status, error from runs where flow = 'nightly'"
     rows = query_catalog(Lake(str(lake), ObjectStorage()), statement, {})
     assert rows.to_pylist() == [{"status": "failed", "error": "stopped by SIGTERM"}]
@@ -219,12 +164,12 @@ def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path:
     env = {**os.environ, "PREFECT_API_URL": prefect_api, "RECSYS_HOME": str(ROOT)}
     env["PREFECT_HOME"] = str(tmp_path)
     assert prefect(env, "work-pool", "create", "recsys", "--type", "process").returncode == 0
-    file = str(ROOT / "deployments" / "prefect.yaml")
+    file = str(ROOT / "flows" / "prefect.yaml")
     done = prefect(env, "--no-prompt", "deploy", "--all", "--prefect-file", file)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = prefect(env, "deployment", "inspect", "nightly/daily", "--output", "json")
     found = json.loads(shown.stdout)
     assert found["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
-    assert found["entrypoint"] == "flows/nightly.py:nightly_flow"
+    assert found["entrypoint"] == "flows.entrypoints.nightly_flow"
     assert found["work_pool_name"] == "recsys"
     assert prefect(env, "deployment", "inspect", "train/on-demand").returncode == 0

@@ -1,0 +1,125 @@
+"""Child processes that end when their parent does, however that ends, `kill -9` included.
+
+The parent locks a file for as long as it lives; the kernel lets go of the lock when it ends. A
+child waits for this lock in a thread. A child also locks a file of its own, with its process id in
+it, so that the next start can end a child that goes on all the same.
+
+This file is run by its path, too: ``children.py MODULE ARGUMENT...`` runs a module as such a child.
+It needs nothing but the standard library, and imports nothing from the working directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PARENT, _FOLDER = "RECSYS__PARENT_LOCK", "RECSYS__CHILDREN"
+_GRACE_SECONDS = 20.0
+_locks: list[IO[str]] = []  # open, and so locked, for as long as this process lives
+
+
+@contextmanager
+def parent_of_children(folder: Path) -> Iterator[None]:
+    """Make the children started within the block end with this process.
+
+    Args:
+        folder: keeps the lock of this process and of its children.
+    """
+    name = folder / f"parent-{uuid.uuid4().hex}.lock"
+    with _locked(name) as lock:
+        _locks.append(lock)  # this process is no child of its own
+        os.environ |= {_PARENT: str(name), _FOLDER: str(folder)}
+        try:
+            yield
+        finally:
+            _locks.remove(lock)
+            del os.environ[_PARENT], os.environ[_FOLDER]
+            name.unlink(missing_ok=True)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends: by SIGTERM, and 20 seconds later by SIGKILL.
+
+    Nothing happens in a process that no `parent_of_children` started.
+    """
+    if _locks or not (name := os.environ.get(_PARENT)):
+        return
+    try:
+        _locks.append(_locked(Path(os.environ[_FOLDER]) / f"child-{os.getpid()}.lock"))
+        parent = open(name)  # noqa: SIM115 - open for as long as this process lives
+        fcntl.flock(parent, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+        return
+    except FileNotFoundError:
+        pass
+    os._exit(128 + signal.SIGTERM)  # the parent ended before this process could do anything
+
+
+def _end_after(parent: IO[str]) -> None:
+    fcntl.flock(parent, fcntl.LOCK_SH)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_leftovers(folder: Path) -> int:
+    """End the children that a dead parent left, wait for their end, and return how many there were.
+
+    Call it only where no other parent can live: a file that nobody locks is of a dead process, and
+    is removed.
+    """
+    for file in folder.glob("parent-*.lock"):
+        file.unlink()
+    living = {file: pid for file in folder.glob("child-*.lock") if (pid := _holder(file))}
+    for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 5.0)):
+        for file, pid in living.items():
+            if _holder(file):
+                os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while any(map(_holder, living)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    return len(living)
+
+
+def _holder(file: Path) -> int | None:
+    """Return the process that locks a file; a file that none locks is removed."""
+    try:
+        with file.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read())
+            file.unlink()
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _locked(name: Path) -> IO[str]:
+    """Make a file with our process id in it; it is locked before anybody can see it."""
+    arriving = name.with_suffix(f".{uuid.uuid4().hex}")
+    lock = arriving.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    arriving.rename(name)
+    return lock
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

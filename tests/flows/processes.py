@@ -1,0 +1,114 @@
+"""Commands as processes of their own: started, stopped, waited for."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[2]
+
+
+def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of Prefect's, with the password of a server that `recsys serve` started."""
+    command = [sys.executable, "-m", "prefect", *arguments]
+    return subprocess.run(
+        command,
+        env=with_password(env),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def default_interrupt() -> None:
+    """Let a child heed Ctrl-C: what a script starts in its background ignores it, and so do we."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)  # nothing happens where it has ended
+
+
+def ctrl_c(process: subprocess.Popen[bytes]) -> None:
+    """As a terminal does it: its children are told, too."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def hang_up(process: subprocess.Popen[bytes]) -> None:
+    """As a terminal does that is closed."""
+    os.killpg(process.pid, signal.SIGHUP)
+
+
+@contextmanager
+def running(
+    env: dict[str, str],
+    home: Path,
+    *arguments: str,
+    stop: Callable[[subprocess.Popen[bytes]], None] = terminate,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a `recsys` command that writes to a log; it is stopped at the end, come what may."""
+    command = [str(Path(sys.executable).parent / "recsys"), *arguments]
+    with log_of(home).open("w") as out:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=home,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=default_interrupt,
+        )
+    try:
+        yield process
+    finally:
+        stop(process)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            print(log_of(home).read_text())
+
+
+def log_of(home: Path) -> Path:
+    return home / "recsys.log"
+
+
+def until(found: Callable[[], Any], seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+    return value
+
+
+def with_password(env: dict[str, str]) -> dict[str, str]:
+    file = Path(env.get("PREFECT_HOME", "")) / "recsys-serve" / "password"
+    return {**env, "PREFECT_API_AUTH_STRING": file.read_text()} if file.is_file() else env
+
+
+def state_of(env: dict[str, str], flow_run: str) -> str:
+    """The type of the state of a flow run, such as RUNNING; Prefect's command takes seconds."""
+    user, _, password = with_password(env).get("PREFECT_API_AUTH_STRING", "").partition(":")
+    answer = httpx.get(f"{env['PREFECT_API_URL']}/flow_runs/{flow_run}", auth=(user, password))
+    return str(answer.raise_for_status().json()["state_type"])
+
+
+def start_run(env: dict[str, str], *arguments: str) -> str:
+    """Ask for a run of a deployment; return its id."""
+    asked = prefect(env, "deployment", "run", *arguments)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    return re.findall(r"UUID: (\S+)", asked.stdout)[0]

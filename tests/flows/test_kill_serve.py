@@ -1,0 +1,127 @@
+"""kill -9 of `recsys serve`: what it started ends with it, and the next start takes over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import children
+from recsys.catalog.publish import query_catalog
+from recsys.lake.tables import Lake
+from recsys.settings import ObjectStorage
+from tests.conftest import free_port
+from tests.flows import nights
+from tests.flows.processes import log_of, running, start_run, state_of, until
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_serve_leaves_no_process_and_the_next_one_takes_over(tmp_path: Path) -> None:
+    source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
+    nights.make_source(source)
+    env = nights.environment(
+        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(tmp_path / "prefect")
+    )
+    env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    endless = own | {"RECSYS_SOURCE": json.dumps({"uri": str(source), "query": nights.ENDLESS})}
+    serve = ("serve", "--port", str(port), "--train", "never")
+    with running(endless, tmp_path, *serve, stop=kill) as first:
+        until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
+        lost = start_run(env, "nightly/daily")
+        until(lambda: lake.exists(), 120)  # the night has its lock
+        started = psutil.Process(first.pid).children(recursive=True)
+    assert len(started) >= 2, "a server and a night"
+
+    with running(own, tmp_path, *serve) as second:
+        until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 180)
+        assert not [each for each in started if each.is_running()]
+        assert state_of(env, lost) == "CRASHED"
+        night = start_run(env, "nightly/daily")
+        until(lambda: state_of(env, night) == "COMPLETED", 180)
+
+        third = prefect_home_in_use(own, tmp_path, free_port())
+        assert third.returncode == 2
+        assert f"`recsys serve` (process {second.pid}) runs already" in " ".join(
+            third.stderr.split()
+        )
+    statement = "select count(*) as n from interactions"
+    rows = query_catalog(Lake(str(lake), ObjectStorage()), statement, {})
+    assert rows.to_pylist() == [{"n": nights.USERS * 9}]
+
+
+def prefect_home_in_use(
+    env: dict[str, str], home: Path, port: int
+) -> subprocess.CompletedProcess[str]:
+    """Start another `recsys serve` on the same PREFECT_HOME."""
+    command = [str(Path(sys.executable).parent / "recsys"), "serve", "--port", str(port)]
+    return subprocess.run(
+        command, env=env, cwd=home, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_a_killed_night_takes_its_temporary_server_with_it(tmp_path: Path) -> None:
+    source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
+    nights.make_source(source)
+    env = nights.environment(source, lake, "", PREFECT_HOME=str(tmp_path))
+    env["RECSYS_SOURCE"] = json.dumps({"uri": str(source), "query": nights.ENDLESS})
+    del env["PREFECT_API_URL"]
+    with running(env, tmp_path, "nightly", stop=kill) as night:
+        until(lambda: lake.exists() or night.poll() is not None, 120)
+        servers = psutil.Process(night.pid).children(recursive=True)
+    assert servers
+    assert not psutil.wait_procs(servers, 40)[1]
+
+
+CHILD = (
+    "import signal, time, flows.children as c; {setup}; c.end_with_parent(); "
+    "print('in', flush=True); time.sleep(100)"
+)
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+def child(setup: str = "") -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(setup=setup or "pass")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+def test_leftovers_are_ended_and_a_stranger_with_their_number_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "_GRACE_SECONDS", 1.0)
+    with children.parent_of_children(tmp_path):
+        gentle, stubborn = child(), child(STUBBORN)
+        (tmp_path / "child-1.lock").write_text(str(os.getpid()))  # of a process that is no more
+        with gentle, stubborn:
+            assert children.end_leftovers(tmp_path) == 2
+    assert (gentle.returncode, stubborn.returncode) == (-signal.SIGTERM, -signal.SIGKILL)
+    assert not list(tmp_path.glob("child-*"))
+
+
+def test_a_child_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> None:
+    env = {**os.environ, "RECSYS__CHILDREN": str(tmp_path)}
+    for lock in (tmp_path / "gone", tmp_path / "free"):
+        (tmp_path / "free").touch()
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD.format(setup="pass")],
+            env={**env, "RECSYS__PARENT_LOCK": str(lock)},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, b"")
