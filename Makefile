@@ -19,8 +19,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/recsys demo
 
 # One torch thread a worker: two processes with two threads each on two cores take ten times longer.
+# A worker more than cores: tests of servers and schedules wait for a good part of their time.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from prefect.settings import (
     temporary_settings,
 )
 from prefect.testing.utilities import prefect_test_harness
+from xdist.scheduler import LoadScopeScheduling
 
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
@@ -20,6 +21,39 @@ from recsys.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+# Tests that a worker takes one at a time, and first, so that all workers end together: they take
+# long, and share nothing. Those of another file stay together, for what its fixtures prepare once;
+# those that use one Prefect server, too.
+_LONG = (
+    "tests/flows/test_serve.py",
+    "tests/benchmarks/test_bench.py",
+    "tests/flows/test_s3.py",
+    "tests/training/test_trainer.py",
+    "tests/registry/test_retrain.py",
+    "tests/test_cli.py",
+)
+_PREFECT = ("tests/flows/test_flows.py", "tests/flows/test_kill.py")
+
+
+class _Groups(LoadScopeScheduling):
+    """Tests of one group go to one worker, in the order of collection."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file in _PREFECT or "the_deployments_as_data" in nodeid:
+            return "prefect"
+        return nodeid if file in _LONG else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {file: rank for rank, file in enumerate((*_PREFECT, *_LONG))}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @pytest.fixture(autouse=True)
