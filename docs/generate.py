@@ -119,9 +119,21 @@ def settings() -> str:
         "The table shows the value that the preset `best` has.",
     ]
     best = PRESETS["best"]
+    head = ("field", "`best`", "takes", "meaning")
+    fields = {
+        **_preset_fields(best.model, best.auto_fields),
+        **_preset_fields(best.training, best.auto_fields),
+    }
     for title, values in (("The network", best.model), ("The training", best.training)):
-        rows = list(_preset_fields(values, best.auto_fields))
-        text += [f"### {title}", _table(("field", "`best`", "takes", "meaning"), rows)]
+        names = [field.name for field in dataclasses.fields(values)]
+        rows = [fields[name] for name in names if name not in config.RESEARCH_FIELDS]
+        text += [f"### {title}", _table(head, rows)]
+    text += [
+        "### Fields for experiments",
+        "No preset changes these, and no trial found a better value. You can leave them as they "
+        "are. The [experiment log](../experiment-log.md) has the trials.",
+        _table(head, [row for name, row in fields.items() if name in config.RESEARCH_FIELDS]),
+    ]
     return _page(text)
 
 
@@ -256,10 +268,9 @@ def _number(bound: Any) -> str:
     return f"{bound:,}"
 
 
-def _preset_fields(
-    values: Any, auto_fields: tuple[str, ...]
-) -> Iterator[tuple[str, str, str, str]]:
-    """Yield field, value in `best`, what it takes, and its meaning in the class's docstring."""
+def _preset_fields(values: Any, auto_fields: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return name -> field, value in `best`, what it takes, and its meaning from the docstring."""
+    rows = {}
     meanings = _attributes(type(values))
     hints = typing.get_type_hints(type(values), vars(config))
     for field in dataclasses.fields(values):
@@ -268,7 +279,8 @@ def _preset_fields(
         if get_origin(hint) is Literal:
             takes = ", ".join(f"`{choice}`" for choice in get_args(hint))
         value = "from the data" if name in auto_fields else f"`{getattr(values, name)}`"
-        yield f"`{name}`", value, takes, _sentence(meanings[name])
+        rows[name] = (f"`{name}`", value, takes, _sentence(meanings[name]))
+    return rows
 
 
 def _attributes(kind: type) -> dict[str, str]:

@@ -37,22 +37,22 @@ class ModelConfig:
         max_length: L, most items of a history that are looked at, the newest.
         positions: ``reversed`` (an embedding counted from the right end), ``relative`` (a learned
             attention bias by distance) or ``none``.
-        activation: of the feed-forward layers.
+        activation: nonlinearity of the feed-forward layers.
         dropout: share dropped of what attention and feed-forward layers add.
         embedding_dropout: share dropped of the history's embeddings.
         item_dropout: share of the history's items that training hides whole; their positions stay.
-        similarity: of a predicted target and an item: ``dot``, their product (Eq. 26), or
+        similarity: how a predicted target and an item compare: ``dot``, their product (Eq. 26), or
             ``cosine``, the product of their directions over ``temperature``.
-        temperature: see ``similarity``.
+        temperature: what the scores of ``similarity = cosine`` are divided by.
         repeat_bias: ``learned`` adds a learned number to the scores of items that the user has had:
             how likely anything is to come again; ``none``, as published, adds nothing.
         init_std: standard deviation of the item embeddings at the start.
-        schedule: noise schedule.
+        schedule: how the noise grows over the diffusion steps.
         timesteps: T, diffusion steps in training.
         steps: reverse steps at inference when the caller names none, 1..T.
         delta: mean and standard deviation of lambda, the weight of the noised target.
         offset: form of the offset noise in training (Eq. 17).
-        offset_scale: its size.
+        offset_scale: size of the offset noise.
     """
 
     objective: Objective = "causal"
@@ -107,13 +107,14 @@ class TrainingConfig:
         epochs: most passes over the training targets.
         batch_size: targets of one gradient step: rows for ``prefix``, positions for ``causal``.
         batch_tokens: about the most tokens of one step; it bounds memory.
-        learning_rate: of Adam.
+        learning_rate: Adam's learning rate.
         weight_decay: L2 penalty inside Adam's gradient.
-        decay: ``constant``; ``step`` (times ``decay_factor`` every ``decay_every`` epochs); or
-            ``plateau`` (times ``decay_factor``, from the best weights so far, when
-            ``decay_every`` validations in a row brought nothing).
-        decay_every: see ``decay``.
-        decay_factor: see ``decay``.
+        decay: how the learning rate falls: ``constant``, not at all; ``step`` (times
+            ``decay_factor`` every ``decay_every`` epochs); or ``plateau`` (times
+            ``decay_factor``, from the best weights so far, when ``decay_every`` validations in a
+            row brought nothing).
+        decay_every: epochs of ``step``, or validations of ``plateau``, until the rate is cut.
+        decay_factor: what a cut multiplies the rate by.
         warmup: gradient steps over which the learning rate rises to its value.
         clip_norm: largest norm of the gradient; 0 leaves it alone.
         average: gradient steps, an epoch's at most, that a moving average of the weights looks back
