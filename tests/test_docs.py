@@ -23,9 +23,7 @@ from tests import lakes
 from tests.test_cli import recsys
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deployments" / "README.md"]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DIARIES = ("CHANGELOG.md", "experiment-log.md")  # they name things as they were called on the day
 MADE_FROM_CODE = sorted(f"reference/{name}" for name in generate.PAGES)
 
