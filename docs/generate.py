@@ -102,16 +102,22 @@ def settings() -> str:
         "`RECSYS_S3__ENDPOINT_URL`. A variable may also hold a whole table as JSON: "
         "`RECSYS_TRAINING='{\"epochs\": 5}'`.",
     ]
-    plain, tables_ = [], []
-    for name, field in Settings.model_fields.items():
-        model = _model_of(field.annotation)
-        (tables_ if model else plain).append((name, field, model))
-    text += ["## General", _table(_SETTING_HEAD, [_setting(n, f) for n, f, _ in plain])]
-    for name, _, model in tables_:
-        rows = [_setting(n, f) for n, f in model.model_fields.items()]
-        text += [f"## [{name}]", _sentence(inspect.cleandoc(model.__doc__ or ""))]
-        text += [_table(_SETTING_HEAD, rows)]
-    text += [
+    models = {name: _model_of(field.annotation) for name, field in Settings.model_fields.items()}
+    general = [
+        _setting(name, field) for name, field in Settings.model_fields.items() if not models[name]
+    ]
+    text += ["## General", _table(_SETTING_HEAD, general)]
+    for name, model in models.items():
+        if model:
+            rows = [_setting(name, field) for name, field in model.model_fields.items()]
+            text += [f"## [{name}]", _sentence(inspect.cleandoc(model.__doc__ or ""))]
+            text += [_table(_SETTING_HEAD, rows)]
+    return _page([*text, *_preset_parts()])
+
+
+def _preset_parts() -> list[str]:
+    """Return the part of the settings page about the fields of a preset."""
+    text = [
         "## Fields of a preset",
         "A preset sets these fields for you (see [the presets](../model.md#the-presets)). Change "
         "single ones with `recsys train --set NAME=VALUE`, or for every training in `recsys.toml`:",
@@ -134,22 +140,22 @@ def settings() -> str:
         "are. The [experiment log](../experiment-log.md) has the trials.",
         _table(head, [row for name, row in fields.items() if name in config.RESEARCH_FIELDS]),
     ]
-    return _page(text)
+    return text
 
 
 def commands() -> str:
     """Return the page of all commands with their arguments and options."""
-    common = cli.app.registered_callback.callback
+    app: Any = cli.app  # type: ignore[attr-defined]  # its commands are typer's own, untyped
     text = [
         MADE,
         "# Commands",
-        cli.app.info.help,
+        app.info.help,
         "Exit codes: 0 done, 1 refused (by a check of the data, or by the gate), 2 wrong usage or "
         "settings, 128 + n stopped by signal n (130 after Ctrl-C, 143 after SIGTERM).",
         "Options of `recsys` itself stand before the command: `recsys --lake demo/lake models`.",
-        _options(list(_parameters(common))),
+        _options(list(_parameters(app.registered_callback.callback))),
     ]
-    for command in sorted(cli.app.registered_commands, key=lambda command: _name(command.callback)):
+    for command in sorted(app.registered_commands, key=lambda command: _name(command.callback)):
         name, parameters = _name(command.callback), list(_parameters(command.callback))
         words = [parameter.usage.replace(" ", "\0") for parameter in parameters]
         usage = " ".join(["recsys", name, *words])
@@ -249,7 +255,7 @@ def _allowed(field: FieldInfo) -> str:
             metadata += getattr(part, "metadata", [part])
     bounds = [bound for part in metadata for bound in _bounds(part)]
     kinds = [getattr(kind, "__origin__", kind) for kind in kinds]
-    names = {str: "text", int: "a whole number", float: "a number", bool: "`true`, `false`"}
+    names = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
     names[timedelta] = 'days, e.g. `"P30D"`'
     name = next((names[kind] for kind in kinds if kind in names), "")
     return ", ".join([name, *bounds])
@@ -270,12 +276,12 @@ def _number(bound: Any) -> str:
 
 def _preset_fields(values: Any, auto_fields: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Return name -> field, value in `best`, what it takes, and its meaning from the docstring."""
-    rows = {}
+    rows: dict[str, tuple[str, ...]] = {}
     meanings = _attributes(type(values))
     hints = typing.get_type_hints(type(values), vars(config))
     for field in dataclasses.fields(values):
         name, hint = field.name, hints[field.name]
-        takes = {int: "a whole number", float: "a number"}.get(hint, "")
+        takes = {int: "integer", float: "number"}.get(hint, "")
         if get_origin(hint) is Literal:
             takes = ", ".join(f"`{choice}`" for choice in get_args(hint))
         value = "from the data" if name in auto_fields else f"`{getattr(values, name)}`"
@@ -331,7 +337,7 @@ def _prose(docstring: str) -> str:
 
 
 def _name(function: Any) -> str:
-    return function.__name__.replace("_", "-")
+    return str(function.__name__).replace("_", "-")
 
 
 def _parameters(function: Any) -> Iterator[_Parameter]:
