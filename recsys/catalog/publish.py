@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.catalog.views import VIEWS
-from recsys.errors import LakeError
+from recsys.errors import LakeError, MissingError
 from recsys.lake import object_store
 from recsys.lake.engine import open_duckdb, select_files
+from recsys.lake.s3_files import EmptyFiles
 from recsys.lake.schemas import TABLES
 from recsys.temporary import replace_file, temporary_folder
 from sql import literal, load, quote
@@ -29,7 +31,7 @@ CATALOG_FILE = "catalog.duckdb"
 def publish_catalog(lake: Lake) -> str:
     """Build the catalog over the newest versions and put it in place in one step.
 
-    A reader that has the file of before open goes on with it; the next one to open it sees the
+    A reader that has the previous file open goes on with it; the next one to open it sees the
     new one; nobody sees half of either. It needs no extension and no network where the lake is
     local. On S3 the views need DuckDB's httpfs; `latest_recommendations` is a table in the file
     itself and needs nothing.
@@ -44,8 +46,8 @@ def publish_catalog(lake: Lake) -> str:
         return _replace(lake) if lake.is_local else _upload(lake)
     except (duckdb.Error, OSError) as error:
         raise LakeError(
-            f"could not publish {lake.uri(CATALOG_FILE)}: {error}. The catalog of before still "
-            "stands; check that the lake may be written and the disk has room"
+            f"could not publish {lake.uri(CATALOG_FILE)}: {error}. The previous catalog "
+            "stays in place; check that the lake may be written and that the disk has room"
         ) from error
 
 
@@ -53,15 +55,20 @@ def fetch_catalog(lake: Lake, folder: Path) -> Path:
     """Return a local path of the catalog; one on S3 is copied into ``folder``.
 
     Raises:
-        LakeError: there is no catalog yet.
+        MissingError: there is no catalog yet.
+        LakeError: it can't be read.
     """
-    if lake.is_local:
-        path = Path(lake.uri(CATALOG_FILE))
-        if not path.exists():
-            raise LakeError(f"{path} does not exist yet: run `recsys nightly` first")
-        return path
-    path = folder / CATALOG_FILE
-    object_store.download(lake.uri(CATALOG_FILE), path, lake.storage)
+    uri = lake.uri(CATALOG_FILE)
+    path = Path(uri) if lake.is_local else folder / CATALOG_FILE
+    try:
+        if lake.is_local:
+            path.stat()
+        else:
+            object_store.download(uri, path, lake.storage)
+    except (FileNotFoundError, MissingError):
+        raise MissingError(f"{uri} does not exist yet: run `recsys nightly` first") from None
+    except OSError as error:
+        raise LakeError(f"could not read {uri}: {error.strerror}") from error
     return path
 
 
@@ -71,24 +78,23 @@ def query_catalog(
     """Run one statement on the catalog, read-only.
 
     Raises:
-        LakeError: there is no catalog, or DuckDB refuses the statement.
+        MissingError: there is no catalog yet.
+        LakeError: it can't be read, or DuckDB refuses the statement.
     """
     with temporary_folder() as folder:
         path = fetch_catalog(lake, folder)
         try:
-            with _open(lake, path, read_only=True) as con:
-                found = con.sql(statement, params=dict(parameters or {}))
-                return found.to_arrow_table() if found is not None else pa.table({})
+            with _open_to_read(lake, path) as con:
+                rows = con.sql(statement, params=dict(parameters or {}))
+                return rows.to_arrow_table() if rows is not None else pa.table({})
         except duckdb.Error as error:
             raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
 
 
 @contextmanager
-def _open(
-    lake: Lake, path: Path, *, read_only: bool = False
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def _open_to_read(lake: Lake, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a catalog; on S3 its views read ``s3://`` without DuckDB's httpfs extension."""
-    with open_duckdb(lake.limits, path, read_only=read_only) as con:
+    with open_duckdb(lake.limits, path, read_only=True) as con:
         if not lake.is_local:
             con.register_filesystem(object_store.filesystem(lake.storage))
         yield con
@@ -96,14 +102,19 @@ def _open(
 
 def _build(lake: Lake, path: Path) -> None:
     """Make the views and the newest lists in a new file, each with its meaning as a comment."""
-    with _open(lake, path) as con:
+    with open_duckdb(lake.limits, path) as con:
+        files = EmptyFiles()
+        if not lake.is_local:
+            con.register_filesystem(files)
         con.execute(load("views/tables"))
         for table in TABLES.values():
             opened = lake.open(table.name)
             con.execute("insert into tables values (?, ?, now())", [table.name, opened.version()])
+            if not lake.is_local:
+                files.put_table(opened, opened.file_uris())
             con.execute(f"create view {quote(table.name)} as {select_files(con, opened)}")
             if table.name == columns.RECOMMENDATIONS:
-                lake.view(con, table.name, opened.version(), name="stored_recommendations")
+                _view_newest_lists(con, lake, opened.version())
             stored = pa.schema(opened.schema()).names  # an older lake may lack a column
             meanings = {name: text for name, text in table.meanings().items() if name in stored}
             _describe(con, "view", table.name, table.meaning, meanings)
@@ -113,6 +124,14 @@ def _build(lake: Lake, path: Path) -> None:
             kind = "table" if view.is_table else "view"
             _describe(con, kind, view.name, view.meaning, view.columns)
         con.execute("checkpoint")  # closing would do it too, but say nothing where the disk is full
+
+
+def _view_newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
+    """Make the view stored_recommendations: the files that hold the lists to be copied."""
+    tomorrow = (datetime.now(UTC).date() + timedelta(days=1)).isoformat()
+    days = [day for day in lake.partitions(columns.RECOMMENDATIONS, "run_date") if day <= tomorrow]
+    where = f"run_date = {literal(max(days, default=tomorrow))}"
+    lake.view(con, columns.RECOMMENDATIONS, version, "stored_recommendations", where)
 
 
 def _describe(

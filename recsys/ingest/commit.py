@@ -173,7 +173,7 @@ def recover(lake: Lake) -> list[Batch]:
     # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
     names = [field.name for field in fields(Batch)]
-    rows = lake.open(columns.BATCHES).to_pyarrow_table(columns=names).to_pylist()
+    rows = lake.rows(columns.BATCHES, names).to_pylist()
     batches = {row["batch_id"]: Batch.from_row(row) for row in rows}
     accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
     recorded = (batch.interactions_version or 0 for batch in batches.values())

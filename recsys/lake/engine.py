@@ -69,26 +69,25 @@ def select_files(
     """Return a SELECT over the Parquet files of a table's version, or over some of them.
 
     Empty tables included. A column that was added to the table is null where no file has it yet.
-    ``con`` says what types are called, and reads which columns the files have.
+    ``con`` says what types are called.
     """
     schema = pa.schema(table.schema())
     files = table.file_uris() if files is None else files
-    types = dict(zip(schema.names, con.from_arrow(schema.empty_table()).types, strict=True))
+    types = con.from_arrow(schema.empty_table()).types
+    nulls = ", ".join(
+        f"NULL::{kind} AS {quote(name)}" for name, kind in zip(schema.names, types, strict=True)
+    )
+    no_rows = f"SELECT {nulls} WHERE false"
     if not files:
-        nothing = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in types.items())
-        return f"SELECT {nothing} WHERE false"
+        return no_rows
+    names = ", ".join(map(quote, schema.names))
     listed = ", ".join(literal(unquote(uri)) for uri in files)
-    partitioned = bool(table.metadata().partition_columns)
-    relation = (
-        f"read_parquet([{listed}], union_by_name = true, "
-        f"hive_partitioning = {str(partitioned).lower()})"
+    partitioned = str(bool(table.metadata().partition_columns)).lower()
+    return (  # names are quoted, paths are literals; DuckDB drops the branch without rows
+        f"SELECT {names} FROM ({no_rows} UNION ALL BY NAME "  # noqa: S608
+        f"SELECT * FROM read_parquet([{listed}], union_by_name = true, "
+        f"hive_partitioning = {partitioned}))"
     )
-    present = con.sql(f"SELECT * FROM {relation} LIMIT 0").columns  # noqa: S608 - paths are literals
-    selected = ", ".join(
-        quote(name) if name in present else f"NULL::{kind} AS {quote(name)}"
-        for name, kind in types.items()
-    )
-    return f"SELECT {selected} FROM {relation}"  # noqa: S608 - names are quoted, paths are literals
 
 
 def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

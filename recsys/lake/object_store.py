@@ -1,17 +1,19 @@
-"""Objects on S3 through boto3: find, fetch, put. Credentials come from the standard AWS chain."""
+"""Objects on S3 through boto3: find, download, upload. Credentials come from the AWS chain."""
 
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
-from recsys.errors import ConfigurationError, LakeError, MissingError, RecsysError
+from recsys.errors import ConfigurationError, LakeError, RecsysError
+from recsys.lake.faults import explain_s3_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
@@ -21,14 +23,11 @@ if TYPE_CHECKING:
     from recsys.settings import ObjectStorage
 
 _WILDCARDS = re.compile(r"[*?\[]")
-# Answers to try again after, beside every 5xx: S3 gives some of these as a 400.
-_PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
-_ABSENT = {"NoSuchKey", "404"}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One object or file, as its store describes it: enough to tell whether it was taken before."""
+    """One object or file, as its store describes it: enough to tell whether it was read before."""
 
     key: str
     etag: str | None
@@ -55,21 +54,21 @@ def find(
 
     ``*`` and ``?`` stay within one path segment, ``**`` crosses them.
     """
-    bucket, wanted = split(pattern)
-    first = _WILDCARDS.search(wanted)
-    prefix = wanted[: first.start()] if first else wanted
-    matches = re.compile(_as_regex(wanted) if first else re.escape(wanted)).fullmatch
-    with _explained(pattern, "list", raising):
+    bucket, glob = split(pattern)
+    first = _WILDCARDS.search(glob)
+    prefix = glob[: first.start()] if first else glob
+    matches = re.compile(_as_regex(glob) if first else re.escape(glob)).fullmatch
+    with explain_s3_errors(pattern, "list", raising):
         pages = (
             _client(storage).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         )
-        found = [
+        objects = [
             Stored(f"s3://{bucket}/{entry['Key']}", entry["ETag"].strip('"'), entry["Size"])
             for page in pages
             for entry in page.get("Contents", [])
             if matches(entry["Key"])
         ]
-    return sorted(found, key=lambda stored: stored.key)
+    return sorted(objects, key=lambda stored: stored.key)
 
 
 def download(
@@ -78,7 +77,7 @@ def download(
     """Fetch one object into a file."""
     bucket, key = split(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _explained(uri, "read", raising):
+    with explain_s3_errors(uri, "read", raising):
         _client(storage).download_file(bucket, key, str(path))
 
 
@@ -87,7 +86,7 @@ def upload(
 ) -> None:
     """Put one file as an object, replacing it in one step."""
     bucket, key = split(uri)
-    with _explained(uri, "write", raising):
+    with explain_s3_errors(uri, "write", raising):
         _client(storage).upload_file(str(path), bucket, key, Config=_one_thread())
 
 
@@ -102,13 +101,13 @@ def upload_folder(
         storage: the S3 endpoint.
         once: folders in it, by name, whose files never change: those already there are left out.
     """
-    there = {stored.key for name in once for stored in find(f"{uri}/{name}/**", storage)}
+    present = {stored.key for name in once for stored in find(f"{uri}/{name}/**", storage)}
     client = _client(storage)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         target = f"{uri}/{path.relative_to(folder).as_posix()}"
-        if target not in there:
+        if target not in present:
             bucket, key = split(target)
-            with _explained(target, "write", LakeError):
+            with explain_s3_errors(target, "write"):
                 client.upload_file(str(path), bucket, key, Config=_one_thread())
 
 
@@ -131,6 +130,13 @@ def filesystem(storage: ObjectStorage) -> AbstractFileSystem:
 
 
 def _client(storage: ObjectStorage) -> S3Client:
+    """Return the one client of an endpoint, as long as the environment's credentials stay."""
+    chain = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    return _make_client(storage, chain, os.getpid())
+
+
+@cache
+def _make_client(storage: ObjectStorage, chain: object, process: int) -> S3Client:  # noqa: ARG001 - part of the key
     import boto3
     from botocore.config import Config
 
@@ -162,73 +168,3 @@ def _as_regex(pattern: str) -> str:
         else:
             parts.append(re.escape(piece))
     return "".join(parts)
-
-
-@contextmanager
-def _explained(uri: str, doing: str, raising: type[RecsysError]) -> Iterator[None]:
-    """Turn boto3's errors into ours: what failed on which object, and never a credential."""
-    from boto3.exceptions import Boto3Error, RetriesExceededError
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectTimeoutError,
-        EndpointConnectionError,
-        HTTPClientError,
-        IncompleteReadError,
-        NoCredentialsError,
-        PartialCredentialsError,
-        ProxyConnectionError,
-    )
-
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise raising(
-            f"could not {doing} {uri}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, a profile, or a role"
-        ) from error
-    except (
-        EndpointConnectionError,
-        ConnectTimeoutError,
-        ProxyConnectionError,
-        HTTPClientError,
-        IncompleteReadError,
-        RetriesExceededError,
-    ) as error:
-        raise raising(
-            f"could not {doing} {uri}: the S3 endpoint does not answer ({type(error).__name__}); "
-            "check s3.endpoint_url and the network",
-            transient=True,
-        ) from error
-    except (ClientError, Boto3Error, BotoCoreError, OSError) as error:
-        # A failed upload hides the endpoint's answer behind an error of boto3's own.
-        answer = error if isinstance(error, ClientError) else error.__context__
-        if not isinstance(answer, ClientError):
-            why = type(error).__name__  # an error of boto's may tell more than it should
-            if isinstance(error, OSError) and error.strerror:
-                why = f"{error.strerror}{f', {error.filename}' if error.filename else ''}"
-            raise raising(f"could not {doing} {uri}: {why}") from None
-        code = answer.response.get("Error", {}).get("Code", "unknown")
-        status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in _ABSENT and raising is LakeError:
-            raising = MissingError
-        raise raising(
-            f"could not {doing} {uri}: {meaning(code)}",
-            transient=code in _PASSING or status == 429 or status >= 500,
-        ) from None
-
-
-MEANINGS = {
-    "NoSuchBucket": "no such bucket; check its name and s3.endpoint_url",
-    "NoSuchKey": "no such object",
-    "404": "no such object",
-    "AccessDenied": "access denied; these credentials may not do that",
-    "403": "access denied; these credentials may not do that",
-    "InvalidAccessKeyId": "the endpoint does not know the access key in use",
-    "SignatureDoesNotMatch": "the endpoint refuses the secret key in use",
-}
-
-
-def meaning(code: str) -> str:
-    """Say what an endpoint's error code means; its message may repeat the key or the signature."""
-    return MEANINGS.get(code, f"the endpoint answered {code}")

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import re
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    write_deltalake,
+)
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 
 from recsys.errors import LakeError, MissingError
-from recsys.lake import object_store
+from recsys.lake import s3_files
 from recsys.lake.engine import Limits, select_files
+from recsys.lake.faults import explain_delta_errors
+from recsys.lake.lock import folder_lock
 from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import duckdb
+    import pyarrow.dataset as ds
 
     from recsys.settings import ObjectStorage, Settings
 
 _METADATA_KEY = "recsys"
-_LOCK = ".lock"
-_WAIT_SECONDS = 3600.0
-_COLOUR = re.compile(r"\x1b\[\d*m")
-_log = logging.getLogger(__name__)
+_CHECKPOINT_EVERY = 10  # commits of a table
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _UNFIT = [*"[]^|\\%*?", "run_date="]
+_log = logging.getLogger(__name__)
 
 
 class Lake:
@@ -54,12 +60,14 @@ class Lake:
         if not self.is_local and not root.startswith("s3://"):
             scheme = root.partition("://")[0]  # the rest may hold a password
             raise LakeError(f"lake {scheme}://...: a lake is a folder or s3://bucket/prefix")
-        if unfit := [each for each in _UNFIT if each in self.root]:
+        if unfit := [text for text in _UNFIT if text in self.root]:
             raise LakeError(
                 f"lake {root!r}: the Delta writer and DuckDB can't work under a path with "
                 f"{' '.join(unfit)}; choose another folder"
             )
         self._options = {} if self.is_local else storage.delta_options()
+        self._opened: dict[str, DeltaTable] | None = None
+        self._files: dict[str, bytes] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Lake:
@@ -75,10 +83,10 @@ class Lake:
 
         `interactions` comes last: where it exists, all do.
         """
-        with _explained(f"create the tables of {self.root}"):
+        with self._explain(f"create the tables of {self.root}"):
             for name, schema in reversed(schemas(user_id, item_id).items()):
                 if not self.exists(name):
-                    DeltaTable.create(
+                    made = DeltaTable.create(
                         self.uri(name),
                         schema,
                         mode="ignore",
@@ -87,72 +95,73 @@ class Lake:
                         raise_if_key_not_exists=False,  # a property of ours, not one of Delta's
                         storage_options=self._options,
                     )
+                    if self._opened is not None:
+                        self._opened[name] = made
 
     def retype(self, user_id: pa.DataType, item_id: pa.DataType) -> None:
         """Give the id columns other types, where no table holds a row of them yet."""
-        with _explained(f"create the tables of {self.root}"):
+        with self._explain(f"create the tables of {self.root}"):
             for name, schema in schemas(user_id, item_id).items():
                 if self.schema(name) != schema and not self.open(name).file_uris():
-                    write_deltalake(
-                        self.open(name),
-                        schema.empty_table(),
-                        mode="overwrite",
-                        schema_mode="overwrite",
-                    )
+                    with self._writing(name) as target:
+                        empty = schema.empty_table()
+                        self._write(target, empty, mode="overwrite", schema_mode="overwrite")
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
         """Keep every other writer out while the block runs; wait for one that is in.
+
+        In the block each table is opened once: it stays at the version of that moment, but for what
+        this lake itself writes. A write adds to the newest version all the same.
 
         On S3 nothing can be locked: there the deployment's concurrency limit keeps writers apart.
 
         Raises:
             LakeError: the other one did not end within an hour, or the folder can't be written.
         """
-        if not self.is_local:
-            yield
-            return
-        with _explained(f"write {self.root}"):
-            Path(self.root).mkdir(parents=True, exist_ok=True)
-            lock = (Path(self.root) / _LOCK).open("a")
-        with lock:  # the kernel lets go of it when the process ends, however it ends
-            deadline, told = time.monotonic() + _WAIT_SECONDS, False
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise LakeError(
-                            f"another run has been writing to {self.root} for over an hour; "
-                            "wait for it to end, or end it, and run again",
-                            transient=True,
-                        ) from None
-                    if not told:
-                        _log.warning("waiting for another run that writes to %s", self.root)
-                        told = True
-                    time.sleep(0.2)
-            yield
+        with ExitStack() as stack:
+            if self.is_local:
+                with explain_delta_errors(f"write {self.root}", is_local=True):
+                    stack.enter_context(folder_lock(Path(self.root)))
+            self._opened, self._files = {}, {}
+            try:
+                yield
+            finally:
+                self._opened, self._files = None, None
 
     def exists(self, table: str) -> bool:
-        """Say whether the table has been created."""
-        with _explained(f"look for {self.uri(table)}"):
-            return DeltaTable.is_deltatable(self.uri(table), self._options)
-
-    def open(self, table: str, version: int | None = None) -> DeltaTable:
-        """Open a table, at its newest version or a pinned one.
+        """Say whether the table has been created.
 
         Raises:
-            LakeError: the table or the version does not exist, or can't be read.
+            LakeError: it can't be known, since the store does not answer or refuses.
         """
-        with _explained(f"open {self.uri(table)}"):
+        try:
+            self.open(table)
+        except MissingError:
+            return False
+        return True
+
+    def open(self, table: str, version: int | None = None) -> DeltaTable:
+        """Open a table, at its newest version or a pinned one; see `write_lock`.
+
+        Raises:
+            MissingError: the table does not exist.
+            LakeError: the version does not exist, or the table can't be read.
+        """
+        opened = None if self._opened is None else self._opened.get(table)
+        if opened and version in (None, opened.version()):
+            return opened
+        with self._explain(f"open {self.uri(table)}"):
             try:
-                return DeltaTable(self.uri(table), version, self._options)
+                opened = DeltaTable(self.uri(table), version, self._options)
             except TableNotFoundError:
                 raise MissingError(
                     f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
                     "or point RECSYS_LAKE at the lake that has it"
                 ) from None
+        if version is None and self._opened is not None:
+            self._opened[table] = opened
+        return opened
 
     def version(self, table: str) -> int:
         """Return the newest version of a table."""
@@ -161,6 +170,17 @@ class Lake:
     def schema(self, table: str) -> pa.Schema:
         """Return the Arrow schema of a table."""
         return pa.schema(self.open(table).schema())
+
+    def rows(self, table: str, names: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of a table that is small enough for memory.
+
+        Args:
+            table: the table.
+            names: its columns; all without it.
+        """
+        opened = self.open(table)
+        with self._explain(f"read {opened.table_uri}"):
+            return self._dataset(opened).to_table(columns=names)
 
     def append(
         self,
@@ -175,10 +195,11 @@ class Lake:
         With a ``transaction`` name the append happens once: a table that already carries the name
         is left as it is. ``note`` travels in the commit itself, see :meth:`commits`.
         """
-        target = self.open(table)
-        if transaction and target.transaction_version(transaction) is not None:
+        with self._writing(table) as target:
+            if transaction and target.transaction_version(transaction) is not None:
+                return target.version()
+            self._write(target, rows, mode="append", transaction=transaction, note=note)
             return target.version()
-        return self._write(target, rows, mode="append", transaction=transaction, note=note)
 
     def replace(
         self,
@@ -189,12 +210,13 @@ class Lake:
         note: Mapping[str, Any] | None = None,
     ) -> int:
         """Replace the rows that match ``where`` (all of them without it) in one commit."""
-        return self._write(self.open(table), rows, mode="overwrite", predicate=where, note=note)
+        with self._writing(table) as target:
+            self._write(target, rows, mode="overwrite", predicate=where, note=note)
+            return target.version()
 
     def upsert(self, table: str, rows: pa.Table, on: str) -> int:
         """Insert rows, or update those whose ``on`` column is already there, in one commit."""
-        with _explained(f"write {self.uri(table)}"):
-            target = self.open(table)
+        with self._writing(table) as target:
             (
                 target.merge(rows, f"target.{quote(on)} = source.{quote(on)}", "source", "target")
                 .when_matched_update_all()
@@ -205,8 +227,8 @@ class Lake:
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
-        with _explained(f"write {self.uri(table)}"):
-            self.open(table).delete(where)
+        with self._writing(table) as target:
+            target.delete(where)
 
     def has(self, table: str, transaction: str) -> bool:
         """Say whether a table carries a transaction's name, see :meth:`append`."""
@@ -215,18 +237,29 @@ class Lake:
     def commits(
         self, table: str, limit: int | None = None
     ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        """Yield (version, operation, note) of the commits, newest first; a note may be empty."""
-        for commit in self.open(table).history(limit):
-            yield (
-                commit["version"],
-                commit["operation"],
-                json.loads(commit.get(_METADATA_KEY, "{}")),
-            )
+        """Yield (version, operation, note) of the commits, newest first; a note may be empty.
+
+        Few are read where few are asked for.
+        """
+        opened, known, asked = self.open(table), 0, 1
+        while limit is None or known < limit:
+            with self._explain(f"read the commits of {opened.table_uri}"):
+                history = opened.history(asked if limit is None else min(asked, limit))
+            for commit in history[known:]:
+                note = json.loads(commit.get(_METADATA_KEY, "{}"))
+                yield commit["version"], commit["operation"], note
+            if len(history) < asked:
+                return
+            known, asked = len(history), 4 * asked
+
+    def partitions(self, table: str, column: str) -> set[str]:
+        """Return the values of a column that a table is partitioned by, as text."""
+        return {part[column] for part in self.open(table).partitions()}
 
     def add_columns(self, table: str, fields: pa.Schema, *, note: Mapping[str, Any]) -> None:
         """Add columns, null in the rows that are there, in one commit."""
-        with _explained(f"write {self.uri(table)}"):
-            self.open(table).alter.add_columns(
+        with self._writing(table) as target:
+            target.alter.add_columns(
                 list(DeltaSchema.from_arrow(fields).fields),
                 commit_properties=CommitProperties(
                     custom_metadata={_METADATA_KEY: json.dumps(note)}
@@ -239,8 +272,8 @@ class Lake:
 
     def set_property(self, table: str, name: str, value: str) -> None:
         """Set a property of a table, in one commit."""
-        with _explained(f"write {self.uri(table)}"):
-            self.open(table).alter.set_table_properties({name: value}, raise_if_not_exists=False)
+        with self._writing(table) as target:
+            target.alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
     def view(
         self,
@@ -248,19 +281,63 @@ class Lake:
         table: str,
         version: int | None = None,
         name: str | None = None,
+        where: str | None = None,
     ) -> int:
-        """Give ``con`` a view of a table at a version, named as the table; return the version.
+        """Give ``con`` a view of a table at a version; return the version.
 
         Local files are read by DuckDB itself, 17 times faster here than through a PyArrow dataset;
         on S3 the dataset serves, since DuckDB would need an extension from the network.
+
+        Args:
+            con: a connection.
+            table: the table.
+            version: the newest without it.
+            name: of the view; the table's without it.
+            where: a predicate that skips the files it excludes; the others are read whole.
         """
         opened = self.open(table, version)
         name = name or table
         if self.is_local:
-            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select_files(con, opened)}")
+            files = opened.file_uris(file_pruning_predicate=where) if where else None
+            selected = select_files(con, opened, files)
+            con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {selected}")
         else:
-            con.register(name, opened.to_pyarrow_dataset())
+            con.register(name, self._dataset(opened, where))
         return opened.version()
+
+    def _dataset(self, opened: DeltaTable, where: str | None = None) -> ds.Dataset:
+        if self.is_local:
+            return opened.to_pyarrow_dataset(file_pruning_predicate=where)
+        memory = {} if self._files is None else self._files
+        return s3_files.dataset(opened, self._options, memory, where)
+
+    def _explain(self, action: str) -> AbstractContextManager[None]:
+        return explain_delta_errors(action, is_local=self.is_local)
+
+    @contextmanager
+    def _writing(self, table: str) -> Iterator[DeltaTable]:
+        """Give the newest version of a table, to be written to."""
+        is_open = self._opened is not None and table in self._opened
+        target = self.open(table)
+        with self._explain(f"write {target.table_uri}"):
+            if is_open:
+                target.update_incremental()
+            before = target.version()
+            yield target
+        if target.version() // _CHECKPOINT_EVERY > before // _CHECKPOINT_EVERY:
+            self._create_checkpoint(target)
+
+    def _create_checkpoint(self, table: DeltaTable) -> None:
+        """Sum the log up in one file, so that opening the table does not read ever more of them.
+
+        The commit stands already: a checkpoint that fails is made by a later one.
+        """
+        try:
+            with self._explain(f"write a checkpoint of {table.table_uri}"):
+                table.create_checkpoint()
+                table.cleanup_metadata()
+        except LakeError as error:
+            _log.warning("%s", error)
 
     def _write(
         self,
@@ -269,35 +346,15 @@ class Lake:
         *,
         transaction: str | None = None,
         note: Mapping[str, Any] | None = None,
-        **how: Any,
-    ) -> int:
-        with _explained(f"write {target.table_uri}"):
-            write_deltalake(
-                target,
-                rows,
-                commit_properties=CommitProperties(
-                    custom_metadata={_METADATA_KEY: json.dumps(note)} if note else None,
-                    app_transactions=[Transaction(transaction, 1)] if transaction else None,
-                ),
-                **how,
-            )
-            return target.version()
-
-
-@contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    """Turn the storage layer's errors into ours, which say what failed and what to do."""
-    try:
-        yield
-    except (DeltaError, OSError) as error:
-        reason, passing = " ".join(_COLOUR.sub("", str(error)).split()), "s3://" in doing
-        if answered := re.search(r"<Code>(\w+)</Code>", reason):
-            reason, passing = (
-                object_store.meaning(answered[1]),
-                answered[1] not in object_store.MEANINGS,
-            )
-        raise LakeError(
-            f"could not {doing}: {reason}. Check that the lake's folder or bucket exists, that "
-            "this user may write there, and that the disk has room",
-            transient=passing,
-        ) from (None if answered else error)
+        **options: Any,
+    ) -> None:
+        write_deltalake(
+            target,
+            rows,
+            commit_properties=CommitProperties(
+                custom_metadata={_METADATA_KEY: json.dumps(note)} if note else None,
+                app_transactions=[Transaction(transaction, 1)] if transaction else None,
+            ),
+            post_commithook_properties=_NO_HOOKS,
+            **options,
+        )

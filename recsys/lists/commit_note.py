@@ -77,6 +77,8 @@ def published_counts(lake: Lake, inputs: ListInputs) -> ListCounts | None:
         LakeError: `recommendations` can't be read.
     """
     expected = inputs.as_json()
+    if expected["run_date"] not in lake.partitions(columns.RECOMMENDATIONS, "run_date"):
+        return None  # without a walk through the commits of all other days
     for _, operation, note in lake.commits(columns.RECOMMENDATIONS):
         published = note.get(_NOTE)
         if published is None and operation not in _CHANGE_NO_ROW:

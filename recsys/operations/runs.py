@@ -18,6 +18,7 @@ from recsys.lake.schemas import as_json
 from recsys.lake.tables import Lake
 from recsys.signals import stop_signal
 from recsys.version import code_version
+from sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,5 +89,6 @@ def _close(this: Run, row: dict[str, Any]) -> None:
     row["outcome"] = as_json(this.outcome)
     schema = this.lake.schema(columns.RUNS)
     # One that Prefect tries again goes by the same id.
-    this.lake.upsert(columns.RUNS, pa.Table.from_pylist([row], schema=schema), on="run_id")
+    table = pa.Table.from_pylist([row], schema=schema)
+    this.lake.replace(columns.RUNS, table, where=f"run_id = {literal(this.run_id)}")
     publish_catalog(this.lake)

@@ -103,7 +103,7 @@ def model_rows(lake: Lake) -> list[ModelRow]:
     if not lake.exists(columns.MODELS):
         return []
     names = [field.name for field in fields(ModelRow)]
-    table = lake.open(columns.MODELS).to_pyarrow_table(columns=names)
+    table = lake.rows(columns.MODELS, names)
     rows = [ModelRow(**row) for row in table.to_pylist()]
     return sorted(rows, key=lambda row: (row.trained_at, row.model_id), reverse=True)
 

@@ -16,6 +16,7 @@ from recsys import columns
 from recsys.errors import ConfigurationError, LakeError, SourceError
 from recsys.ingest.batch import ingest
 from recsys.lake import object_store
+from recsys.lake.faults import explain_s3_errors
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Source
 from tests.conftest import free_port
@@ -273,7 +274,7 @@ def test_a_full_disk_is_told_as_such() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/spool/a.parquet")
     with (
         pytest.raises(SourceError, match=r"s3://b/k: No space left on device, /spool/a\.parquet"),
-        object_store._explained("s3://b/k", "read", SourceError),
+        explain_s3_errors("s3://b/k", "read", SourceError),
     ):
         raise full
 

@@ -1,0 +1,138 @@
+"""What an error of a store means: whether it passes, and what to do. Decided here alone.
+
+An error is never read as absence: only a store that answers "there is no such object" (or a disk
+that says so) makes a `MissingError`.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from recsys.errors import LakeError, MissingError, RecsysError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MEANINGS = {
+    "NoSuchBucket": "no such bucket; check its name and s3.endpoint_url",
+    "NoSuchKey": "no such object",
+    "404": "no such object",
+    "AccessDenied": "access denied; these credentials may not do that",
+    "403": "access denied; these credentials may not do that",
+    "InvalidAccessKeyId": "the endpoint does not know the access key in use",
+    "SignatureDoesNotMatch": "the endpoint refuses the secret key in use",
+    "ExpiredToken": "the session token in use has expired; log in again",
+    "PermanentRedirect": "the bucket lies in another region; set s3.region",
+}
+_ABSENT = {"NoSuchKey", "404"}
+# Answers to try again after, beside every 5xx: S3 gives some of these as a 400.
+_PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
+_NO_ANSWER = "the S3 endpoint does not answer{}; check s3.endpoint_url and the network"
+_COLOUR = re.compile(r"\x1b\[\d*m|↳")
+
+
+def meaning(code: str) -> str:
+    """Say what an endpoint's error code means; its message may repeat the key or the signature."""
+    return _MEANINGS.get(code, f"the endpoint answered {code}")
+
+
+def is_transient(code: str, status: int) -> bool:
+    """Say whether a request that was answered with this code and HTTP status may do later."""
+    return code in _PASSING or status in (408, 429) or status >= 500
+
+
+@contextmanager
+def explain_s3_errors(
+    uri: str, verb: str, raising: type[RecsysError] = LakeError
+) -> Iterator[None]:
+    """Turn boto3's errors into ours: what failed on which object, and never a credential.
+
+    Args:
+        uri: the object.
+        verb: what is done to it: list, read, write.
+        raising: the error to raise. Of an object that does not exist a LakeError becomes a
+            MissingError.
+    """
+    from boto3.exceptions import Boto3Error, RetriesExceededError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectTimeoutError,
+        EndpointConnectionError,
+        HTTPClientError,
+        IncompleteReadError,
+        NoCredentialsError,
+        PartialCredentialsError,
+        ProxyConnectionError,
+    )
+
+    failed = f"could not {verb} {uri}"
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise raising(
+            f"{failed}: no AWS credentials were found; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, a profile, or a role"
+        ) from error
+    except (
+        EndpointConnectionError,
+        ConnectTimeoutError,
+        ProxyConnectionError,
+        HTTPClientError,
+        IncompleteReadError,
+        RetriesExceededError,
+    ) as error:
+        reason = _NO_ANSWER.format(f" ({type(error).__name__})")
+        raise raising(f"{failed}: {reason}", transient=True) from error
+    except (ClientError, Boto3Error, BotoCoreError, OSError) as error:
+        # A failed upload hides the endpoint's answer behind an error of boto3's own.
+        answer = error if isinstance(error, ClientError) else error.__context__
+        if not isinstance(answer, ClientError):
+            reason = type(error).__name__  # an error of boto's may tell more than it should
+            if isinstance(error, OSError) and error.strerror:
+                reason = f"{error.strerror}{f', {error.filename}' if error.filename else ''}"
+            raise raising(f"{failed}: {reason}") from None
+        code = answer.response.get("Error", {}).get("Code", "unknown")
+        status = answer.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        kind = MissingError if code in _ABSENT and raising is LakeError else raising
+        raise kind(f"{failed}: {meaning(code)}", transient=is_transient(code, status)) from None
+
+
+@contextmanager
+def explain_delta_errors(action: str, *, is_local: bool) -> Iterator[None]:
+    """Turn the Delta writer's errors into ours, which say what failed and what to do.
+
+    Args:
+        action: what is done, to which table: "open s3://bucket/lake/models".
+        is_local: whether the table lies on a disk.
+    """
+    try:
+        yield
+    except CommitFailedError as error:
+        raise LakeError(
+            f"could not {action}: another run has written to the table at the same time; nothing "
+            "was written, run again",
+            transient=True,
+        ) from error
+    except (DeltaError, OSError) as error:
+        reason = " ".join(_COLOUR.sub("", str(error)).split())
+        if is_local:
+            raise LakeError(
+                f"could not {action}: {reason}. Check that the lake's folder exists, that this "
+                "user may write there, and that the disk has room"
+            ) from error
+        status = re.search(r"status code\W+(\d{3})\b", reason)
+        code = re.search(r"<Code>(\w+)</Code>", reason)
+        if status or code:  # an answer may repeat the key or the signature: told by its code alone
+            name = code[1] if code else str(status and status[1])
+            transient = is_transient(name, int(status[1]) if status else 0)
+            raise LakeError(f"could not {action}: {meaning(name)}", transient=transient) from None
+        if "error sending request" in reason or "retry_timeout" in reason:
+            raise LakeError(
+                f"could not {action}: {_NO_ANSWER.format('')}", transient=True
+            ) from error
+        raise LakeError(f"could not {action}: {reason}") from error

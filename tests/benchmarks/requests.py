@@ -1,0 +1,112 @@
+"""Count the HTTP requests of nights on S3, by hand: `python -m tests.benchmarks.requests`.
+
+Each night brings one object of new interactions for 40 users; it is ingested, lists are made with a
+model of the first night, and the catalog is published. Requests are read off moto's log.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+from mypy_boto3_s3 import S3Client
+
+from recsys.ingest.batch import ingest
+from recsys.lists.recommend import recommend
+from recsys.operations.runs import record_run
+from recsys.registry.retrain import train
+from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training
+from tests import servers
+
+USERS, ITEMS = 40, 25
+FIRST = date(2026, 1, 2)
+_REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP')
+
+
+class Shop:
+    """A source and a lake on one S3 server, and the requests that its nights make."""
+
+    def __init__(self, folder: Path, endpoint: str) -> None:
+        self.folder, self.log = folder, folder / "moto.log"
+        self.client: S3Client = servers.client(endpoint)
+        for bucket in ("shop", "lake"):
+            self.client.create_bucket(Bucket=bucket)
+        self.settings = Settings(
+            lake="s3://lake/nightly",
+            s3=ObjectStorage(endpoint_url=endpoint),
+            source=Source(uri="s3://shop/events/*.parquet"),
+            training=Training(
+                epochs=1, overrides={"width": 16, "blocks": 1, "heads": 2, "max_length": 10}
+            ),
+            recommending=Recommending(k=5),
+            device="cpu",
+            threads=1,
+        )
+
+    def put_day(self, number: int) -> None:
+        """Put an object of this day's interactions: nine for everybody at first, then one."""
+        steps = "0, 9" if number == 1 else f"{number + 7}, {number + 8}"
+        path = self.folder / "day.parquet"
+        with duckdb.connect() as con:
+            con.execute(
+                f"copy (select u as user_id, 'item ' || ((u * 7 + s) % {ITEMS}) as item_id, "
+                "timestamp '2026-01-01' + to_minutes(s::int) as timestamp "
+                f"from range({USERS}) users(u), range({steps}) steps(s)) to '{path}' "
+                "(format parquet)"
+            )
+        self.client.upload_file(str(path), "shop", f"events/{number:03}.parquet")
+
+    def night(self, number: int, *, training: bool = False) -> list[str]:
+        """Run a night; return its requests, each as method and path."""
+        before = len(self._requests())
+        day = FIRST + timedelta(days=number)
+        with record_run("nightly", f"run {number}", self.settings, {}) as run:
+            run.record("ingest", ingest(run.lake, self.settings))
+            if training:
+                run.record("train", train(run.lake, self.settings))
+            result = recommend(run.lake, self.settings, run_date=day, run_id=run.run_id)
+            run.record("recommend", result)
+        return self._requests()[before:]
+
+    def _requests(self) -> list[str]:
+        return [" ".join(found) for found in _REQUEST.findall(self.log.read_text())]
+
+
+def kinds(requests: list[str]) -> Counter[str]:
+    """Count requests by method, table and what is asked for."""
+    counts: Counter[str] = Counter()
+    for request in requests:
+        method, _, path = request.partition(" ")
+        path = re.sub(r"/\d{20}\.", "/N.", path)
+        path = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}[^/?]*?(?=\.|$|\?)", "ID", path)
+        path = re.sub(r"(part-)\d+-ID[^?]*", "part", path)
+        path = re.sub(r"\?.*prefix=([^&]*).*", r"?list \1", path)
+        counts[f"{method} {path}"] += 1
+    return counts
+
+
+def main(nights: int, shown: set[int]) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        servers.use_credentials(patch)
+        with servers.moto_s3(Path(name)) as endpoint:
+            shop = Shop(Path(name), endpoint)
+            for number in range(1, nights + 1):
+                shop.put_day(number)
+                requests = shop.night(number, training=number == 1)
+                if number in shown:
+                    print(f"night {number}: {len(requests)} requests", flush=True)
+                    if "-v" in sys.argv:
+                        for kind, count in kinds(requests).most_common(60):
+                            print(f"    {count:5} {kind}", flush=True)
+            unchanged = shop.night(nights)
+            print(f"a night that changes nothing: {len(unchanged)} requests")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else 30, {1, 2, 3, 10, 30})
