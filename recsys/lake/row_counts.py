@@ -122,7 +122,7 @@ def _accepted_batches(lake: Lake) -> list[AcceptedBatch]:
     if not lake.exists(columns.BATCHES):
         return []
     names = [field.name for field in fields(_Row)]
-    table = lake.open(columns.BATCHES).to_pyarrow_table(columns=[*names, "status"])
+    table = lake.rows(columns.BATCHES, [*names, "status"])
     rows = (row for row in table.to_pylist() if row["status"] == "accepted")
     return [_Row(**{name: row[name] for name in names}) for row in rows]
 

@@ -1,12 +1,11 @@
-"""What a run came to: its row in `runs`, the catalog after it, the Markdown that people read."""
+"""The frame of every run: alone on its lake, with its row in `runs` and the catalog at its end."""
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -25,10 +24,20 @@ if TYPE_CHECKING:
 
     from recsys.settings import Settings
 
+Status = Literal["completed", "refused", "failed"]
+"""A run that is refused met a RecsysError: a contract, a gate, a setting, a store."""
+
 
 @dataclass
 class Run:
-    """A run that is going on: where it works, and what has come out of it so far."""
+    """A run that is going on: where it works, and the results of its steps so far.
+
+    Attributes:
+        run_id: its key in `runs`.
+        lake: the lake that it writes to.
+        settings: what it runs with.
+        outcome: step -> the step's result, for `runs.outcome`.
+    """
 
     run_id: str
     lake: Lake
@@ -37,7 +46,23 @@ class Run:
 
     def record(self, step: str, result: Any) -> None:
         """Keep a step's result dataclass for `runs.outcome`."""
-        self.outcome[step] = dataclasses.asdict(result)
+        self.outcome[step] = asdict(result)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A row of `runs`; the data dictionary (`recsys.lake.schemas`) says what its columns mean."""
+
+    run_id: str
+    flow: str
+    status: Status
+    started: datetime
+    finished: datetime
+    seconds: float
+    parameters: str
+    outcome: str
+    error: str | None
+    code_version: str
 
 
 @contextmanager
@@ -47,48 +72,57 @@ def record_run(
     """Do a run, alone on its lake: however it ends, write its row of `runs`, then the catalog.
 
     A lake without tables yet (its first ingest was refused before it knew the type of an id) has
-    nowhere to record, and stays empty.
+    no place for the row, and stays empty.
+
+    Raises:
+        LakeError: another run writes to the lake, or the row or the catalog can't be written.
     """
-    this = Run(run_id, Lake.from_settings(settings), settings)
-    with this.lake.write_lock():
-        migrate(this.lake)
+    run = Run(run_id, Lake.from_settings(settings), settings)
+    with run.lake.write_lock():
+        migrate(run.lake)
         started = datetime.now(UTC)
-        row = {
-            "run_id": run_id,
-            "flow": flow,
-            "started": started,
-            "parameters": as_json(dict(parameters)),
-            "code_version": code_version(),
-        }
+
+        def write(status: Status, error: str | None = None) -> None:
+            finished = datetime.now(UTC)
+            row = RunRow(
+                run_id=run_id,
+                flow=flow,
+                status=status,
+                started=started,
+                finished=finished,
+                seconds=(finished - started).total_seconds(),
+                parameters=as_json(dict(parameters)),
+                outcome=as_json(run.outcome),
+                error=error,
+                code_version=code,
+            )
+            _write(run.lake, row)
+
+        code = code_version()  # before the code can change on disk
         try:
-            yield this
+            yield run
         except BaseException as failure:
-            stopped = stop_signal()
-            refused = isinstance(failure, RecsysError) and not stopped
-            row["status"] = "refused" if refused else "failed"
-            if stopped:
-                row["error"] = f"stopped by {stopped.name}"
-            elif refused:
-                row["error"] = str(failure)
-            else:
-                row["error"] = f"{type(failure).__name__}: {failure}"
             try:
-                _close(this, row)
+                write(*_verdict(failure))
             except Exception as second:  # the first is what a person has to know
                 failure.add_note(f"the run could not be recorded either: {second}")
             raise
-        _close(this, {**row, "status": "completed"})
+        write("completed")
 
 
-def _close(this: Run, row: dict[str, Any]) -> None:
-    if not this.lake.exists(columns.INTERACTIONS):
+def _verdict(failure: BaseException) -> tuple[Status, str]:
+    """Return the status of a run that ended with this exception, and what its row says of it."""
+    if stopped := stop_signal():
+        return "failed", f"stopped by {stopped.name}"
+    if isinstance(failure, RecsysError):
+        return "refused", str(failure)
+    return "failed", f"{type(failure).__name__}: {failure}"
+
+
+def _write(lake: Lake, row: RunRow) -> None:
+    """Write the row, and the catalog after it; a run that Prefect tries again has one row."""
+    if not lake.exists(columns.INTERACTIONS):
         return
-    finished = datetime.now(UTC)
-    row["finished"] = finished
-    row["seconds"] = (finished - row["started"]).total_seconds()
-    row["outcome"] = as_json(this.outcome)
-    schema = this.lake.schema(columns.RUNS)
-    # One that Prefect tries again goes by the same id.
-    table = pa.Table.from_pylist([row], schema=schema)
-    this.lake.replace(columns.RUNS, table, where=f"run_id = {literal(this.run_id)}")
-    publish_catalog(this.lake)
+    table = pa.Table.from_pylist([asdict(row)], schema=lake.schema(columns.RUNS))
+    lake.replace(columns.RUNS, table, where=f"run_id = {literal(row.run_id)}")
+    publish_catalog(lake)

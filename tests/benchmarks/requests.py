@@ -1,7 +1,8 @@
-"""Count the HTTP requests of nights on S3, by hand: `python -m tests.benchmarks.requests`.
+"""Count the HTTP requests of nights on S3, by hand: `python -m tests.benchmarks.requests [NIGHTS]`.
 
-Each night brings one object of new interactions for 40 users; it is ingested, lists are made with a
-model of the first night, and the catalog is published. Requests are read off moto's log.
+Each night brings one object of new interactions for 40 users: it is ingested, everybody's list is
+made by popularity, and the catalog is published. Requests are read off moto's log; `-v` shows them
+by kind.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import re
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -20,8 +23,7 @@ from mypy_boto3_s3 import S3Client
 from recsys.ingest.batch import ingest
 from recsys.lists.recommend import recommend
 from recsys.operations.runs import record_run
-from recsys.registry.retrain import train
-from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training
+from recsys.settings import ObjectStorage, Recommending, Settings, Source
 from tests import servers
 
 USERS, ITEMS = 40, 25
@@ -41,9 +43,6 @@ class Shop:
             lake="s3://lake/nightly",
             s3=ObjectStorage(endpoint_url=endpoint),
             source=Source(uri="s3://shop/events/*.parquet"),
-            training=Training(
-                epochs=1, overrides={"width": 16, "blocks": 1, "heads": 2, "max_length": 10}
-            ),
             recommending=Recommending(k=5),
             device="cpu",
             threads=1,
@@ -62,14 +61,12 @@ class Shop:
             )
         self.client.upload_file(str(path), "shop", f"events/{number:03}.parquet")
 
-    def night(self, number: int, *, training: bool = False) -> list[str]:
+    def night(self, number: int) -> list[str]:
         """Run a night; return its requests, each as method and path."""
         before = len(self._requests())
         day = FIRST + timedelta(days=number)
         with record_run("nightly", f"run {number}", self.settings, {}) as run:
             run.record("ingest", ingest(run.lake, self.settings))
-            if training:
-                run.record("train", train(run.lake, self.settings))
             result = recommend(run.lake, self.settings, run_date=day, run_id=run.run_id)
             run.record("recommend", result)
         return self._requests()[before:]
@@ -91,22 +88,30 @@ def kinds(requests: list[str]) -> Counter[str]:
     return counts
 
 
-def main(nights: int, shown: set[int]) -> None:
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        servers.use_credentials(patch)
-        with servers.moto_s3(Path(name)) as endpoint:
-            shop = Shop(Path(name), endpoint)
-            for number in range(1, nights + 1):
-                shop.put_day(number)
-                requests = shop.night(number, training=number == 1)
-                if number in shown:
-                    print(f"night {number}: {len(requests)} requests", flush=True)
-                    if "-v" in sys.argv:
-                        for kind, count in kinds(requests).most_common(60):
-                            print(f"    {count:5} {kind}", flush=True)
-            unchanged = shop.night(nights)
-            print(f"a night that changes nothing: {len(unchanged)} requests")
+@contextmanager
+def open_shop(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """Give a shop on a moto server of its own."""
+    servers.use_credentials(patch)
+    with servers.moto_s3(folder) as endpoint:
+        yield Shop(folder, endpoint)
+
+
+def main(nights: int, is_verbose: bool) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+        open_shop(Path(name), patch) as shop,
+    ):
+        for number in range(1, nights + 1):
+            shop.put_day(number)
+            requests = shop.night(number)
+            if number in (1, 2, 3, 10, nights):
+                print(f"night {number}: {len(requests)} requests", flush=True)
+                for kind, count in kinds(requests).most_common(60 if is_verbose else 0):
+                    print(f"    {count:5} {kind}", flush=True)
+        print(f"a night that changes nothing: {len(shop.night(nights))} requests")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] and sys.argv[1].isdigit() else 30, {1, 2, 3, 10, 30})
+    numbers = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
+    main(*(numbers or [30]), is_verbose="-v" in sys.argv)

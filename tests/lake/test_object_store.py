@@ -4,8 +4,6 @@ import errno
 import re
 import traceback
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,6 +18,7 @@ from recsys.lake.faults import explain_s3_errors
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Source
 from tests.conftest import free_port
+from tests.lake.answers import endpoint_that_answers
 from tests.servers import SECRET_KEY, client, moto_s3, rclone_s3, use_credentials
 
 if TYPE_CHECKING:
@@ -188,32 +187,6 @@ def test_a_silent_endpoint_may_be_tried_again() -> None:
     assert refusal.value.transient
 
 
-def _answer(status: int, code: str | None) -> type[BaseHTTPRequestHandler]:
-    """An endpoint that answers every request alike, or, with no code, hangs up instead."""
-
-    class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _reply(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if code is None:
-                self.close_connection = True
-                return
-            body = f"<Error><Code>{code}</Code><Message>{SECRET_KEY}</Message></Error>".encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_HEAD = do_PUT = _reply  # noqa: N815 - http.server's names
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Answer
-
-
 @pytest.mark.parametrize(
     ("status", "code", "transient"),
     [
@@ -231,19 +204,14 @@ def test_faults_that_pass_are_told_from_those_that_stay(
     status: int, code: str | None, transient: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _answer(status, code))
-    Thread(target=server.serve_forever, daemon=True).start()
-    storage = on(f"http://127.0.0.1:{server.server_port}")
-    try:
+    with endpoint_that_answers(status, code) as endpoint:
+        storage = on(endpoint)
         with pytest.raises(SourceError) as listing:
             object_store.find("s3://here/*.csv", storage, raising=SourceError)
         with pytest.raises(SourceError) as reading:
             object_store.download("s3://here/a.csv", tmp_path / "a", storage, raising=SourceError)
         with pytest.raises(LakeError) as writing:
             object_store.upload(_file_in(tmp_path), "s3://here/a.csv", storage)
-    finally:
-        server.shutdown()
-        server.server_close()
     assert [each.value.transient for each in (listing, reading, writing)] == [
         transient,
         # To a HEAD request S3 says no more than the status, and 400 alone may be anything.

@@ -1,0 +1,122 @@
+"""A run on S3 opens what it needs once, and sees what others write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from recsys.lake import object_store
+from recsys.lake.tables import Lake
+from recsys.settings import ObjectStorage
+from tests import lakes, servers
+from tests.benchmarks.requests import kinds, open_shop
+
+
+def test_a_night_makes_few_requests_and_the_next_ones_hardly_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    with open_shop(tmp_path, monkeypatch) as shop:
+        for number in range(1, 5):
+            shop.put_day(number)
+            requests = shop.night(number)
+            counts.append(len(requests))
+        unchanged = shop.night(4)
+    shown = "\n".join(f"{count} {kind}" for kind, count in kinds(requests).most_common())
+    assert counts[1] < 130, shown
+    # Until the next checkpoint each commit of the log is one more to read, twice: six a night.
+    assert counts[3] - counts[2] <= counts[2] - counts[1] + 2 < 22, shown
+    assert len(unchanged) < 110
+
+
+@pytest.fixture(params=["local", "s3"])
+def pair(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Lake, Lake]]:
+    """Two objects of the same lake, as two processes have them."""
+    if request.param == "local":
+        root = str(tmp_path / "lake")
+        yield Lake(root, ObjectStorage()), Lake(root, ObjectStorage())
+        return
+    servers.use_credentials(monkeypatch)
+    with servers.moto_s3(tmp_path) as endpoint:
+        servers.client(endpoint).create_bucket(Bucket="lake")
+        storage = ObjectStorage(endpoint_url=endpoint)
+        yield Lake("s3://lake/nightly", storage), Lake("s3://lake/nightly", storage)
+
+
+def users(lake: Lake) -> list[int]:
+    return sorted(lake.rows("interactions", ["user_id"])["user_id"].to_pylist())
+
+
+def test_a_run_sees_what_was_written_before_it_and_writes_to_the_newest_version(
+    pair: tuple[Lake, Lake],
+) -> None:
+    ours, other = pair
+    lakes.fill(other, {1: [7]})
+    with ours.write_lock():
+        assert users(ours) == [1]
+        lakes.fill(other, {2: [7]})
+        assert users(ours) == [1], "within a run, tables stay as they were"
+        rows = ours.rows("interactions")
+        assert ours.append("interactions", rows) == 3, "after the version that the other wrote"
+        assert users(ours) == [1, 1, 2]
+        where = "user_id = 2"
+        assert ours.replace("interactions", rows.slice(0, 0), where=where) == 4
+        assert users(ours) == [1, 1]
+    assert users(ours) == [1, 1]
+    lakes.fill(other, {3: [7]})
+    assert users(ours) == [1, 1, 3], "outside a run nothing is remembered"
+    with ours.write_lock():
+        assert users(ours) == [1, 1, 3]
+        assert ours.open("interactions", 1).version() == 1
+        assert ours.version("interactions") == 5
+
+
+def test_a_table_that_is_not_there_yet_is_asked_for_again(pair: tuple[Lake, Lake]) -> None:
+    ours, other = pair
+    with ours.write_lock():
+        assert not ours.exists("interactions")
+        lakes.fill(other, {1: [7]})
+        assert ours.exists("interactions")
+        assert users(ours) == [1]
+
+
+def test_the_log_is_summed_up_every_few_commits_and_loses_nothing(pair: tuple[Lake, Lake]) -> None:
+    ours, other = pair
+    lakes.fill(ours, {0: [7]})
+    with ours.write_lock():
+        for user in range(1, 12):
+            table = pa.Table.from_pylist(
+                [{"run_id": str(user), "flow": "nightly", "status": "completed"}],
+                schema=ours.schema("runs"),
+            )
+            ours.append("runs", table, transaction=f"b{user}", note={"user": user})
+    marker = ours.uri("runs", "_delta_log", "_last_checkpoint")
+    if ours.is_local:
+        assert '"version":10' in Path(marker).read_text()
+    else:
+        assert object_store.find(marker, ours.storage)
+    found = list(other.commits("runs"))
+    assert [version for version, *_ in found] == list(range(11, -1, -1))
+    assert [note.get("user") for *_, note in found] == [*range(11, 0, -1), None]
+    assert list(other.commits("runs", 3)) == found[:3]
+    assert next(other.commits("runs")) == found[0]
+    assert all(other.has("runs", f"b{user}") for user in range(1, 12))
+    assert not other.has("runs", "b12")
+    assert sorted(map(int, other.rows("runs")["run_id"].to_pylist())) == list(range(1, 12))
+
+
+def test_one_client_serves_an_endpoint_until_the_credentials_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers.use_credentials(monkeypatch)
+    here, there = (ObjectStorage(endpoint_url=f"http://127.0.0.1:{port}") for port in (1, 2))
+    first = object_store._client(here)
+    assert object_store._client(ObjectStorage(endpoint_url=here.endpoint_url)) is first
+    assert object_store._client(there) is not first
+    servers.use_credentials(monkeypatch, secret="another")  # noqa: S106 - of a test
+    assert object_store._client(here) is not first
