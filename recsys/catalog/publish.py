@@ -42,6 +42,7 @@ def publish_catalog(lake: Lake) -> str:
     Raises:
         LakeError: the lake is empty, or the catalog can't be written.
     """
+    lake.refresh()  # an older version than one that a reader has seen must not come back
     try:
         return _replace(lake) if lake.is_local else _upload(lake)
     except (duckdb.Error, OSError) as error:

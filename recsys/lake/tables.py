@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-    write_deltalake,
-)
+from deltalake import DeltaTable
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import TableNotFoundError
 
 from recsys.errors import LakeError, MissingError
-from recsys.lake import s3_files
+from recsys.lake import commits, s3_files
 from recsys.lake.engine import Limits, select_files
 from recsys.lake.faults import explain_delta_errors
 from recsys.lake.lock import folder_lock
@@ -36,9 +29,6 @@ if TYPE_CHECKING:
 
     from recsys.settings import ObjectStorage, Settings
 
-_METADATA_KEY = "recsys"
-_CHECKPOINT_EVERY = 10  # commits of a table
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _UNFIT = [*"[]^|\\%*?", "run_date="]
 _log = logging.getLogger(__name__)
 
@@ -105,7 +95,7 @@ class Lake:
                 if self.schema(name) != schema and not self.open(name).file_uris():
                     with self._writing(name) as target:
                         empty = schema.empty_table()
-                        self._write(target, empty, mode="overwrite", schema_mode="overwrite")
+                        commits.write(target, empty, mode="overwrite", schema_mode="overwrite")
 
     @contextmanager
     def write_lock(self) -> Iterator[None]:
@@ -128,6 +118,12 @@ class Lake:
                 yield
             finally:
                 self._opened, self._files = None, None
+
+    def refresh(self) -> None:
+        """Let a run see what others have written since it opened its tables; see `write_lock`."""
+        for table in (self._opened or {}).values():
+            with self._explain(f"open {table.table_uri}"):
+                table.update_incremental()
 
     def exists(self, table: str) -> bool:
         """Say whether the table has been created.
@@ -198,7 +194,7 @@ class Lake:
         with self._writing(table) as target:
             if transaction and target.transaction_version(transaction) is not None:
                 return target.version()
-            self._write(target, rows, mode="append", transaction=transaction, note=note)
+            commits.write(target, rows, mode="append", transaction=transaction, note=note)
             return target.version()
 
     def replace(
@@ -211,7 +207,7 @@ class Lake:
     ) -> int:
         """Replace the rows that match ``where`` (all of them without it) in one commit."""
         with self._writing(table) as target:
-            self._write(target, rows, mode="overwrite", predicate=where, note=note)
+            commits.write(target, rows, mode="overwrite", predicate=where, note=note)
             return target.version()
 
     def upsert(self, table: str, rows: pa.Table, on: str) -> int:
@@ -241,16 +237,9 @@ class Lake:
 
         Few are read where few are asked for.
         """
-        opened, known, asked = self.open(table), 0, 1
-        while limit is None or known < limit:
-            with self._explain(f"read the commits of {opened.table_uri}"):
-                history = opened.history(asked if limit is None else min(asked, limit))
-            for commit in history[known:]:
-                note = json.loads(commit.get(_METADATA_KEY, "{}"))
-                yield commit["version"], commit["operation"], note
-            if len(history) < asked:
-                return
-            known, asked = len(history), 4 * asked
+        opened = self.open(table)
+        with self._explain(f"read the commits of {opened.table_uri}"):
+            yield from commits.read(opened, limit)
 
     def partitions(self, table: str, column: str) -> set[str]:
         """Return the values of a column that a table is partitioned by, as text."""
@@ -261,9 +250,7 @@ class Lake:
         with self._writing(table) as target:
             target.alter.add_columns(
                 list(DeltaSchema.from_arrow(fields).fields),
-                commit_properties=CommitProperties(
-                    custom_metadata={_METADATA_KEY: json.dumps(note)}
-                ),
+                commit_properties=commits.properties(note),
             )
 
     def properties(self, table: str) -> dict[str, str]:
@@ -324,37 +311,9 @@ class Lake:
                 target.update_incremental()
             before = target.version()
             yield target
-        if target.version() // _CHECKPOINT_EVERY > before // _CHECKPOINT_EVERY:
-            self._create_checkpoint(target)
-
-    def _create_checkpoint(self, table: DeltaTable) -> None:
-        """Sum the log up in one file, so that opening the table does not read ever more of them.
-
-        The commit stands already: a checkpoint that fails is made by a later one.
-        """
-        try:
-            with self._explain(f"write a checkpoint of {table.table_uri}"):
-                table.create_checkpoint()
-                table.cleanup_metadata()
-        except LakeError as error:
-            _log.warning("%s", error)
-
-    def _write(
-        self,
-        target: DeltaTable,
-        rows: pa.RecordBatchReader | pa.Table,
-        *,
-        transaction: str | None = None,
-        note: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        write_deltalake(
-            target,
-            rows,
-            commit_properties=CommitProperties(
-                custom_metadata={_METADATA_KEY: json.dumps(note)} if note else None,
-                app_transactions=[Transaction(transaction, 1)] if transaction else None,
-            ),
-            post_commithook_properties=_NO_HOOKS,
-            **options,
-        )
+        if commits.is_checkpoint_due(before, target.version()):
+            try:
+                with self._explain(f"write a checkpoint of {target.table_uri}"):
+                    commits.create_checkpoint(target)
+            except LakeError as error:  # the commit stands: a later one makes the checkpoint
+                _log.warning("%s", error)
