@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 # those that use one Prefect server, too.
 _LONG = (
     "tests/flows/test_serve.py",
+    "tests/flows/test_kill_serve.py",
     "tests/benchmarks/test_bench.py",
     "tests/flows/test_s3.py",
     "tests/training/test_trainer.py",
@@ -52,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {file: rank for rank, file in enumerate((*_PREFECT, *_LONG))}
+    order = {file: rank for rank, file in enumerate((*_PREFECT, "tests/test_wheel.py", *_LONG))}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
@@ -107,6 +112,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def _prefect_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Prefect home with an empty database, made once for all workers: that takes seconds."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    home = shared / "prefect-template"
+    with (shared / "prefect-template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            env = {**os.environ, "PREFECT_HOME": str(home)}
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
+    return home
+
+
+@pytest.fixture
+def prefect_home(_prefect_template: Path, tmp_path: Path) -> Path:
+    """A Prefect home of this test's own, whose database is there already."""
+    return shutil.copytree(_prefect_template, tmp_path / "prefect")
 
 
 @pytest.fixture(scope="session")

@@ -27,10 +27,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def env(installed: Path, tmp_path: Path) -> dict[str, str]:
+def env(installed: Path, prefect_home: Path, tmp_path: Path) -> dict[str, str]:
     source = tmp_path / "source.duckdb"
     nights.make_source(source)
-    env = nights.environment(source, tmp_path / "lake", "", PREFECT_HOME=str(tmp_path / "prefect"))
+    env = nights.environment(source, tmp_path / "lake", "", PREFECT_HOME=str(prefect_home))
     del env["PREFECT_API_URL"]
     return {**env, "PYTHONPATH": str(installed)}
 

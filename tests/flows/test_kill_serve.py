@@ -26,11 +26,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_serve_leaves_no_process_and_the_next_one_takes_over(tmp_path: Path) -> None:
+def test_a_killed_serve_leaves_no_process_and_the_next_one_takes_over(
+    tmp_path: Path, prefect_home: Path
+) -> None:
     source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
     nights.make_source(source)
     env = nights.environment(
-        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(tmp_path / "prefect")
+        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(prefect_home)
     )
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
@@ -70,10 +72,12 @@ def prefect_home_in_use(
     )
 
 
-def test_a_killed_night_takes_its_temporary_server_with_it(tmp_path: Path) -> None:
+def test_a_killed_night_takes_its_temporary_server_with_it(
+    tmp_path: Path, prefect_home: Path
+) -> None:
     source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
     nights.make_source(source)
-    env = nights.environment(source, lake, "", PREFECT_HOME=str(tmp_path))
+    env = nights.environment(source, lake, "", PREFECT_HOME=str(prefect_home))
     env["RECSYS_SOURCE"] = json.dumps({"uri": str(source), "query": nights.ENDLESS})
     del env["PREFECT_API_URL"]
     with running(env, tmp_path, "nightly", stop=kill) as night:

@@ -48,12 +48,12 @@ def runs(lake: Path, flow: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
+def served(tmp_path: Path, prefect_home: Path) -> Iterator[tuple[dict[str, str], Path]]:
     """`recsys serve` with a schedule that is due every few seconds and a server of its own."""
     source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
     nights.make_source(source)
     env = nights.environment(source, lake, f"http://127.0.0.1:{port}/api")
-    env |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    env |= {"PREFECT_HOME": str(prefect_home), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
     for package in ("flows", "recsys", "sql"):  # of the user's, in the working directory
@@ -91,11 +91,13 @@ def test_a_served_night_comes_by_schedule_and_a_training_by_hand_in_a_folder_wit
     assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
 
 
-def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(tmp_path: Path) -> None:
+def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(
+    tmp_path: Path, prefect_home: Path
+) -> None:
     source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
     nights.make_source(source)
     env = nights.environment(
-        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(tmp_path)
+        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(prefect_home)
     )
     with running(env, tmp_path, "ingest") as ingest:
         assert ingest.wait(60) == 0
@@ -117,10 +119,13 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(tmp_path: Pa
     ("stop", "ready"), [(terminate, False), (terminate, True), (ctrl_c, True), (hang_up, True)]
 )
 def test_stopping_leaves_no_server_behind(
-    tmp_path: Path, stop: Callable[[subprocess.Popen[bytes]], None], ready: bool
+    tmp_path: Path,
+    prefect_home: Path,
+    stop: Callable[[subprocess.Popen[bytes]], None],
+    ready: bool,
 ) -> None:
     port = free_port()
-    env = {**os.environ, "PREFECT_HOME": str(tmp_path), "RECSYS_LAKE": str(tmp_path / "lake")}
+    env = {**os.environ, "PREFECT_HOME": str(prefect_home), "RECSYS_LAKE": str(tmp_path / "lake")}
     env["RECSYS_SOURCE__URI"] = "shop.parquet"
     env.pop("PREFECT_API_URL", None)
     with running(env, tmp_path, "serve", "--port", str(port), stop=stop):
@@ -143,12 +148,15 @@ def test_stopping_leaves_no_server_behind(
 
 @pytest.mark.parametrize(("stop", "number"), [(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)])
 def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
-    tmp_path: Path, stop: Callable[[subprocess.Popen[bytes]], None], number: signal.Signals
+    tmp_path: Path,
+    prefect_home: Path,
+    stop: Callable[[subprocess.Popen[bytes]], None],
+    number: signal.Signals,
 ) -> None:
     source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
     nights.make_source(source)
     slow = json.dumps({"epochs": 10_000, "overrides": {"patience": 10_000}})
-    env = nights.environment(source, lake, "", RECSYS_TRAINING=slow, PREFECT_HOME=str(tmp_path))
+    env = nights.environment(source, lake, "", RECSYS_TRAINING=slow, PREFECT_HOME=str(prefect_home))
     del env["PREFECT_API_URL"]
     with running(env, tmp_path, "nightly", "--train", "always", stop=stop) as night:
         until(lambda: (lake / "interactions").exists() or night.poll() is not None, 120)
