@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack, contextmanager
+import os
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,7 @@ class Lake:
             try:
                 opened = DeltaTable(self.uri(table), version, self._options)
             except TableNotFoundError:
+                self._require_access(table)
                 raise MissingError(
                     f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
                     "or point RECSYS_LAKE at the lake that has it"
@@ -158,6 +160,12 @@ class Lake:
         if version is None and self._opened is not None:
             self._opened[table] = opened
         return opened
+
+    def _require_access(self, table: str) -> None:
+        """Raise OSError where a folder above may not be entered: Delta takes that for absence."""
+        if self.is_local:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.stat(self.uri(table))
 
     def version(self, table: str) -> int:
         """Return the newest version of a table."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from recsys.errors import LakeError
+from recsys.errors import LakeError, MissingError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.schemas import schemas
 from recsys.lake.tables import Lake
@@ -124,3 +126,35 @@ def test_tables_under_awkward_paths_can_be_viewed(
     with open_duckdb(settings) as con:
         lake.view(con, "interactions")
         assert con.sql("select count(*) from interactions").fetchall() == [(2,)]
+
+
+def look_as_nobody(root: str) -> None:
+    """Exit with 3 where the lake can't be read, as somebody who owns no file."""
+    lake = Lake(root, ObjectStorage())
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setuid(65534)
+    for look in (lake.exists, lake.version):
+        try:
+            look("models")
+        except MissingError:
+            sys.exit(2)
+        except LakeError:
+            continue
+        sys.exit(1)
+    sys.exit(3)
+
+
+def test_a_folder_that_may_not_be_entered_is_not_an_empty_lake(tmp_path: Path) -> None:
+    root = tmp_path / "closed"
+    lakes.fill(Lake(str(root / "lake"), ObjectStorage()), {1: [1]})
+    root.chmod(0)
+    try:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["recsys.lake.tables", "tests.lakes"])
+        child = context.Process(target=look_as_nobody, args=(str(root / "lake"),))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 3
+    finally:
+        root.chmod(0o755)

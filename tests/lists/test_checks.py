@@ -23,8 +23,8 @@ FROM_INTERACTIONS = "every list is made from its user's interactions"
 
 
 def table(rows: Rows, *names: str) -> pa.Table:
-    held = list(zip(*rows, strict=True)) or [()] * len(names)
-    return pa.table(dict(zip(names, held, strict=True)))
+    values = list(zip(*rows, strict=True)) or [()] * len(names)
+    return pa.table(dict(zip(names, values, strict=True)))
 
 
 def broken(lists: Rows, k: int = 2, exclude_seen: bool = True, history: Rows = HISTORY) -> set[str]:

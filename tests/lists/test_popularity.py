@@ -24,25 +24,25 @@ def test_empty_places_take_the_most_popular_items_that_are_left(exclude_seen: bo
     items = np.zeros((users, k), dtype=np.int32)
     scores = np.full((users, k), -np.inf, dtype=np.float32)
     for user in range(users):  # some lists hold a few items of a model already
-        held = [i for i in (4, 9) if i not in histories[np.array([user])].interactions()[1]][
+        listed = [i for i in (4, 9) if i not in histories[np.array([user])].interactions()[1]][
             : user % 3
         ]
-        items[user, : len(held)], scores[user, : len(held)] = held, 5.0
+        items[user, : len(listed)], scores[user, : len(listed)] = listed, 5.0
     before = items.copy()
 
     popular.fill(items, scores, histories, exclude_seen=exclude_seen)
 
     ranking = sorted(popular.order.tolist(), key=lambda i: (-counts[i - 1], i))
     for user in range(users):
-        held = before[user][before[user] != 0].tolist()
+        listed = before[user][before[user] != 0].tolist()
         seen = (
             set(histories[np.array([user])].interactions()[1].tolist()) if exclude_seen else set()
         )
-        rest = [i for i in ranking if i not in seen and i not in held]
-        expected = (held + rest)[:k]
+        rest = [i for i in ranking if i not in seen and i not in listed]
+        expected = (listed + rest)[:k]
         assert items[user].tolist() == expected + [0] * (k - len(expected))
-        filled = scores[user, len(held) : len(expected)]
+        filled = scores[user, len(listed) : len(expected)]
         assert np.allclose(
-            filled, counts[items[user, len(held) : len(expected)] - 1] / counts.sum()
+            filled, counts[items[user, len(listed) : len(expected)] - 1] / counts.sum()
         )
         assert np.isneginf(scores[user, len(expected) :]).all()

@@ -38,7 +38,9 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
     register_model(lake, lakes.model_row(model_id))
 
 
-def made(lake: Lake, settings: Settings, table: str = "recommendations") -> list[tuple[Any, ...]]:
+def published_rows(
+    lake: Lake, settings: Settings, table: str = "recommendations"
+) -> list[tuple[Any, ...]]:
     with open_duckdb(settings) as con:
         lake.view(con, table)
         return con.sql(
@@ -47,8 +49,8 @@ def made(lake: Lake, settings: Settings, table: str = "recommendations") -> list
 
 
 def run(lake: Lake, settings: Settings, **changes: Any) -> RecommendResult:
-    wanted = Recommending(**{"k": 5, **changes})
-    return recommend(lake, settings, wanted, run_date=DAY, run_id="run")
+    recommending = Recommending(**{"k": 5, **changes})
+    return recommend(lake, settings, recommending, run_date=DAY, run_id="run")
 
 
 def by_user(rows: list[tuple[Any, ...]]) -> dict[Any, list[Any]]:
@@ -62,12 +64,12 @@ def test_every_user_gets_k_items_that_they_have_not_had(lake: Lake, settings: Se
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
     result = run(lake, settings)
-    rows = made(lake, settings)
+    rows = published_rows(lake, settings)
     assert (result.users, result.rows, result.popular_users) == (30, 150, 0)
     assert result.status == "published"
-    found = by_user(rows)
-    assert set(found) == set(HISTORIES)
-    for user, items in found.items():
+    listed = by_user(rows)
+    assert set(listed) == set(HISTORIES)
+    for user, items in listed.items():
         assert len(set(items)) == 5
         assert not set(items) & set(HISTORIES[user])
     assert [rank for _, rank, *_ in rows] == [1, 2, 3, 4, 5] * 30
@@ -79,25 +81,25 @@ def test_the_size_of_a_block_changes_no_list(lake: Lake, settings: Settings, blo
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
     run(lake, settings, block=1, seed=3)
-    one_by_one = by_user(made(lake, settings))
+    one_by_one = by_user(published_rows(lake, settings))
     assert run(lake, settings, block=block, seed=3).status == "unchanged", "a block is no input"
     lake.delete("recommendations", "true")
     assert run(lake, settings, block=block, seed=3).status == "published"
-    assert by_user(made(lake, settings)) == one_by_one
+    assert by_user(published_rows(lake, settings)) == one_by_one
 
 
 def test_the_same_night_twice_changes_nothing(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
     first = run(lake, settings)
-    rows = made(lake, settings)
+    rows = published_rows(lake, settings)
     again = run(lake, settings)
     assert (again.status, again.version, again.rows) == ("unchanged", first.version, first.rows)
     lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
     third = run(lake, settings)
     assert (third.status, third.users) == ("published", 31)
-    kept = [row for row in made(lake, settings) if row[0] != 31]
-    assert [row[:3] for row in kept] == [row[:3] for row in rows]
+    same_users = [row for row in published_rows(lake, settings) if row[0] != 31]
+    assert [row[:3] for row in same_users] == [row[:3] for row in rows]
 
 
 def test_lists_that_somebody_changed_are_made_again(lake: Lake, settings: Settings) -> None:
@@ -105,11 +107,11 @@ def test_lists_that_somebody_changed_are_made_again(lake: Lake, settings: Settin
     first = run(lake, settings)
     lake.delete("recommendations", "user_id = 3")
     second = run(lake, settings)
-    assert (second.status, len(made(lake, settings))) == ("published", first.rows)
+    assert (second.status, len(published_rows(lake, settings))) == ("published", first.rows)
     run(lake, settings, k=3)
     lake.open("recommendations").restore(second.version)
     third = run(lake, settings, k=3)
-    assert (third.status, len(made(lake, settings))) == ("published", third.rows)
+    assert (third.status, len(published_rows(lake, settings))) == ("published", third.rows)
     lake.open("recommendations").optimize.compact()
     assert run(lake, settings, k=3).status == "unchanged"
 
@@ -126,7 +128,7 @@ def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings)
     lakes.fill(lake, {1: [10, 11, 12], 2: [11, 12], 3: [90], 4: [12, 90, 91]})
     untrained(lake, [10, 11, 12, 13])
     result = run(lake, settings, k=3)
-    rows = made(lake, settings)
+    rows = published_rows(lake, settings)
     # Item 13 was only ever in the model: nobody has interacted with it, so nobody is shown it.
     assert by_user(rows) == {
         1: [90, 91],
@@ -147,7 +149,7 @@ def test_popularity_serves_everyone_while_there_is_no_champion(
     lakes.fill(lake, {"a": ["x", "y"], "b": ["y"], "c": ["y", "z'"]})
     result = run(lake, settings)
     assert (result.model_id, result.popular_users) == (None, 3)
-    assert by_user(made(lake, settings)) == {"a": ["z'"], "b": ["x", "z'"], "c": ["x"]}
+    assert by_user(published_rows(lake, settings)) == {"a": ["z'"], "b": ["x", "z'"], "c": ["x"]}
 
 
 def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Settings) -> None:
@@ -159,26 +161,28 @@ def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Setting
         [{"item_id": item, "eligible": item % 2 == 0} for item in range(100, 117)],
     )
     run(lake, settings)
-    assert {item % 2 for _, _, item, _, _ in made(lake, settings)} == {0}
+    assert {item % 2 for _, _, item, _, _ in published_rows(lake, settings)} == {0}
 
 
-def test_a_catalogue_without_an_eligible_item_leaves_the_lists_of_before(
+def test_a_catalogue_without_an_eligible_item_keeps_the_previous_lists(
     lake: Lake, settings: Settings
 ) -> None:
     lakes.fill(lake, {1: [10, 11], 2: [10]})
     run(lake, settings)
-    before = made(lake, settings)
+    before = published_rows(lake, settings)
     lakes.write(lake, "items", [{"item_id": item, "eligible": False} for item in (10, 11)])
     with pytest.raises(GateError, match="marks every item as not eligible"):
         run(lake, settings)
-    assert made(lake, settings) == before
+    assert published_rows(lake, settings) == before
 
 
 def test_seen_items_may_be_asked_for(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [10, 11], 2: [10]})
     untrained(lake, [10, 11])
     run(lake, settings, seen="include")
-    assert {user: set(items) for user, items in by_user(made(lake, settings)).items()} == {
+    assert {
+        user: set(items) for user, items in by_user(published_rows(lake, settings)).items()
+    } == {
         1: {10, 11},
         2: {10, 11},
     }
@@ -192,7 +196,7 @@ def test_one_item_in_the_catalogue_gives_lists_of_what_is_left(
     assert run(lake, settings).rows == 0
     lakes.fill(lake, {3: [11]}, batch_id="later", day=1)
     run(lake, settings, k=50)
-    assert by_user(made(lake, settings)) == {1: [11], 2: [11], 3: [10]}
+    assert by_user(published_rows(lake, settings)) == {1: [11], 2: [11], 3: [10]}
 
 
 def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Settings) -> None:
@@ -220,15 +224,15 @@ def test_a_lake_without_interactions_says_what_to_do(lake: Lake, settings: Setti
         run(lake, settings)
 
 
-def test_every_verdict_on_the_lists_is_kept(lake: Lake, settings: Settings) -> None:
+def test_the_result_of_every_check_is_written(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     run(lake, settings)
     with open_duckdb(settings) as con:
         lake.view(con, "quality_results")
-        found = con.sql(
+        results = con.sql(
             "select subject, suite, status, count(distinct rule) from quality_results group by all"
         ).fetchall()
-    assert found == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
+    assert results == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
 
 
 @pytest.mark.parametrize("bound", ["blocks._ROWS", "blocks._USERS", "staging._BATCH"])
@@ -239,13 +243,13 @@ def test_working_in_small_pieces_changes_no_list(
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 114)))
     run(lake, settings, k=15)
-    whole = made(lake, settings)
+    whole = published_rows(lake, settings)
     assert {reason for *_, reason in whole} == {"model", "popular"}
     lake.delete("recommendations", "true")
     monkeypatch.setattr(f"recsys.lists.{bound}", 11)
     day = date(2026, 1, 3)
     recommend(lake, settings, Recommending(k=15, block=8), run_date=day, run_id="run")
-    assert made(lake, settings) == whole
+    assert published_rows(lake, settings) == whole
 
 
 def test_lists_that_break_a_rule_are_not_published(
@@ -253,13 +257,15 @@ def test_lists_that_break_a_rule_are_not_published(
 ) -> None:
     lakes.fill(lake, HISTORIES)
     run(lake, settings)
-    rows, before = made(lake, settings), lake.version("recommendations")
+    rows, before = published_rows(lake, settings), lake.version("recommendations")
     lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
     whole = ListBlock.rows
-    monkeypatch.setattr(ListBlock, "rows", lambda *given: whole(*given)[1:])  # a defect of ours
+    monkeypatch.setattr(
+        ListBlock, "rows", lambda *arguments: whole(*arguments)[1:]
+    )  # a defect of ours
     with pytest.raises(GateError, match=r"or all that are left: 1 violations; ranks run"):
         run(lake, settings)
-    assert (made(lake, settings), lake.version("recommendations")) == (rows, before)
+    assert (published_rows(lake, settings), lake.version("recommendations")) == (rows, before)
     with open_duckdb(settings) as con:
         lake.view(con, "quality_results")
         failed = con.sql("select rule from quality_results where status = 'failed'").fetchall()

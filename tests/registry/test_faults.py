@@ -29,7 +29,7 @@ PASSING = {"unavailable", "reset", "cut"}
 
 
 @dataclass(frozen=True)
-class Served:
+class Service:
     """A lake with a champion and a model that the gate rejected, behind an endpoint that fails."""
 
     s3: faulty_s3.FaultyS3
@@ -42,7 +42,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with (
         pytest.MonkeyPatch.context() as environment,
         faulty_s3.faulty_s3(tmp_path_factory.mktemp("s3")) as s3,
@@ -58,65 +58,66 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         known_world(lake)
         champion = train(lake, settings, GOOD)
         assert train(lake, settings, WORSE).status == "rejected"
-        yield Served(s3, settings, lake, champion.model_id)
+        yield Service(s3, settings, lake, champion.model_id)
 
 
 @pytest.mark.parametrize("fault", faulty_s3.FAULTS)
 def test_a_champion_whose_files_can_not_be_read_keeps_its_place(
-    served: Served, fault: faulty_s3.Fault
+    service: Service, fault: faulty_s3.Fault
 ) -> None:
-    with served.s3.failing(fault, f"(GET|HEAD) .*weights/{served.champion}/"):
-        for asked in (WORSE, NEW):
-            with pytest.raises(LakeError, match=served.champion) as refused:
-                train(served.lake, served.settings, asked)
+    with service.s3.failing(fault, f"(GET|HEAD) .*weights/{service.champion}/"):
+        for candidate in (WORSE, NEW):
+            with pytest.raises(LakeError, match=service.champion) as refused:
+                train(service.lake, service.settings, candidate)
             assert not isinstance(refused.value, UnusableModelError)
             assert refused.value.transient == (fault in PASSING)
-        with pytest.raises(LakeError, match=served.champion):
-            recommend(served.lake, served.settings, run_date=DAY, run_id="r")
-    assert served.unchanged()
-    assert not list(served.lake.open("recommendations").file_uris())
+        with pytest.raises(LakeError, match=service.champion):
+            recommend(service.lake, service.settings, run_date=DAY, run_id="r")
+    assert service.unchanged()
+    assert not list(service.lake.open("recommendations").file_uris())
 
 
-@pytest.mark.parametrize("fault", ["denied", "reset"])
+@pytest.mark.parametrize("requests", ["/lake.*nightly/models/", "GET .*nightly/models/.*parquet"])
+@pytest.mark.parametrize("fault", ["denied", "expired"])
 def test_a_registry_that_can_not_be_read_is_not_an_empty_one(
-    served: Served, fault: faulty_s3.Fault
+    service: Service, fault: faulty_s3.Fault, requests: str
 ) -> None:
-    with served.s3.failing(fault, "/lake.*nightly/models/"):
+    with service.s3.failing(fault, requests):
         with pytest.raises(LakeError, match="models"):
-            find_champion(served.lake)
-        for asked in (WORSE, NEW):
+            find_champion(service.lake)
+        for candidate in (WORSE, NEW):
             with pytest.raises(LakeError, match="models"):
-                train(served.lake, served.settings, asked)
+                train(service.lake, service.settings, candidate)
         with pytest.raises(LakeError, match="models"):
-            recommend(served.lake, served.settings, run_date=DAY, run_id="r")
-    assert served.unchanged()
+            recommend(service.lake, service.settings, run_date=DAY, run_id="r")
+    assert service.unchanged()
 
 
 def test_the_command_fails_where_the_champion_can_not_be_read(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RECSYS_LAKE", served.lake.root)
-    monkeypatch.setenv("RECSYS_S3", served.settings.s3.model_dump_json())
+    monkeypatch.setenv("RECSYS_LAKE", service.lake.root)
+    monkeypatch.setenv("RECSYS_S3", service.settings.s3.model_dump_json())
     monkeypatch.setenv("RECSYS_DEVICE", "cpu")
     monkeypatch.setattr(sys, "argv", ["recsys", "train"])
-    denied = served.s3.failing("denied", f"(GET|HEAD) .*weights/{served.champion}/")
+    denied = service.s3.failing("denied", f"(GET|HEAD) .*weights/{service.champion}/")
     with denied, pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    assert served.unchanged()
+    assert service.unchanged()
 
 
-def test_a_file_that_the_store_says_is_missing_is_missing(served: Served) -> None:
-    store = servers.client(served.s3.endpoint)
-    key = f"nightly/weights/{served.champion}/items.parquet"
+def test_a_file_that_the_store_says_is_missing_is_missing(service: Service) -> None:
+    store = servers.client(service.s3.endpoint)
+    key = f"nightly/weights/{service.champion}/items.parquet"
     content = store.get_object(Bucket="lake", Key=key)["Body"].read()
-    champion = find_champion(served.lake)
+    champion = find_champion(service.lake)
     assert champion
     store.delete_object(Bucket="lake", Key=key)
     with pytest.raises(UnusableModelError, match=r"items\.parquet.*; train again"):
-        load_model(served.lake, champion)
+        load_model(service.lake, champion)
     store.put_object(Bucket="lake", Key=key, Body=content)
-    assert load_model(served.lake, champion).row == champion
+    assert load_model(service.lake, champion).row == champion
 
 
 @pytest.fixture
@@ -152,9 +153,9 @@ def test_a_file_on_a_disk_that_fails_keeps_the_champion(
     champion, folder = local
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").mkdir()  # reading it fails, as on a broken disk
-    for asked in (WORSE, NEW):
+    for candidate in (WORSE, NEW):
         with pytest.raises(LakeError, match=r"model\.safetensors could not be read") as refused:
-            train(lake, settings, asked)
+            train(lake, settings, candidate)
         assert not isinstance(refused.value, UnusableModelError)
     assert statuses(lake)[champion] == "champion"
     assert len(model_rows(lake)) == 2
@@ -165,7 +166,7 @@ def test_steps_that_the_champion_lacks_do_not_remove_it(
 ) -> None:
     """It can't be judged by lists as these settings ask for them, and is not judged to be gone."""
     changed = settings.model_copy(update={"recommending": Recommending(steps=40)})
-    asked = Training(epochs=1, overrides={**GOOD.overrides, "timesteps": 64, "steps": 40})
+    candidate = Training(epochs=1, overrides={**GOOD.overrides, "timesteps": 64, "steps": 40})
     with pytest.raises(ConfigurationError, match=f"champion {local[0]} can't be compared with"):
-        train(lake, changed, asked)
+        train(lake, changed, candidate)
     assert statuses(lake)[local[0]] == "champion"

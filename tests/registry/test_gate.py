@@ -72,8 +72,8 @@ def test_a_verdict_names_every_figure_it_rests_on(
 
 
 def test_a_model_may_be_worse_than_the_champion_by_the_tolerance() -> None:
-    served = [
+    statuses = [
         judge(ndcg, popularity=0.1, champion=ChampionScore("m", 0.5), tolerance=0.125).status
         for ndcg in (0.375, 0.374)
     ]
-    assert served == ["champion", "rejected"]
+    assert statuses == ["champion", "rejected"]

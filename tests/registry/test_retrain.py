@@ -81,27 +81,30 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     assert f"| this model | test | 150 | masked | {figures['masked']['hr@5']:.4f} |" in card
     for baseline in ("popularity", "transitions", "item-knn"):
         assert f"| {baseline} | validation | 150 | unmasked |" in card
-    known = json.loads(row.baselines)["transitions"]["test"]["masked"]
-    assert known["ndcg@5"] > 0.6  # the successor of each item is the rule
+    transitions = json.loads(row.baselines)["transitions"]["test"]["masked"]
+    assert transitions["ndcg@5"] > 0.6  # the successor of each item is the rule
     low, high = figures["intervals"]["masked"]["ndcg@20"]
     assert f"| {low:.4f} to {high:.4f} |" in card
     assert sum(part["users"] for part in figures["slices"] if "history" in part["name"]) == 150
     assert '"width": 32' in card
-    told = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    assert told["metadata"]["metrics"]["test"] == figures
+    card_json = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert card_json["metadata"]["metrics"]["test"] == figures
 
 
 def test_the_same_run_in_another_lake_gives_identical_rows(
     lake: Lake, settings: Settings, tmp_path: Any
 ) -> None:
     other = Settings(lake=str(tmp_path / "other"), device="cpu")
-    found = []
-    for home, own, block in ((lake, settings, 4096), (Lake.from_settings(other), other, 7)):
+    published = []
+    for home, home_settings, block in (
+        (lake, settings, 4096),
+        (Lake.from_settings(other), other, 7),
+    ):
         known_world(home)
-        train(home, own, training(epochs=3))
-        recommend(home, own, Recommending(k=4, block=block), run_date=DAY, run_id="r")
-        found.append(lists(home, own))
-    assert found[0] == found[1]
+        train(home, home_settings, training(epochs=3))
+        recommend(home, home_settings, Recommending(k=4, block=block), run_date=DAY, run_id="r")
+        published.append(lists(home, home_settings))
+    assert published[0] == published[1]
 
 
 def test_what_was_trained_before_is_not_trained_again(lake: Lake, settings: Settings) -> None:
@@ -162,27 +165,27 @@ def test_a_rejected_model_serves_where_the_champion_is_lost(lake: Lake, settings
     rejected = train(lake, settings, training(epochs=4))
     assert rejected.status == "rejected"
     shutil.rmtree(lake.uri("weights", champion.model_id))
-    found = train(lake, settings, training(epochs=4))
-    assert (found.model_id, found.status) == (rejected.model_id, "champion")
-    assert f"champion {champion.model_id} can't serve: the model has no file" in found.why
+    again = train(lake, settings, training(epochs=4))
+    assert (again.model_id, again.status) == (rejected.model_id, "champion")
+    assert f"champion {champion.model_id} can't serve: the model has no file" in again.why
 
 
 def test_the_gate_judges_what_is_served(lake: Lake, settings: Settings) -> None:
-    """Every user takes their items once more: seen items hold all that can be found."""
+    """Every user takes their items once more: every item to be found has been seen."""
     world = successor_world()
     rows, items = world.histories.interactions()
     histories: dict[Any, list[Any]] = {}
     for row, item in zip(rows.tolist(), items.tolist(), strict=True):
         histories.setdefault(f"u{row}", []).append(f"item {item}")
-    lakes.fill(lake, {user: [*taken, *taken] for user, taken in histories.items()})
+    lakes.fill(lake, {user: [*items, *items] for user, items in histories.items()})
     masked = train(lake, settings, training(epochs=2))
     assert masked.test_ndcg_10 == masked.popularity_test_ndcg_10 == 0
     assert masked.status == "rejected"
-    served = settings.model_copy(update={"recommending": Recommending(seen="include", steps=2)})
-    found = train(lake, served, training(epochs=40))
-    assert found.status == "champion"
-    assert found.validation_ndcg_10 > 0.5
-    (row,) = (row for row in model_rows(lake) if row.model_id == found.model_id)
+    changed = settings.model_copy(update={"recommending": Recommending(seen="include", steps=2)})
+    result = train(lake, changed, training(epochs=40))
+    assert result.status == "champion"
+    assert result.validation_ndcg_10 > 0.5
+    (row,) = (row for row in model_rows(lake) if row.model_id == result.model_id)
     assert row.validation_ndcg_10 == json.loads(row.metrics)["validation"]["unmasked"]["ndcg@10"]
 
 
@@ -190,9 +193,9 @@ def test_steps_that_no_night_could_take_are_refused_before_training(
     lake: Lake, settings: Settings
 ) -> None:
     known_world(lake)
-    served = settings.model_copy(update={"recommending": Recommending(steps=33)})
+    changed = settings.model_copy(update={"recommending": Recommending(steps=33)})
     with pytest.raises(ConfigurationError, match=r"steps = 33 .* 1\.\.32"):
-        train(lake, served, training(epochs=1))
+        train(lake, changed, training(epochs=1))
 
 
 def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings: Settings) -> None:
@@ -224,8 +227,8 @@ def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
     assert row
     before = json.loads(row.baselines)["champion"]
     assert before["model_id"] == champion.model_id
-    own = champion.validation_ndcg_10
-    assert before["validation"]["masked"]["ndcg@10"] == pytest.approx(own / 2, rel=0.02)
+    alone = champion.validation_ndcg_10
+    assert before["validation"]["masked"]["ndcg@10"] == pytest.approx(alone / 2, rel=0.02)
     assert before["validation"]["users"] == 300
     assert result.status == "champion"
 
@@ -260,7 +263,7 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
     other = train(lake, settings, training(epochs=20, seed=1))
     assert (other.status, other.is_new) == ("champion", True)
     again = train(lake, settings, training(epochs=20))
-    assert (again.model_id, again.is_new) == (first.model_id, True), "its files were made anew"
+    assert (again.model_id, again.is_new) == (first.model_id, True), "its files were made again"
     assert weights.exists()
 
 
