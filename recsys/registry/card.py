@@ -24,12 +24,7 @@ _BASELINES = (
 )
 
 
-def model_card(
-    row: ModelRow,
-    results: SplitResults[EvaluationReport],
-    comparison: Comparison,
-    machine_info: MachineInfo,
-) -> str:
+def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo) -> str:
     """Return the Markdown of a row of `models`, with all its metrics."""
     settings = json.loads(row.config)
     machine = ", ".join(f"{name} {value}" for name, value in asdict(machine_info).items() if value)
@@ -48,48 +43,64 @@ def model_card(
         "user has had, as the lists do by default."
         + (_BASELINES if "item-knn" in comparison.baselines else ""),
         "",
+        *_metrics(comparison),
+        *_metrics_by_user(comparison.model.test),
+        *_diversity(comparison.model.test),
+        *("## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""),
+    ]
+    return "\n".join(lines)
+
+
+def _metrics(comparison: Comparison) -> list[str]:
+    systems: dict[str, SplitResults[Any]] = {"this model": comparison.model}
+    systems |= dict(sorted(comparison.others().items()))
+    test = comparison.model.test
+    return [
         "## Metrics",
         "",
+        *markdown_table(
+            ["", "split", "users", "protocol", *METRICS],
+            [
+                [name, split, f"{system.on(split).users:,}", protocol]
+                + [f"{system.on(split).metrics(protocol)[metric]:.4f}" for metric in METRICS]
+                for split in reversed(SPLITS)
+                for protocol in PROTOCOLS
+                for name, system in systems.items()
+            ],
+        ),
+        "95 % bootstrap intervals over users, test:",
+        "",
+        *markdown_table(
+            ["protocol", *METRICS],
+            [
+                [protocol]
+                + ["{:.4f} to {:.4f}".format(*test.intervals[protocol][name]) for name in METRICS]
+                for protocol in PROTOCOLS
+            ],
+        ),
     ]
-    others: dict[str, SplitResults[Any]] = dict(comparison.baselines)
-    if comparison.champion and comparison.champion.evaluation:
-        others["champion"] = comparison.champion.evaluation
-    systems = {"this model": results, **dict(sorted(others.items()))}
-    lines += markdown_table(
-        ["", "split", "users", "protocol", *METRICS],
-        [
-            [name, split, f"{system.on(split).users:,}", protocol]
-            + [f"{system.on(split).metrics(protocol)[metric]:.4f}" for metric in METRICS]
-            for split in reversed(SPLITS)
-            for protocol in PROTOCOLS
-            for name, system in systems.items()
-        ],
-    )
-    test = results.test
-    lines += ["95 % bootstrap intervals over users, test:", ""]
-    lines += markdown_table(
-        ["protocol", *METRICS],
-        [
-            [protocol]
-            + ["{:.4f} to {:.4f}".format(*test.intervals[protocol][name]) for name in METRICS]
-            for protocol in PROTOCOLS
-        ],
-    )
-    lines += [
+
+
+def _metrics_by_user(test: EvaluationReport) -> list[str]:
+    return [
         "## By user",
         "",
         "Test users by the length of their history, and by whether their test item is popular:",
         "",
+        *markdown_table(
+            ["users", "", "masked HR@10", "masked NDCG@10"],
+            [
+                [part.name, f"{part.users:,}"]
+                + [f"{part.masked[metric]:.4f}" for metric in ("hr@10", "ndcg@10")]
+                for part in test.slices
+            ],
+        ),
     ]
-    lines += markdown_table(
-        ["users", "", "masked HR@10", "masked NDCG@10"],
-        [
-            [part.name, f"{part.users:,}"]
-            + [f"{part.masked[metric]:.4f}" for metric in ("hr@10", "ndcg@10")]
-            for part in test.slices
-        ],
-    )
-    lines += ["## Diversity of the lists", ""]
-    lines += markdown_table(list(test.lists), [[f"{value:,.4g}" for value in test.lists.values()]])
-    lines += ["## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""]
-    return "\n".join(lines)
+
+
+def _diversity(test: EvaluationReport) -> list[str]:
+    return [
+        "## Diversity of the lists",
+        "",
+        *markdown_table(list(test.lists), [[f"{value:,.4g}" for value in test.lists.values()]]),
+    ]

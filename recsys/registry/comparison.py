@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from recsys.errors import ConfigurationError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import evaluate, evaluation_report
-from recsys.evaluation.results import Evaluation, EvaluationReport, SplitResults
+from recsys.evaluation.results import SPLITS, Evaluation, EvaluationReport, SplitResults
 from recsys.evaluation.splits import HeldOut
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import ModelScorer
-from recsys.registry.gate import GATE_METRIC, ChampionScore
+from recsys.registry.gate import GATE_METRIC, ChampionScore, judge
 from recsys.registry.models import UnusableModelError, find_champion, load_model
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     from recsys.histories import ItemIds
     from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
+    from recsys.registry.gate import Verdict
+    from recsys.registry.models import ModelRow
     from recsys.settings import Settings
 
 _log = logging.getLogger(__name__)
 
+_CHAMPION = "champion"
 _MOST_COMPARED = 20_000_000  # interactions, of about 50 bytes each in a sparse matrix of floats
 
 
@@ -60,60 +64,75 @@ class Champion:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a new model is compared with.
+    """A new model and what it is compared with.
 
     Attributes:
-        baselines: name -> results; ``popularity`` is always among them.
+        model: its reports.
+        baselines: name -> evaluations; ``popularity`` is always among them.
         champion: None where `models` has none.
     """
 
+    model: SplitResults[EvaluationReport]
     baselines: Mapping[str, SplitResults[Evaluation]]
     champion: Champion | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the column `baselines` of `models` holds as JSON."""
-        values = {name: results.to_dict() for name, results in self.baselines.items()}
+    @classmethod
+    def from_row(cls, row: ModelRow, champion: Champion | None) -> Comparison:
+        """Compare a model that was evaluated before with today's champion."""
+        reports, baselines = json.loads(row.metrics), json.loads(row.baselines)
+        return cls(
+            SplitResults(*(EvaluationReport.from_dict(reports[split]) for split in SPLITS)),
+            {
+                name: SplitResults(*(Evaluation.from_dict(values[split]) for split in SPLITS))
+                for name, values in baselines.items()
+                if name != _CHAMPION
+            },
+            champion,
+        )
+
+    def verdict(self, protocol: Protocol, tolerance: float) -> Verdict:
+        """Ask the gate."""
+        ndcg, popularity = (
+            results.validation.metrics(protocol)[GATE_METRIC]
+            for results in (self.model, self.baselines["popularity"])
+        )
+        champion = self.champion.score(protocol) if self.champion else None
+        return judge(ndcg, popularity=popularity, champion=champion, tolerance=tolerance)
+
+    def others(self) -> dict[str, SplitResults[Evaluation]]:
+        """Return the evaluations of the baselines and of a champion that can serve, by name."""
+        others = dict(self.baselines)
         if self.champion and self.champion.evaluation:
-            champion = {"model_id": self.champion.model_id, **self.champion.evaluation.to_dict()}
-            values["champion"] = champion
+            others[_CHAMPION] = self.champion.evaluation
+        return others
+
+    def others_as_dict(self) -> dict[str, Any]:
+        """Return what the column `baselines` of `models` holds as JSON."""
+        values = {name: results.to_dict() for name, results in self.others().items()}
+        if self.champion and _CHAMPION in values:
+            values[_CHAMPION] = {"model_id": self.champion.model_id, **values[_CHAMPION]}
         return values
 
 
-def read_baselines(values: Mapping[str, Any]) -> dict[str, SplitResults[Evaluation]]:
-    """Return the baselines of what `Comparison.to_dict` returned, without its champion."""
-    return {
-        name: SplitResults(
-            Evaluation.from_dict(results["validation"]), Evaluation.from_dict(results["test"])
-        )
-        for name, results in values.items()
-        if name != "champion"
-    }
-
-
-def read_reports(values: Mapping[str, Any]) -> SplitResults[EvaluationReport]:
-    """Return the reports that the column `metrics` of `models` holds."""
-    return SplitResults(
-        EvaluationReport.from_dict(values["validation"]),
-        EvaluationReport.from_dict(values["test"]),
-    )
-
-
-def evaluate_model(
-    model: Recommender, split: Split, n_items: int, settings: Settings
-) -> SplitResults[EvaluationReport]:
-    """Return the evaluation reports of a model, scored as a night does."""
+def compare(
+    model: Recommender,
+    split: Split,
+    n_items: int,
+    champion: Champion | None,
+    settings: Settings,
+) -> Comparison:
+    """Evaluate a new model, scored as a night does, and the baselines."""
     scorer = _as_served(model, settings)
-    return SplitResults.of(
-        split, lambda held_out: evaluation_report(scorer, held_out, split.train, n_items)
+    return Comparison(
+        SplitResults.of(
+            split, lambda held_out: evaluation_report(scorer, held_out, split.train, n_items)
+        ),
+        {
+            name: SplitResults.of(split, partial(evaluate, baseline))
+            for name, baseline in _baselines(split, n_items)
+        },
+        champion,
     )
-
-
-def evaluate_baselines(split: Split, n_items: int) -> dict[str, SplitResults[Evaluation]]:
-    """Return each baseline's evaluations."""
-    return {
-        name: SplitResults.of(split, partial(evaluate, scorer))
-        for name, scorer in _baselines(split, n_items)
-    }
 
 
 def evaluate_champion(

@@ -18,27 +18,18 @@ from recsys.lake.schemas import as_json
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
-from recsys.registry.comparison import (
-    Comparison,
-    evaluate_baselines,
-    evaluate_champion,
-    evaluate_model,
-    read_baselines,
-    read_reports,
-)
-from recsys.registry.gate import GATE_METRIC, judge
+from recsys.registry.comparison import Comparison, compare, evaluate_champion
+from recsys.registry.gate import GATE_METRIC
 from recsys.registry.models import ModelRow, UnusableModelError, find_model, load_model, save_model
 from recsys.registry.promote import register_model
 from recsys.registry.recipe import resolve_recipe
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
-    from recsys.evaluation.results import EvaluationReport, SplitResults
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.registry.comparison import Champion
-    from recsys.registry.gate import Verdict
     from recsys.registry.models import Status
     from recsys.registry.recipe import Recipe
     from recsys.settings import Settings, Training
@@ -112,21 +103,17 @@ def train(
 
     runtime = Runtime(settings.device, settings.threads)
     fitted = _fit(split, len(packed.items), recipe, runtime, progress)
-    reports = evaluate_model(fitted.model, split, len(packed.items), settings)
-    comparison = Comparison(evaluate_baselines(split, len(packed.items)), champion)
-    verdict = _verdict(reports, comparison, recipe, training.tolerance)
-    row = _row(
-        recipe, packed, fitted, reports, comparison, verdict, seconds=time.perf_counter() - started
-    )
+    comparison = compare(fitted.model, split, len(packed.items), champion, settings)
+    row = _row(recipe, packed, fitted, comparison, training.tolerance, started)
     machine = runtime.machine_info()
     card = {
         **recipe.as_dict(),
-        "metrics": reports.to_dict(),
-        "baselines": comparison.to_dict(),
+        "metrics": comparison.model.to_dict(),
+        "baselines": comparison.others_as_dict(),
         "log": [asdict(epoch) for epoch in fitted.log],
         "runtime": asdict(machine),
     }
-    text = model_card(row, reports, comparison, machine)
+    text = model_card(row, comparison, machine)
     save_model(lake, row.model_id, fitted.model, packed.items, card, text)
     register_model(lake, row)
     return _result(row, is_new=True, seconds=row.seconds)
@@ -185,47 +172,27 @@ def _judge_again(
     row: ModelRow, champion: Champion | None, recipe: Recipe, tolerance: float
 ) -> ModelRow:
     """Return the row of a rejected model after today's verdict."""
-    comparison = Comparison(read_baselines(json.loads(row.baselines)), champion)
-    reports = read_reports(json.loads(row.metrics))
-    verdict = _verdict(reports, comparison, recipe, tolerance)
-    baselines = as_json(comparison.to_dict())
+    comparison = Comparison.from_row(row, champion)
+    verdict = comparison.verdict(recipe.protocol, tolerance)
+    baselines = as_json(comparison.others_as_dict())
     return replace(row, status=verdict.status, why=verdict.why, baselines=baselines)
-
-
-def _verdict(
-    reports: SplitResults[EvaluationReport],
-    comparison: Comparison,
-    recipe: Recipe,
-    tolerance: float,
-) -> Verdict:
-    ndcg, popularity = (
-        results.validation.metrics(recipe.protocol)[GATE_METRIC]
-        for results in (reports, comparison.baselines["popularity"])
-    )
-    champion = comparison.champion
-    return judge(
-        ndcg,
-        popularity=popularity,
-        champion=champion.score(recipe.protocol) if champion else None,
-        tolerance=tolerance,
-    )
 
 
 def _row(
     recipe: Recipe,
     packed: Packed,
     fitted: FitResult,
-    reports: SplitResults[EvaluationReport],
     comparison: Comparison,
-    verdict: Verdict,
-    *,
-    seconds: float,
+    tolerance: float,
+    started: float,
 ) -> ModelRow:
+    """Return the row of a new model, the gate's verdict included."""
     validation, test, popularity_validation, popularity_test = (
         evaluation.metrics(recipe.protocol)
-        for results in (reports, comparison.baselines["popularity"])
+        for results in (comparison.model, comparison.baselines["popularity"])
         for evaluation in (results.validation, results.test)
     )
+    verdict = comparison.verdict(recipe.protocol, tolerance)
     config = {"model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
     return ModelRow(
         model_id=recipe.model_id,
@@ -243,11 +210,11 @@ def _row(
         popularity_validation_ndcg_10=popularity_validation[GATE_METRIC],
         popularity_test_ndcg_10=popularity_test["ndcg@10"],
         popularity_test_hr_10=popularity_test["hr@10"],
-        metrics=as_json(reports.to_dict()),
-        baselines=as_json(comparison.to_dict()),
+        metrics=as_json(comparison.model.to_dict()),
+        baselines=as_json(comparison.others_as_dict()),
         config=as_json({**recipe.as_dict(), **config}),
         code_version=recipe.code_version,
-        seconds=seconds,
+        seconds=time.perf_counter() - started,
         trained_at=datetime.now(UTC),
     )
 
