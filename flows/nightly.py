@@ -28,9 +28,9 @@ def nightly_flow(
 ) -> None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
-    A batch that breaks its contract, or items that can't be read, stop the night, and the previous
-    lists stay in place. A training that can't be judged does not: the champion, or popularity,
-    serves everyone.
+    A batch that breaks its contract, items that can't be read, or a champion that can't be read
+    stop the night, and the previous lists stay in place. Too little data to train on does not: the
+    champion, or popularity, serves everyone.
 
     Args:
         train: "always" trains when the data or the settings changed, "auto" only while there is

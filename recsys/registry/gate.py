@@ -61,7 +61,6 @@ def judge(
             "rejected", f"validation NDCG@10 {ndcg:.4f} is not above popularity ({figures})"
         )
     if champion and champion.ndcg is not None and ndcg < champion.ndcg - tolerance:
-        return Verdict(
-            "rejected", f"validation NDCG@10 {ndcg:.4f} is below the champion ({figures})"
-        )
+        problem = "is below the champion by more than the tolerance"
+        return Verdict("rejected", f"validation NDCG@10 {ndcg:.4f} {problem} ({figures})")
     return Verdict("champion", f"validation NDCG@10 {ndcg:.4f} ({figures})")

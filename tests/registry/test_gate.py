@@ -27,7 +27,7 @@ LOST = ChampionScore("m-1a2b", None, "the model has no file items.parquet")
             CHAMPION,
             Verdict(
                 "rejected",
-                "validation NDCG@10 0.0598 is below the champion "
+                "validation NDCG@10 0.0598 is below the champion by more than the tolerance "
                 "(champion m-1a2b: 0.0619, tolerance 0.002; popularity: 0.0423)",
             ),
         ),
