@@ -27,13 +27,12 @@ from recsys.errors import DamagedError
 from recsys.lake import object_store
 from recsys.lake.check_results import CheckResult, write_check_results
 from recsys.lake.engine import open_duckdb, select_files
+from recsys.lake.tables import Lake
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from deltalake import DeltaTable
-
-    from recsys.lake.tables import Lake
 
 _SUBJECT, _SUITE = columns.INTERACTIONS, "row counts"
 _STATISTICS = ("num_records", "null_count.batch_id", "min.batch_id", "max.batch_id")
@@ -138,7 +137,9 @@ def _batches_of(
     with_rows = [batch for batch in batches if batch.accepted]
     if all((batch.interactions_version or 0) <= version for batch in with_rows):
         return with_rows
-    later = range(version + 1, lake.version(columns.INTERACTIONS) + 1)
+    # A run may have opened the table before another run wrote: ask anew.
+    newest = Lake(lake.root, lake.storage).version(columns.INTERACTIONS)
+    later = range(version + 1, newest + 1)
     return [batch for batch in with_rows if batch.interactions_version not in later]
 
 
@@ -249,7 +250,7 @@ def _write_deletions(lake: Lake, deletions: Mapping[str, int]) -> None:
 def _report(lake: Lake, batches: Collection[AcceptedBatch], counts: Mapping[str, int]) -> str:
     lines = [
         f"batch {batch.batch_id} of {batch.source} brought {batch.accepted:,} rows, and "
-        f"{counts[batch.batch_id]:,} of it are there"
+        f"{counts[batch.batch_id]:,} of them are there"
         for batch in list(batches)[:_LISTED]
     ]
     if len(batches) > _LISTED:

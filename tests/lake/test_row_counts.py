@@ -88,7 +88,7 @@ def test_a_damaged_log_stops_an_ingest_and_lists_until_the_batch_is_ingested_aga
     batch_id = ingest(lake, settings, Source(uri=str(file))).batch_id
     before = versions(lake)
     damage(newest_log_entry(lake))
-    report = rf"batch {batch_id} of .* brought 60 rows, and 0 of it are there.*recsys ingest"
+    report = rf"batch {batch_id} of .* brought 60 rows, and 0 of them are there.*recsys ingest"
     with pytest.raises(DamagedError, match=report):
         ingest(lake, settings, Source(uri=str(file)))
     with pytest.raises(DamagedError, match=report):
@@ -164,6 +164,14 @@ def test_an_older_version_is_not_asked_for_later_batches(two_batches: Lake) -> N
     version = two_batches.version(columns.INTERACTIONS)
     add_batch(two_batches, "c", 3)
     check_row_counts(two_batches, version)
+
+
+def test_a_batch_that_another_run_brings_meanwhile_is_not_missed(two_batches: Lake) -> None:
+    with two_batches.write_lock():
+        assert two_batches.version(columns.INTERACTIONS), "the run has opened the table by now"
+        # On S3 nothing keeps another run out.
+        add_batch(Lake(two_batches.root, two_batches.storage), "c", 3)
+        check_row_counts(two_batches)
 
 
 def test_rows_of_no_batch_are_left_alone(two_batches: Lake) -> None:
