@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from recsys import columns
+from recsys.errors import LakeError
 from recsys.lake.engine import select_files
 from recsys.lake.packing import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
 from recsys.temporary import replace_file
@@ -44,33 +45,33 @@ def load_histories(
 ) -> Packed:
     """Pack `interactions` at a version, as `pack` does on a view of it.
 
-    Under a local lake the histories of the newest version are kept. Where `interactions` has only
-    grown since, its new files are read and merged into them; after anything else (rows deleted or
-    rewritten, an older version, a snapshot that is torn or not ours) all of it is read. Call it
-    inside a run, which keeps other writers out.
+    Under a local lake a snapshot of the newest version's histories stays on disk. Where
+    `interactions` has only grown since, its new files are read and merged into them; after anything
+    else (rows deleted or rewritten, an older version, a snapshot that is torn or not ours) all of
+    it is read. Call it inside a run, which keeps other writers out.
 
     Args:
-        lake: the lake; on S3 nothing is kept.
+        lake: the lake; on S3 there is no snapshot.
         con: a connection; no view or table of this stays in it.
         version: the version of `interactions`.
         first: item ids that keep their indices, see `pack`.
 
     Raises:
-        LakeError: the table or the version does not exist, or can't be read.
+        LakeError: the table or the version does not exist, or it or the snapshot can't be read.
     """
     opened = lake.open(columns.INTERACTIONS, version)
     path = Path(lake.uri(_FOLDER, _NAME))
-    state = _restored(path, con, opened) if lake.is_local else None
+    state = _restore(path, con, opened) if lake.is_local else None
     if state is None:
-        with con.cursor() as own:
-            lake.view(own, columns.INTERACTIONS, version)
+        with con.cursor() as cursor:
+            lake.view(cursor, columns.INTERACTIONS, version)
             if not lake.is_local:
-                return pack(own, first)
-            state = _State(code(own), _files(opened).keys(), _last_ingestion(own))
+                return pack(cursor, first)
+            state = _State(code(cursor), _files(opened).keys(), _last_ingestion(cursor))
     is_newest = version == lake.version(columns.INTERACTIONS)
-    if is_newest and len(state.coded.codes) and not state.is_kept:
+    if is_newest and len(state.coded.codes) and not state.is_on_disk:
         try:
-            _keep(path, state)
+            _write_snapshot(path, state)
         except OSError as error:
             _log.warning("%s could not be written (%s): the next run packs afresh", path, error)
     return state.coded.packed(first)
@@ -84,14 +85,14 @@ class _State:
         coded: the histories.
         files: names of the table's files that hold them. Delta never changes a file: the same
             names are the same rows.
-        ingested: the last moment of ingestion among the rows, in microseconds.
-        is_kept: whether the snapshot on disk is this one.
+        ingested: the last time of ingestion among the rows, in microseconds since 1970.
+        is_on_disk: whether the snapshot on disk is this one.
     """
 
     coded: Coded
     files: Iterable[str]
     ingested: int
-    is_kept: bool = False
+    is_on_disk: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,10 @@ class _Snapshot:
     def read(cls, file: pa.NativeFile) -> _Snapshot:
         """Read all but the codes."""
         users, items = (ipc.open_stream(file).read_all() for _ in range(2))
-        said = json.loads((users.schema.metadata or {}).get(_METADATA_KEY, "{}"))
-        if said.get("format") != _FORMAT:
+        metadata = json.loads((users.schema.metadata or {}).get(_METADATA_KEY, "{}"))
+        if metadata.get("format") != _FORMAT:
             raise ValueError("it is of another format")
-        return cls(file, users, items, frozenset(said["files"]), said["ingested"])
+        return cls(file, users, items, frozenset(metadata["files"]), metadata["ingested"])
 
     def codes(self) -> Iterator[NDArray[np.int32]]:
         """Yield the codes in chunks, once."""
@@ -119,52 +120,59 @@ class _Snapshot:
             yield batch.column(0).to_numpy()
 
 
-def _restored(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
+def _restore(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
     """Return the table's histories by way of the snapshot, or None where it is of no use."""
-    if not path.exists():
-        return None
     files, schema = _files(table), pa.schema(table.schema())
     try:
         with pa.OSFile(str(path)) as file:
             _check(path)
-            held = _Snapshot.read(file)
-            ids = held.users.field(columns.USER_ID), held.items.field(columns.ITEM_ID)
-            retyped = any(schema.field(held_id.name).type != held_id.type for held_id in ids)
-            if retyped or not held.files <= files.keys():
+            snapshot = _Snapshot.read(file)
+            ids = snapshot.users.field(columns.USER_ID), snapshot.items.field(columns.ITEM_ID)
+            retyped = any(schema.field(cached.name).type != cached.type for cached in ids)
+            if retyped or not snapshot.files <= files.keys():
                 return None
-            if held.files < files.keys():
-                with con.cursor() as own:
-                    return _grown(held, own, table)
-            codes = joined(held.codes(), offsets(held.users)[-1])
-            coded = Coded(held.users, held.items, codes)
-            return _State(coded, held.files, held.ingested, is_kept=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
+            if snapshot.files < files.keys():
+                with con.cursor() as cursor:
+                    return _grown(snapshot, cursor, table)
+            codes = joined(snapshot.codes(), offsets(snapshot.users)[-1])
+            coded = Coded(snapshot.users, snapshot.items, codes)
+            return _State(coded, snapshot.files, snapshot.ingested, is_on_disk=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, pa.ArrowException) as error:
         _log.warning("%s can't be used (%s): packing afresh", path, error)
         return None
+    except OSError as error:
+        raise LakeError(
+            f"could not read {path}: {error}. It is a copy that a run makes again: let this user "
+            "read it, or delete it"
+        ) from error
 
 
-def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
+def _grown(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
     """Merge the rows of the table's new files into the histories of a snapshot.
 
-    A user's new rows follow those that are held. Where one may come before, the user is late, and
-    is read anew from the whole table. None where that is no gain.
+    A user's new rows follow the cached ones. Where one may come before them, the user is late, and
+    is read again from the whole table. None where that is no gain.
     """
     files = _files(table)
-    fresh = [uri for name, uri in files.items() if name not in held.files]
+    fresh = [uri for name, uri in files.items() if name not in snapshot.files]
     con.execute(f"create temp view fresh as {select_files(con, table, fresh)}")
     con.execute("create temp view interactions as from fresh")
-    con.register("held_users", held.users)
-    held_codes = pa.array(np.arange(1, len(held.items) + 1, dtype=np.int32))
-    con.register("held_items", held.items.append_column("code", held_codes))
+    con.register("cached_users", snapshot.users)
+    cached_codes = pa.array(np.arange(1, len(snapshot.items) + 1, dtype=np.int32))
+    con.register("cached_items", snapshot.items.append_column("code", cached_codes))
     late_users = f"create temp table late_users as {load('packing/late_users')}"
-    con.execute(late_users, {"ingested": held.ingested})
+    con.execute(late_users, {"ingested": snapshot.ingested})
     with tables(con, fresh_users=load("packing/users"), fresh_items=load("packing/vocabulary")):
-        ingested = max(held.ingested, _last_ingestion(con))
+        ingested = max(snapshot.ingested, _last_ingestion(con))
         ((late,),) = con.execute("select count(*) from late_users").fetchall()
-        if late > _LATE_SHARE * len(held.users):
+        if late > _LATE_SHARE * len(snapshot.users):
             return None
         _log.info(
-            "packing %d new files; %d users have late rows", len(files) - len(held.files), late
+            "packing %d new files; %d users have late rows",
+            len(files) - len(snapshot.files),
+            late,
         )
         if late:
             con.execute(f"create temp view whole as {select_files(con, table)}")
@@ -172,26 +180,27 @@ def _grown(held: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -
             con.execute(f"create or replace temp view interactions as {both}")
         grown = {"users": load("packing/grown_users"), "vocabulary": load("packing/grown_items")}
         with tables(con, **grown):
-            coded = _merged(held, con)
+            coded = _merged(snapshot, con)
     return _State(coded, files.keys(), ingested)
 
 
-def _merged(held: _Snapshot, con: duckdb.DuckDBPyConnection) -> Coded:
-    """Move what is held to where it belongs among the grown users, and put the new rows in."""
+def _merged(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection) -> Coded:
+    """Move the cached codes to where they belong among the grown users, and put the new rows in."""
     users = con.sql("from users order by place").to_arrow_table()
     items = con.sql("from vocabulary order by code").to_arrow_table()
     starts, ends = offsets(users)[:-1], offsets(users)[1:]
     codes = np.empty(ends[-1], dtype=np.int32)
-    is_held = users["is_held"].to_numpy()
-    held_lengths = held.users["interactions"].to_numpy()
-    # A late user's held codes are written over by those that are read anew: there are more.
-    _put(codes, starts[is_held], held_lengths, held.codes())
-    kept = starts + users["kept"].to_numpy()
-    code_at = np.empty(len(items) + 1, dtype=np.int32)
-    code_at[items["place"].to_numpy()] = items["code"].to_numpy()
-    _put(codes, kept, ends - kept, (code_at[places] for places in item_places(con)))
+    is_cached = users["is_cached"].to_numpy()
+    cached_lengths = snapshot.users["interactions"].to_numpy()
+    # A late user's cached codes are written over by those that are read again: there are more.
+    _put(codes, starts[is_cached], cached_lengths, snapshot.codes())
+    new_starts = starts + users["cached_interactions"].to_numpy()
+    code_of_place = np.empty(len(items) + 1, dtype=np.int32)
+    code_of_place[items["place"].to_numpy()] = items["code"].to_numpy()
+    new_codes = (code_of_place[places] for places in item_places(con))
+    _put(codes, new_starts, ends - new_starts, new_codes)
     return Coded(
-        users.select(held.users.column_names), items.select(held.items.column_names), codes
+        users.select(snapshot.users.column_names), items.select(snapshot.items.column_names), codes
     )
 
 
@@ -221,11 +230,11 @@ def _put(
         raise ValueError(f"{done:,} interactions where {ends[-1]:,} belong")
 
 
-def _keep(path: Path, state: _State) -> None:
+def _write_snapshot(path: Path, state: _State) -> None:
     """Write the snapshot beside the previous one, and put it in its place in one step."""
     coded = state.coded
-    said = {"format": _FORMAT, "files": sorted(state.files), "ingested": state.ingested}
-    users = coded.users.replace_schema_metadata({_METADATA_KEY: json.dumps(said)})
+    metadata = {"format": _FORMAT, "files": sorted(state.files), "ingested": state.ingested}
+    users = coded.users.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
     with replace_file(path) as new, new.open("wb") as file:
         for table in (users, coded.items, pa.table({"code": coded.codes})):
             with ipc.new_stream(file, table.schema) as stream:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from recsys import columns
+from recsys.errors import LakeError
 from recsys.histories import ItemIds, Packed
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
@@ -221,8 +222,8 @@ def test_a_torn_or_foreign_snapshot_is_replaced(
     grown: Lake, settings: Settings, damage: Callable[[Path], object], grows: bool
 ) -> None:
     packed(grown, settings)
-    (kept,) = Path(grown.uri("packed")).iterdir()
-    damage(kept)
+    (snapshot,) = Path(grown.uri("packed")).iterdir()
+    damage(snapshot)
     if grows:
         night(grown, 1, [(3, 4, 12)])
     right = packed(grown, settings)
@@ -232,7 +233,16 @@ def test_a_torn_or_foreign_snapshot_is_replaced(
     assert_same(packed(grown, settings), right)
 
 
-def test_one_snapshot_is_kept_and_nothing_of_a_killed_run(grown: Lake, settings: Settings) -> None:
+def test_a_snapshot_that_cannot_be_read_is_no_missing_one(grown: Lake, settings: Settings) -> None:
+    packed(grown, settings)
+    (snapshot,) = Path(grown.uri("packed")).iterdir()
+    snapshot.unlink()
+    snapshot.mkdir()
+    with pytest.raises(LakeError, match=r"could not read .*interactions\.arrows.*delete it"):
+        packed(grown, settings)
+
+
+def test_one_snapshot_stays_and_nothing_of_a_killed_run(grown: Lake, settings: Settings) -> None:
     packed(grown, settings)
     (snapshot,) = Path(grown.uri("packed")).iterdir()
     night(grown, 1, [(3, 4, 12)])
@@ -256,9 +266,9 @@ def test_who_reads_a_snapshot_reads_it_to_its_end_while_it_is_replaced(
     grown: Lake, settings: Settings
 ) -> None:
     packed(grown, settings)
-    (kept,) = Path(grown.uri("packed")).iterdir()
-    was = kept.read_bytes()
-    with kept.open("rb") as reader:
+    (snapshot,) = Path(grown.uri("packed")).iterdir()
+    was = snapshot.read_bytes()
+    with snapshot.open("rb") as reader:
         begun = reader.read(100)
         night(grown, 1, [(3, 4, 12)])
         packed(grown, settings)
@@ -284,15 +294,15 @@ def test_the_connection_is_left_as_it_was(grown: Lake, settings: Settings) -> No
 @pytest.mark.parametrize("grows", [False, True])
 def test_no_damaged_byte_is_ever_believed(grown: Lake, settings: Settings, *, grows: bool) -> None:
     packed(grown, settings)
-    kept = Path(grown.uri("packed", "interactions.arrows"))
-    sound = kept.read_bytes()
+    snapshot = Path(grown.uri("packed", "interactions.arrows"))
+    sound = snapshot.read_bytes()
     if grows:
         night(grown, 1, [(3, 4, 30)])
     right = afresh(grown, settings)
     for at in np.random.default_rng(0).integers(0, len(sound), 25).tolist():
         damaged = bytearray(sound)
         damaged[at] ^= 1 << at % 8
-        kept.write_bytes(damaged)
+        snapshot.write_bytes(damaged)
         assert_same(packed(grown, settings), right)
 
 
