@@ -48,6 +48,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         faulty_s3.faulty_s3(tmp_path_factory.mktemp("s3")) as s3,
     ):
         servers.use_credentials(environment)
+        options = ObjectStorage.delta_options
+        environment.setattr(
+            ObjectStorage, "delta_options", lambda self: {**options(self), "max_retries": "1"}
+        )
         servers.client(s3.endpoint).create_bucket(Bucket="lake")
         settings = Settings(
             lake="s3://lake/nightly",
@@ -59,6 +63,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         champion = train(lake, settings, GOOD)
         assert train(lake, settings, WORSE).status == "rejected"
         yield Service(s3, settings, lake, champion.model_id)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once: the pauses between requests are not what is tested."""
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
 
 
 @pytest.mark.parametrize("fault", faulty_s3.FAULTS)
