@@ -60,5 +60,5 @@ def sample_lists(lake: Lake) -> Iterator[str]:
             "table",
             "and is recommended",
         )
-    metrics = query_catalog(lake, load("queries/champion_figures"))
+    metrics = query_catalog(lake, load("queries/champion_metrics"))
     yield render_table(metrics, "table", "On the last item of every user, held out of training")

@@ -1,4 +1,4 @@
--- One row per run date: the share of interacted items that stand in at least one list.
+-- One row per run date: the share of all interacted items that are in at least one list.
 select
     run_date,
     count(distinct item_id) as items_shown,

@@ -1,4 +1,4 @@
--- One row per flow run of the last 30 days, newest first, with what came of it.
+-- One row per flow run of the last 30 days, newest first, and what became of it.
 select
     started,
     flow,

@@ -100,8 +100,8 @@ def test_sample_users(known: Lake) -> None:
     assert ask(known, "sample_users", count=2) == [(1,), (2,)]
 
 
-def test_yesterday_against_today(known: Lake) -> None:
-    assert ask(known, "yesterday_against_today") == [(3, 0, 2, 0), (1, 1, 0, 0), (2, 1, 0, 1)]
+def test_list_changes(known: Lake) -> None:
+    assert ask(known, "list_changes") == [(3, 0, 2, 0), (1, 1, 0, 0), (2, 1, 0, 1)]
 
 
 def test_item_exposure(known: Lake) -> None:
@@ -127,8 +127,8 @@ def test_rejected_rows(known: Lake) -> None:
     ]
 
 
-def test_where_from(known: Lake) -> None:
-    assert ask(known, "where_from", user_id=2, run_date=TODAY) == [
+def test_lineage(known: Lake) -> None:
+    assert ask(known, "lineage", user_id=2, run_date=TODAY) == [
         (1, 11, "model", "m", "best", 4, 7, 1, "run", lakes.START)
     ]
 
@@ -145,8 +145,8 @@ def test_model_history(known: Lake) -> None:
     assert found[0][3:] == pytest.approx((0.5, 0.2, 0.3, 0.1, 3.0))
 
 
-def test_champion_figures(known: Lake) -> None:
-    model, popularity = ask(known, "champion_figures")
+def test_champion_metrics(known: Lake) -> None:
+    model, popularity = ask(known, "champion_metrics")
     assert (model[0], popularity[0]) == ("model m", "popularity")
     assert model[1:] == pytest.approx((0.5, 0.3, 3.0))
     assert popularity[1:] == pytest.approx((0.2, 0.1, 1.0))

@@ -1,5 +1,5 @@
--- One row per system, the champion and popularity: its figures on every user's withheld last item,
--- items already seen left out.
+-- One row per system, the champion and popularity: its metrics on every user's last item,
+-- which was held out of training; items that the user has had are left out.
 select
     'model ' || model_id as system,
     test_hr_10 as "HR@10",

@@ -1,4 +1,4 @@
--- One row per user of the two newest run dates: how many items stayed, came and went.
+-- One row per user of the two newest run dates: how many items stayed, were added and were removed.
 with dates as (
     select
         max(run_date) as today,
@@ -22,10 +22,10 @@ yesterday as (
 select
     coalesce(today.user_id, yesterday.user_id) as user_id,
     count(*) filter (where today.item_id is not null and yesterday.item_id is not null) as stayed,
-    count(*) filter (where yesterday.item_id is null) as came,
-    count(*) filter (where today.item_id is null) as went
+    count(*) filter (where yesterday.item_id is null) as added,
+    count(*) filter (where today.item_id is null) as removed
 from today
 full join yesterday
     on today.user_id = yesterday.user_id and today.item_id = yesterday.item_id
 group by 1
-order by came desc, user_id
+order by added desc, user_id
