@@ -235,6 +235,27 @@ def test_the_result_of_every_check_is_written(lake: Lake, settings: Settings) ->
     assert results == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
 
 
+def test_the_commit_of_lists_says_what_they_were_made_from(lake: Lake, settings: Settings) -> None:
+    lakes.fill(lake, {1: [10, 11], 2: [10]})
+    run(lake, settings, k=3, block=7)
+    _, _, note = next(lake.commits("recommendations"))
+    assert note == {
+        "recommend": {
+            "inputs": {
+                "run_date": "2026-01-02",
+                "model_id": None,
+                "interactions_version": lake.version("interactions"),
+                "items_version": lake.version("items"),
+                "k": 3,
+                "steps": None,
+                "seed": 0,
+                "seen": "exclude",
+            },
+            "counts": {"users": 2, "rows": 1, "popular_users": 1},
+        }
+    }
+
+
 @pytest.mark.parametrize("bound", ["blocks._ROWS", "blocks._USERS", "staging._BATCH"])
 def test_working_in_small_pieces_changes_no_list(
     lake: Lake, settings: Settings, bound: str, monkeypatch: pytest.MonkeyPatch
