@@ -161,6 +161,20 @@ def test_a_default_on_the_settings_page_is_what_recsys_toml_would_say(
     assert Settings(**written) == Settings()
 
 
+def test_every_query_that_ships_is_on_the_page_with_its_parameters() -> None:
+    page = (ROOT / "docs" / "read.md").read_text(encoding="utf-8")
+    listed = {
+        name: set(re.findall(r"\w+", parameters))
+        for name, parameters in re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    }
+    shipped = {}
+    for path in (ROOT / "sql" / "queries").glob("*.sql"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        statement = "\n".join(line for line in lines if not line.startswith("--"))
+        shipped[path.stem] = set(re.findall(r"\$(\w+)", statement))
+    assert listed == shipped
+
+
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake in which every example has something to show."""
