@@ -1,9 +1,9 @@
 """Temporary folders, and files and folders that take their place whole, in one step.
 
 Whoever makes a temporary folder locks it with flock: the kernel lets go of the lock when the
-process ends, however it ends. A folder that nobody locks was left by a killed process, and whoever
-makes the next one beside it removes it. The lock is on the folder itself, so that nothing lies in
-a folder but what its user wrote there.
+process ends, however it ends. A folder without a lock was left by a killed process, and whoever
+makes the next one beside it removes it. The lock is on the folder itself: a folder holds nothing
+but what its user wrote into it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def replace_file(target: Path) -> Iterator[Path]:
 def replace_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of ``target`` when the block ends well.
 
-    As `replace_file`. The two folders are exchanged in one step, so that there is never a moment
-    without a folder. Where the file system can't exchange (NFS), the previous folder is moved
-    aside for an instant, and the next writer puts it back if this one was killed just then.
+    As `replace_file`. The two folders are exchanged in one step, so that a reader always finds one.
+    Where the file system can't exchange folders (NFS), the previous one is moved aside for an
+    instant, and the next writer puts it back if this process was killed in that instant.
 
     Raises:
         OSError: the folder can't be written.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NOTE = "recsys"  # its key among a commit's metadata
-_CHECKPOINT_EVERY = 10  # commits
+_CHECKPOINT_EVERY = 5
+"""Commits. To open a table takes 2 requests for each commit since, and 11 for the checkpoint."""
 # Checkpoints are made here, more often; without the hook that looks for old logs at every commit.
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 

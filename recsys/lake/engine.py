@@ -92,8 +92,8 @@ def select_files(
 
 def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
     """Return column -> DuckDB type of something to select from."""
-    there = con.sql(f"select * from {relation} limit 0")  # noqa: S608 - names are quoted
-    return dict(zip(there.columns, map(str, there.types), strict=True))
+    rows = con.sql(f"select * from {relation} limit 0")  # noqa: S608 - names are quoted
+    return dict(zip(rows.columns, map(str, rows.types), strict=True))
 
 
 def type_family(kind: str) -> str:

@@ -27,7 +27,7 @@ class Coded:
     """Packed histories over codes of items, which need not follow popularity.
 
     Attributes:
-        users: one row a user, ascending: user_id, interactions, newest (the last moment).
+        users: one row a user, ascending: user_id, interactions, newest (the last timestamp).
         items: one row an item: item_id, interactions; position p has code p + 1.
         codes: (N,) int32, users' histories end to end.
     """

@@ -102,8 +102,8 @@ class Lake:
     def write_lock(self) -> Iterator[None]:
         """Keep every other writer out while the block runs; wait for one that is in.
 
-        In the block each table is opened once: it stays at the version of that moment, but for what
-        this lake itself writes. A write adds to the newest version all the same.
+        In the block each table is opened once. It stays at the version of that time, and shows
+        what this lake itself writes; see `refresh`. A write adds to the newest version.
 
         On S3 nothing can be locked: there the deployment's concurrency limit keeps writers apart.
 
@@ -219,7 +219,7 @@ class Lake:
             return target.version()
 
     def upsert(self, table: str, rows: pa.Table, on: str) -> int:
-        """Insert rows, or update those whose ``on`` column is already there, in one commit."""
+        """Insert rows, or update those with the same ``on`` column, in one commit."""
         with self._writing(table) as target:
             (
                 target.merge(rows, f"target.{quote(on)} = source.{quote(on)}", "source", "target")
