@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from recsys.errors import ConfigurationError, RecsysError
-from recsys.settings import MAX_EPOCHS, MAX_SEED, Settings
+from recsys.settings import MAX_SEED, Settings
 from recsys.signals import exit_on_signals
 from recsys.terminal import Format, bars, print_line, render_table
 
@@ -212,7 +212,6 @@ def benchmark(
         list[int] | None,
         typer.Option(min=0, max=MAX_SEED, help="Seed of every random draw; may be repeated. [0]"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, max=MAX_EPOCHS, help="Most epochs.")] = None,
     split: Annotated[str, typer.Option(help="leave-one-out, or temporal.")] = "leave-one-out",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     changes: Set = None,
@@ -234,7 +233,6 @@ def benchmark(
             seed or [0],
             out,
             runtime=Runtime(settings.device, settings.threads),
-            epochs=epochs,
             splitting=cast("Splitting", split),
             jobs=jobs,
             limits=Limits(settings.memory_limit),

@@ -57,7 +57,8 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
         if file.is_file() and file.suffix != ".pyc"
     }
     assert {file for file in files if not (installed / file).is_file()} == set()
-    assert Path("flows/prefect.yaml") in files
+    given = (ROOT / "deployments" / "prefect.yaml").read_bytes()
+    assert (installed / "flows" / "prefect.yaml").read_bytes() == given
 
 
 def test_a_night_runs_from_the_wheel_in_a_folder_with_packages_of_other_people(

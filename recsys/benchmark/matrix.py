@@ -57,7 +57,6 @@ def matrix(
     folder: Path,
     *,
     runtime: Runtime,
-    epochs: int | None = None,
     splitting: Splitting = "leave-one-out",
     jobs: int = 1,
     limits: Limits = _LIMITS,
@@ -76,7 +75,6 @@ def matrix(
         seeds: of the presets.
         folder: where results go.
         runtime: device, threads and precision of each run; with ``jobs``, cores are shared out.
-        epochs: most epochs; the preset's when None.
         splitting: see `benchmark`.
         jobs: runs at a time, each in a process of its own and with a model of its own in memory.
         limits: see `benchmark`.
@@ -91,11 +89,11 @@ def matrix(
     runs = {}
     for file, system, seed in product(files, systems, seeds):
         run = _Run(file, system, 0 if system.name in BASELINES else seed)
-        name = _recipe(digests[file], system, run.seed, epochs, splitting, runtime)
+        name = _recipe(digests[file], system, run.seed, splitting, runtime)
         runs[folder / f"{name}.json", str(system)] = run
     absent = {path: run for (path, _), run in runs.items() if not _result(path)}
     ended = _RunCounter(progress, len({path for path, _ in runs}), len(absent))
-    execute = partial(_execute, epochs=epochs, splitting=splitting, limits=limits)
+    execute = partial(_execute, splitting=splitting, limits=limits)
     execute = partial(execute, digests=digests, code=code_version())
     if jobs == 1 or len(absent) < 2:
         for path, run in absent.items():
@@ -182,7 +180,6 @@ def _execute(
     run: _Run,
     *,
     runtime: Runtime,
-    epochs: int | None,
     splitting: Splitting,
     digests: Mapping[Path, str],
     code: str,
@@ -195,7 +192,6 @@ def _execute(
         run.system,
         seed=run.seed,
         runtime=runtime,
-        epochs=epochs,
         splitting=splitting,
         limits=limits,
         progress=progress,
@@ -215,7 +211,6 @@ def _recipe(
     digest: str,
     system: System,
     seed: int,
-    epochs: int | None,
     splitting: Splitting,
     runtime: Runtime,
 ) -> str:
@@ -226,7 +221,7 @@ def _recipe(
     resolved = None
     if system.name in PRESETS:
         resolved = asdict(resolve(system.name, system.overrides))
-    recipe = [code_version(), digest, system.name, resolved, seed, epochs, splitting]
+    recipe = [code_version(), digest, system.name, resolved, seed, splitting]
     recipe += [runtime.torch_device.type, runtime.bf16, torch.__version__]
     hashed = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return f"{system.name}-{seed}-{hashed[:12]}"

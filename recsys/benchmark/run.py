@@ -81,7 +81,6 @@ def benchmark(
     *,
     seed: int,
     runtime: Runtime,
-    epochs: int | None = None,
     splitting: Splitting = "leave-one-out",
     limits: Limits = _LIMITS,
     progress: Progress = silent,
@@ -93,7 +92,6 @@ def benchmark(
         system: what is trained.
         seed: of training and of the reverse process.
         runtime: device, threads and precision.
-        epochs: most epochs; the preset's when None.
         splitting: see `read_split`.
         limits: of the DuckDB that reads the file; the threads are the runtime's.
         progress: called as the work goes on.
@@ -102,14 +100,12 @@ def benchmark(
         ConfigurationError: a setting is out of range.
         SourceError, GateError: see `read_split`.
     """
-    if epochs is not None and epochs < 1:
-        raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
     started, code = time.perf_counter(), code_version()  # before the code can change on disk
     progress("loading", 0, 1)
     split, data = read_split(file, splitting, replace(limits, threads=runtime.threads))
     progress("loading", 1, 1)
     after_loading = time.perf_counter()
-    trained = _train(system, split, data.items, seed, runtime, epochs, progress)
+    trained = _train(system, split, data.items, seed, runtime, progress)
     after_training = time.perf_counter()
 
     def report(held_out: HeldOut) -> EvaluationReport:
@@ -153,7 +149,6 @@ def _train(
     n_items: int,
     seed: int,
     runtime: Runtime,
-    epochs: int | None,
     progress: Progress,
 ) -> _TrainedSystem:
     if system.name in BASELINES:
@@ -166,13 +161,11 @@ def _train(
         seed=seed,
         runtime=runtime,
         validate=validator(split.validation, seed=seed, runtime=runtime),
-        epochs=epochs,
         progress=progress,
     )
-    training = replace(preset.training, epochs=epochs or preset.training.epochs)
     return _TrainedSystem(
         ModelScorer(fitted.model, seed=seed, runtime=runtime),
-        {"model": asdict(fitted.model.config), "training": asdict(training)},
+        {"model": asdict(fitted.model.config), "training": asdict(preset.training)},
         Epochs(len(fitted.log), fitted.best_epoch),
         fitted.log,
     )

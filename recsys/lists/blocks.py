@@ -96,6 +96,8 @@ def make_lists(
 ) -> Iterator[ListBlock]:
     """Yield the lists block by block: the model's, filled up by popularity.
 
+    A list is shorter than K only where fewer items are left for the user.
+
     Args:
         model: the champion; without one, popularity serves everyone.
         packed: histories whose first indices are those of the model's items.

@@ -46,10 +46,9 @@ def written(folder: Path, users: int = 150) -> Path:
     return path
 
 
-def run(file: Path, system: str = SMALL, **options: object) -> BenchmarkResult:
-    return benchmark(
-        file, System.read(system), **{"seed": 0, "epochs": 40, "runtime": CPU, **options}
-    )
+def run(file: Path, system: str = SMALL, epochs: int = 40, **options: object) -> BenchmarkResult:
+    asked_for = System.read(system, {"epochs": epochs})
+    return benchmark(file, asked_for, **{"seed": 0, "runtime": CPU, **options})
 
 
 def runs_told(calls: list[tuple[int, int]]) -> Progress:
@@ -144,7 +143,7 @@ def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
 
 def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, out = written(tmp_path, users=60), tmp_path / "out"
-    systems = [System.read(name) for name in (SMALL, "popularity")]
+    systems = [System.read(name, {"epochs": 1}) for name in (SMALL, "popularity")]
     calls: list[tuple[int, int]] = []
 
     def go(seeds: list[int]) -> str:
@@ -155,7 +154,6 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
             seeds,
             out,
             runtime=CPU,
-            epochs=1,
             progress=runs_told(calls),
         )
 
@@ -198,11 +196,10 @@ def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
         calls: list[tuple[int, int]] = []
         text = matrix(
             files,
-            [System.read(SMALL)],
+            [System.read(SMALL, {"epochs": 1})],
             [0],
             tmp_path / "out",
             runtime=Runtime(device="cpu", precision=precision),
-            epochs=1,
             progress=runs_told(calls),
         )
         assert text.count("## it's a file.parquet") == 2
@@ -246,7 +243,7 @@ def test_a_file_that_changes_in_between_is_not_told_as_the_one_before(tmp_path: 
 def test_when_one_run_fails_the_others_end_and_none_begins(tmp_path: Path) -> None:
     few = tmp_path / "few.parquet"
     write(few, [(1, 10, 0), (1, 11, 1)])
-    endless = System.read(f"{SMALL},patience=10000")
+    endless = System.read(f"{SMALL},patience=10000,epochs=10000")
     before = set(multiprocessing.active_children())
     with pytest.raises(GateError, match="no user has three interactions"):
         matrix(
@@ -255,7 +252,6 @@ def test_when_one_run_fails_the_others_end_and_none_begins(tmp_path: Path) -> No
             [0],
             tmp_path / "out",
             runtime=CPU,
-            epochs=10_000,
             jobs=2,
         )
     assert set(multiprocessing.active_children()) == before
@@ -300,11 +296,10 @@ def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
     tables = [
         matrix(
             [file],
-            [System.read(SMALL)],
+            [System.read(SMALL, {"epochs": 1})],
             [0, 1],
             tmp_path / str(jobs),
             runtime=Runtime(device="cpu", threads=1),
-            epochs=1,
             jobs=jobs,
         ).rpartition("What the lists")[0]  # minutes may differ
         for jobs in (1, 2)

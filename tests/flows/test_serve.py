@@ -172,7 +172,7 @@ def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path:
     env = {**os.environ, "PREFECT_API_URL": prefect_api, "RECSYS_HOME": str(ROOT)}
     env["PREFECT_HOME"] = str(tmp_path)
     assert prefect(env, "work-pool", "create", "recsys", "--type", "process").returncode == 0
-    file = str(ROOT / "flows" / "prefect.yaml")
+    file = str(ROOT / "deployments" / "prefect.yaml")
     done = prefect(env, "--no-prompt", "deploy", "--all", "--prefect-file", file)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = prefect(env, "deployment", "inspect", "nightly/daily", "--output", "json")
