@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from recsys import columns
-from recsys.errors import LakeError
+from recsys.errors import DamagedError, LakeError
 from recsys.ingest.contract import PROFILE, ROWS
 from recsys.ingest.staging import as_schema
 from recsys.lake import object_store
@@ -166,13 +166,17 @@ def recover(lake: Lake) -> list[Batch]:
 
     Returns:
         All batches that `batches` holds now.
+
+    Raises:
+        DamagedError: `interactions` is gone, but `batches` says that rows were accepted.
     """
+    names = [field.name for field in fields(Batch)]
     if not lake.exists(columns.INTERACTIONS):
+        _require_no_accepted_rows(lake, names)
         return []
     schema = lake.schema(columns.INTERACTIONS)
     # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
-    names = [field.name for field in fields(Batch)]
     rows = lake.rows(columns.BATCHES, names).to_pylist()
     batches = {row["batch_id"]: Batch.from_row(row) for row in rows}
     accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
@@ -191,6 +195,18 @@ def recover(lake: Lake) -> list[Batch]:
     suites = f"suite in ({literal(PROFILE)}, {literal(ROWS)})"
     _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", batches.keys(), suites)
     return list(batches.values())
+
+
+def _require_no_accepted_rows(lake: Lake, names: list[str]) -> None:
+    if not lake.exists(columns.BATCHES):
+        return
+    rows = lake.rows(columns.BATCHES, names).to_pylist()
+    if accepted := sum(row["accepted"] or 0 for row in rows if row["status"] == ACCEPTED):
+        raise DamagedError(
+            f"{lake.uri(columns.INTERACTIONS)} is gone, or its log is, but {accepted:,} rows were "
+            "accepted into it. Nothing was written. Put the folder back from a copy; or, to begin "
+            "again, use another lake"
+        )
 
 
 def _has_its_rows(lake: Lake, batch: Batch) -> bool:

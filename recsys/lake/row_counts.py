@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SUBJECT, _SUITE = columns.INTERACTIONS, "row counts"
 _STATISTICS = ("num_records", "null_count.batch_id", "min.batch_id", "max.batch_id")
 _LISTED = 5
+_CLOCKS_DIFFER_BY = 600.0  # seconds
 
 
 class AcceptedBatch(Protocol):
@@ -89,6 +90,7 @@ def check_row_counts(
             batches, and what to do.
         LakeError: the lake can't be read.
     """
+    started = datetime.now(UTC)
     if batches is None:
         batches = _accepted_batches(lake)
     if not any(batch.accepted for batch in batches):
@@ -104,17 +106,26 @@ def check_row_counts(
     }
     if not differences:
         return
-    deletions, deletes = _known_deletions(lake), _deletes(table)
-    new = [
-        batch
+    known, known_until = _known_deletions(lake)
+    deletes = [(time, rows) for time, rows in _deletes(table) if time >= known_until]
+    changed = {
+        batch: -differences[batch.batch_id] - known.get(batch.batch_id, 0)
         for batch in batches
-        if differences.get(batch.batch_id, 0) not in (0, -deletions.get(batch.batch_id, 0))
+        if differences.get(batch.batch_id, 0) not in (0, -known.get(batch.batch_id, 0))
+    }
+    unexplained = [
+        batch
+        for batch, missing in changed.items()
+        if differences[batch.batch_id] > 0 or missing > _rows_deleted_since(deletes, batch)
     ]
-    unexplained = [one for one in new if not _explains(deletes, one, differences[one.batch_id])]
+    # One DELETE explains as many rows as it removed, of all batches together.
+    if sum(max(0, missing) for missing in changed.values()) > sum(rows for _, rows in deletes):
+        unexplained = unexplained or list(changed)
     if unexplained:
         raise DamagedError(_report(lake, unexplained, counts))
-    if new:
-        _write_deletions(lake, {name: -difference for name, difference in differences.items()})
+    if changed:
+        deletions = {name: -difference for name, difference in differences.items()}
+        _write_deletions(lake, deletions, started)
 
 
 def _accepted_batches(lake: Lake) -> list[AcceptedBatch]:
@@ -218,24 +229,29 @@ def _deletes(table: DeltaTable) -> list[tuple[float, int]]:
     return deletes
 
 
-def _explains(deletes: Iterable[tuple[float, int]], batch: AcceptedBatch, difference: int) -> bool:
-    """Say whether DELETEs since a batch was written account for the rows that it lacks."""
+def _rows_deleted_since(deletes: Iterable[tuple[float, int]], batch: AcceptedBatch) -> int:
     written = batch.finished.timestamp() if batch.finished else 0.0
-    return 0 < -difference <= sum(rows for time, rows in deletes if time >= written)
+    return sum(rows for time, rows in deletes if time >= written)
 
 
-def _known_deletions(lake: Lake) -> dict[str, int]:
-    """Return batch -> rows that somebody deleted, as an earlier check wrote them."""
+def _known_deletions(lake: Lake) -> tuple[dict[str, int], float]:
+    """Return batch -> rows that somebody deleted, as an earlier check wrote them, and its time.
+
+    The time is in Unix seconds, earlier by what clocks of two machines may differ by.
+    """
     results = lake.open(columns.QUALITY_RESULTS).to_pyarrow_table(
-        columns=["detail"], filters=[("subject", "=", _SUBJECT), ("suite", "=", _SUITE)]
+        columns=["detail", "checked_at"],
+        filters=[("subject", "=", _SUBJECT), ("suite", "=", _SUITE)],
     )
     known: dict[str, int] = {}
-    for detail in results["detail"].to_pylist():
-        known |= json.loads(detail)
-    return known
+    until = 0.0
+    for row in results.to_pylist():
+        known |= json.loads(row["detail"])
+        until = row["checked_at"].timestamp() - _CLOCKS_DIFFER_BY
+    return known, until
 
 
-def _write_deletions(lake: Lake, deletions: Mapping[str, int]) -> None:
+def _write_deletions(lake: Lake, deletions: Mapping[str, int], checked_at: datetime) -> None:
     result = CheckResult(
         suite=_SUITE,
         rule="the rows of every accepted batch are there, once",
@@ -244,7 +260,7 @@ def _write_deletions(lake: Lake, deletions: Mapping[str, int]) -> None:
         threshold="no row lost or doubled",
         detail=json.dumps(dict(deletions), sort_keys=True),
     )
-    write_check_results(lake, _SUBJECT, [result], datetime.now(UTC))
+    write_check_results(lake, _SUBJECT, [result], checked_at)
 
 
 def _report(lake: Lake, batches: Collection[AcceptedBatch], counts: Mapping[str, int]) -> str:

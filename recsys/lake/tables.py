@@ -318,7 +318,13 @@ class Lake:
             if is_open:
                 target.update_incremental()
             before = target.version()
-            yield target
+            try:
+                yield target
+            except BaseException:
+                # The commit may be in all the same, its answer lost: the next read has to see it.
+                if self._opened is not None:
+                    self._opened.pop(table, None)
+                raise
         if commits.is_checkpoint_due(before, target.version()):
             try:
                 with self._explain(f"write a checkpoint of {target.table_uri}"):

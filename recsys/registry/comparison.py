@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from recsys.errors import ConfigurationError
+from recsys.errors import ConfigurationError, GateError
 from recsys.evaluation.baselines import DECAY, NEIGHBOURS, ItemKNN, Popularity, Transitions
 from recsys.evaluation.protocol import evaluate, evaluation_report
 from recsys.evaluation.results import SPLITS, Evaluation, EvaluationReport, SplitResults
@@ -172,6 +172,9 @@ def evaluate_champion(
             f"the champion {row.model_id} can't be compared with: {error}. Unset "
             "recommending.steps until a model that has enough of them serves"
         ) from error
+    except GateError as error:  # its scores are not finite: it can't serve either
+        _log.warning("the champion %s can't serve: %s", row.model_id, error)
+        return Champion(row.model_id, None, str(error))
     return Champion(row.model_id, evaluation)
 
 

@@ -56,11 +56,11 @@ def judge(
     else:
         score = f"{champion.ndcg:.4f}, tolerance {tolerance}"
         figures = f"champion {champion.model_id}: {score}; {figures}"
-    if ndcg <= popularity:
+    if not ndcg > popularity:  # as written, a figure that is not a number is refused
         return Verdict(
             "rejected", f"validation NDCG@10 {ndcg:.4f} is not above popularity ({figures})"
         )
-    if champion and champion.ndcg is not None and ndcg < champion.ndcg - tolerance:
+    if champion and champion.ndcg is not None and not ndcg >= champion.ndcg - tolerance:
         problem = "is below the champion by more than the tolerance"
         return Verdict("rejected", f"validation NDCG@10 {ndcg:.4f} {problem} ({figures})")
     return Verdict("champion", f"validation NDCG@10 {ndcg:.4f} ({figures})")

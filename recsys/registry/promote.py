@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from recsys import columns
+from recsys.errors import LakeError
 from recsys.registry.models import model_rows
 
 if TYPE_CHECKING:
@@ -15,18 +16,37 @@ if TYPE_CHECKING:
     from recsys.registry.models import ModelRow
 
 
-def register_model(lake: Lake, row: ModelRow) -> None:
+def register_model(lake: Lake, row: ModelRow, judged_against: str | None = None) -> None:
     """Write a model's row; where it is the champion, retire the one before in the same commit.
 
+    Args:
+        lake: where to.
+        row: the model.
+        judged_against: the id of the champion that the gate compared it with; None where there
+            was none.
+
     Raises:
-        LakeError: `models` can't be read or written; then nothing has changed.
+        LakeError: `models` can't be read or written, or another run has made another model the
+            champion meanwhile; then nothing has changed.
     """
     rows = [row]
     if row.status == "champion":
-        rows += [
-            replace(before, status="retired", why=f"{before.why}; retired by {row.model_id}")
+        lake.refresh()  # a training takes long, and on S3 nothing keeps other runs out
+        champions = [
+            before
             for before in model_rows(lake)
             if before.status == "champion" and before.model_id != row.model_id
+        ]
+        if champions and champions[0].model_id != judged_against:  # the newest comes first
+            raise LakeError(
+                f"model {row.model_id} was compared with {judged_against or 'no champion'}, but "
+                f"another run has made {champions[0].model_id} the champion meanwhile; run "
+                "`recsys train` again",
+                transient=True,
+            )
+        rows += [
+            replace(before, status="retired", why=f"{before.why}; retired by {row.model_id}")
+            for before in champions
         ]
     records = [asdict(changed) for changed in rows]
     table = pa.Table.from_pylist(records, schema=lake.schema(columns.MODELS))

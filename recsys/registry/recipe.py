@@ -28,6 +28,8 @@ class Recipe:
         epochs: most epochs; the preset's own when None.
         seed: of every random draw.
         protocol: whether lists are judged without the items that a user has had.
+        served_steps: reverse steps of the lists that are judged; the preset's own when None.
+        served_seed: seed of their reverse process.
         interactions_version: version of `interactions`.
         code_version: the code that trains.
     """
@@ -37,6 +39,8 @@ class Recipe:
     epochs: int | None
     seed: int
     protocol: Protocol
+    served_steps: int | None
+    served_seed: int
     interactions_version: int
     code_version: str
 
@@ -53,6 +57,8 @@ class Recipe:
             "epochs": self.epochs,
             "seed": self.seed,
             "judged": self.protocol,
+            "served_steps": self.served_steps,
+            "served_seed": self.served_seed,
             "interactions_version": self.interactions_version,
             "code_version": self.code_version,
         }
@@ -74,6 +80,8 @@ def resolve_recipe(lake: Lake, settings: Settings, training: Training) -> Recipe
         epochs=training.epochs,
         seed=training.seed,
         protocol="unmasked" if settings.recommending.seen == "include" else "masked",
+        served_steps=settings.recommending.steps,
+        served_seed=settings.recommending.seed,
         interactions_version=lake.version(columns.INTERACTIONS),
         code_version=code_version(),
     )

@@ -98,7 +98,7 @@ def train(
     if previous:
         row = _judge_again(previous, champion, recipe, training.tolerance)
         if row != previous:
-            register_model(lake, row)
+            register_model(lake, row, champion.model_id if champion else None)
         return _result(row, is_new=False, seconds=time.perf_counter() - started)
 
     runtime = Runtime(settings.device, settings.threads)
@@ -115,7 +115,7 @@ def train(
     }
     text = model_card(row, comparison, machine)
     save_model(lake, row.model_id, fitted.model, packed.items, card, text)
-    register_model(lake, row)
+    register_model(lake, row, champion.model_id if champion else None)
     return _result(row, is_new=True, seconds=row.seconds)
 
 

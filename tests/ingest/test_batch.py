@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import columns
-from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
+from recsys.errors import ConfigurationError, ContractError, DamagedError, LakeError, SourceError
 from recsys.ingest.batch import ingest
 from recsys.ingest.commit import recover
 from recsys.ingest.items import ingest_items
@@ -779,3 +779,15 @@ def test_the_reason_why_a_source_was_refused_is_in_quality_results(
     assert "item_id" in rows[0]["observed"]
     after = versions(lake)
     assert {name for name in after if after[name] != before[name]} == {"quality_results"}
+
+
+def test_a_lake_whose_log_of_interactions_is_gone_is_not_a_new_one(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    source = Source(uri=str(parquet(tmp_path / "a.parquet", good(5))))
+    assert ingest(lake, settings, source, now=NOW).accepted == 5
+    log = lake.uri("interactions", "_delta_log")
+    shutil.rmtree(log)
+    with pytest.raises(DamagedError, match="5 rows were accepted into it"):
+        ingest(lake, settings, source, now=NOW)
+    assert not os.path.exists(log)

@@ -160,6 +160,29 @@ def test_a_delete_does_not_hide_the_loss_of_a_later_batch(two_batches: Lake) -> 
         check_row_counts(two_batches)
 
 
+def test_rows_deleted_later_are_compared_with_what_was_written_down(two_batches: Lake) -> None:
+    lake = two_batches
+    lake.delete(columns.INTERACTIONS, "user_id = 3")
+    check_row_counts(lake)
+    for entry in Path(lake.uri(columns.INTERACTIONS, "_delta_log")).glob("*.json"):
+        entry.write_text(entry.read_text().replace('"DELETE"', '"WRITE"'))
+    lake.delete(columns.INTERACTIONS, "user_id = 4 and item_id = 1")
+    check_row_counts(lake)
+    (result,) = lake.open(columns.QUALITY_RESULTS).to_pyarrow_table().to_pylist()
+    assert result["observed"] == "22 rows deleted since by DELETE"
+
+
+def test_a_delete_explains_no_more_rows_than_it_removed(two_batches: Lake) -> None:
+    two_batches.delete(columns.INTERACTIONS, "batch_id = 'a'")
+    entry = Path(two_batches.uri(columns.INTERACTIONS, "_delta_log"))
+    for file in entry.glob("*.json"):
+        lines = file.read_text().splitlines()
+        kept = [line for line in lines if not ('"add"' in line and '\\"b\\"' in line)]
+        file.write_text("\n".join(kept))
+    with pytest.raises(DamagedError, match="batch b of"):
+        check_row_counts(two_batches)
+
+
 def test_an_older_version_is_not_asked_for_later_batches(two_batches: Lake) -> None:
     version = two_batches.version(columns.INTERACTIONS)
     add_batch(two_batches, "c", 3)

@@ -8,11 +8,14 @@ import threading
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from recsys.errors import LakeError, MissingError
+from recsys.lake import commits
 from recsys.lake.engine import open_duckdb
 from recsys.lake.schemas import schemas
 from recsys.lake.tables import Lake
@@ -158,3 +161,24 @@ def test_a_folder_that_may_not_be_entered_is_not_an_empty_lake(tmp_path: Path) -
         assert child.exitcode == 3
     finally:
         root.chmod(0o755)
+
+
+def test_a_write_whose_answer_is_lost_is_seen_by_the_next_read_of_the_run(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.fill(lake, {1: [1]})
+    write = commits.write
+
+    def lose_the_answer(target: DeltaTable, *arguments: Any, **options: Any) -> None:
+        write(DeltaTable(target.table_uri), *arguments, **options)
+        raise OSError("connection reset")
+
+    with lake.write_lock():
+        before = lake.version("interactions")
+        rows = lake.open("interactions").to_pyarrow_table()
+        monkeypatch.setattr(commits, "write", lose_the_answer)
+        with pytest.raises(LakeError):
+            lake.append("interactions", rows, transaction="batch-2")
+        monkeypatch.undo()
+        assert lake.version("interactions") == before + 1
+        assert lake.has("interactions", "batch-2")

@@ -77,3 +77,14 @@ def test_a_model_may_be_worse_than_the_champion_by_the_tolerance() -> None:
         for ndcg in (0.375, 0.374)
     ]
     assert statuses == ["champion", "rejected"]
+
+
+@pytest.mark.parametrize(
+    ("ndcg", "popularity", "champion"),
+    [(float("nan"), 0.1, 0.2), (0.3, float("nan"), 0.2), (0.3, 0.1, float("nan"))],
+)
+def test_a_figure_that_is_not_a_number_lets_nothing_serve(
+    ndcg: float, popularity: float, champion: float
+) -> None:
+    score = ChampionScore("m", champion)
+    assert judge(ndcg, popularity=popularity, champion=score, tolerance=0.1).status == "rejected"

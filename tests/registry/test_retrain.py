@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
 from recsys.registry.models import ModelRow, find_champion, find_model, load_model, model_rows
+from recsys.registry.promote import register_model
 from recsys.registry.retrain import train
 from recsys.settings import Recommending, Settings, Training
 from tests import lakes
@@ -196,6 +197,33 @@ def test_steps_that_no_night_could_take_are_refused_before_training(
     changed = settings.model_copy(update={"recommending": Recommending(steps=33)})
     with pytest.raises(ConfigurationError, match=r"steps = 33 .* 1\.\.32"):
         train(lake, changed, training(epochs=1))
+
+
+def test_a_model_judged_with_other_reverse_steps_is_another_model(
+    lake: Lake, settings: Settings
+) -> None:
+    """Its figures say nothing of lists that are made with the steps of today."""
+    known_world(lake)
+    first = train(lake, settings, training(epochs=1))
+    changed = settings.model_copy(update={"recommending": Recommending(steps=2)})
+    second = train(lake, changed, training(epochs=1))
+    assert second.is_new
+    assert second.model_id != first.model_id
+
+
+def test_a_champion_of_another_run_is_not_replaced_unseen(lake: Lake, settings: Settings) -> None:
+    """On S3 another run may promote a model while this one trains."""
+    known_world(lake)
+    first = train(lake, settings, training(epochs=1))
+    with lake.write_lock():
+        assert champion_row(lake).model_id == first.model_id
+        other = lakes.model_row("m-other", trained_at=datetime.now(UTC))
+        register_model(Lake(lake.root, lake.storage), other, first.model_id)
+        mine = lakes.model_row("m-mine", trained_at=datetime.now(UTC))
+        with pytest.raises(LakeError, match="made m-other the champion meanwhile") as refusal:
+            register_model(lake, mine, first.model_id)
+    assert refusal.value.transient
+    assert statuses(lake) == {first.model_id: "retired", "m-other": "champion"}
 
 
 def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings: Settings) -> None:
