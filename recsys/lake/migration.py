@@ -42,9 +42,7 @@ def migrate(lake: Lake) -> None:
             f"and this code knows versions up to {SCHEMA_VERSION}. Nothing was changed; install "
             "the newer recsys, or use another lake"
         )
-    interactions = lake.schema(columns.INTERACTIONS)
-    ids = (interactions.field(name).type for name in (columns.USER_ID, columns.ITEM_ID))
-    for name, schema in schemas(*ids).items():
+    for name, schema in schemas(*_id_types(lake)).items():
         if lake.exists(name):
             _add_columns(lake, name, schema, version)
     if lake.exists(columns.BATCHES):
@@ -58,6 +56,21 @@ def _schema_version(lake: Lake) -> int | None:
     except MissingError:
         # In a lake that was copied or made by hand one table may be missing.
         return 0 if lake.exists(columns.INTERACTIONS) else None
+
+
+def _id_types(lake: Lake) -> list[pa.DataType]:
+    """Return the types of user_id and item_id, from the first table that has them.
+
+    A first ingest that was killed leaves a lake without `interactions`, which is made last. An id
+    that no table has may have any type: no table is given a column of it, and the next ingest makes
+    the tables that are missing in its own.
+    """
+    names = (columns.INTERACTIONS, columns.ITEMS, columns.RECOMMENDATIONS)
+    tables = [lake.schema(name) for name in names if lake.exists(name)]
+    return [
+        next((schema.field(name).type for schema in tables if name in schema.names), pa.int64())
+        for name in (columns.USER_ID, columns.ITEM_ID)
+    ]
 
 
 def _add_columns(lake: Lake, name: str, schema: pa.Schema, version: int) -> None:

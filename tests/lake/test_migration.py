@@ -130,6 +130,32 @@ def test_a_migration_that_was_killed_goes_on(old: Lake, monkeypatch: pytest.Monk
     assert all(set(old.schema(name)) == set(current(old).schema(name)) for name in TABLES)
 
 
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {columns.INTERACTIONS},
+        {columns.INTERACTIONS, columns.QUARANTINE},
+        {columns.INTERACTIONS, columns.ITEMS},
+        {columns.INTERACTIONS, columns.ITEMS, columns.RECOMMENDATIONS},
+    ],
+)
+def test_a_first_ingest_that_an_earlier_release_was_killed_in_is_done_again(
+    lake: Lake, settings: Settings, tmp_path: Path, absent: set[str]
+) -> None:
+    for name, schema in schemas(pa.string(), pa.string()).items():  # the source has integers
+        if name not in absent:
+            fields = [field for field in schema if field.name not in LATER[name]]
+            partitions = list(TABLES[name].partitions) or None
+            DeltaTable.create(lake.uri(name), pa.schema(fields), partition_by=partitions)
+    with record_run("ingest", "r", settings, {}):
+        assert ingest(lake, settings, source(tmp_path)).accepted == 1
+    assert lake.properties(columns.BATCHES)[VERSION_PROPERTY] == str(SCHEMA_VERSION)
+    current(lake).create(pa.int64(), pa.int64())
+    for name in TABLES:
+        assert set(lake.schema(name)) == set(current(lake).schema(name)), name
+    assert lake.open(columns.INTERACTIONS).to_pyarrow_table()["item_id"].to_pylist() == [9]
+
+
 def test_a_lake_of_a_newer_release_is_refused_and_left_alone(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
