@@ -60,7 +60,8 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
     As `replace_file`. The two folders are exchanged in one step, so that a reader always finds one.
     Where the file system can't exchange folders (NFS), the previous one is moved aside for an
-    instant, and the next writer puts it back if this process was killed in that instant.
+    instant. It is put back where the new one can't take its place, and by the next writer if this
+    process was killed in that instant.
 
     Raises:
         OSError: the folder can't be written.
@@ -140,20 +141,36 @@ def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what is left is swept
+        with suppress(OSError):  # what is left is swept
+            _restore_previous(folder, prefix)
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
 def _sweep(parent: Path, prefix: str) -> None:
-    """Remove the folders of processes that were killed."""
+    """Remove our folders whose processes were killed.
+
+    Another user's folder is left alone: in a TMPDIR that users share, anybody can make one of this
+    name, with anything in it.
+    """
     for folder in parent.glob(f"{prefix}*"):
-        with suppress(OSError):  # in use, somebody else's, or gone just now
+        with suppress(OSError):  # in use, or gone just now
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for previous in folder.glob(f"{_PREVIOUS}/*"):
-                    if not (parent / previous.name).exists():
-                        previous.rename(parent / previous.name)
-                shutil.rmtree(folder)
+                if os.fstat(lock).st_uid == os.geteuid():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _restore_previous(folder, prefix)
+                    shutil.rmtree(folder)
             finally:
                 os.close(lock)
+
+
+def _restore_previous(folder: Path, prefix: str) -> None:
+    """Put what `_move_folder` moved aside back beside the folder, where nothing took its place."""
+    aside = folder / _PREVIOUS
+    if prefix != _BESIDE or aside.is_symlink():
+        return
+    for previous in aside.glob("*"):
+        target = folder.parent / previous.name
+        if not target.exists():
+            previous.rename(target)

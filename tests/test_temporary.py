@@ -6,6 +6,7 @@ before the nth: so every moment of it has its turn.
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -150,3 +151,80 @@ def test_folders_that_are_not_ours_are_left(
     with temporary_folder() as folder:
         assert set(tmp_path.iterdir()) == {*before, folder}
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "failed"), KeyboardInterrupt()])
+@pytest.mark.parametrize("is_restored", [True, False])
+def test_a_new_folder_that_cannot_take_its_place_leaves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, is_restored: bool
+) -> None:
+    target = tmp_path / "target"
+    write(target, "moved")
+    previous = content(target)
+    rename = Path.rename
+
+    def fail_on_the_way_to_target(path: Path, to: Path) -> Path:
+        if to == target and path.parent.name != temporary._PREVIOUS:
+            raise error
+        if to == target and not is_restored:
+            raise OSError(errno.EIO, "failed")
+        return rename(path, to)
+
+    def not_here(*_: Path) -> None:
+        raise OSError(errno.EINVAL, "this file system can't exchange")
+
+    monkeypatch.setattr(temporary, "_exchange", not_here)
+    monkeypatch.setattr(Path, "rename", fail_on_the_way_to_target)
+    with pytest.raises(type(error)), replace_folder(target) as new:
+        (new / "a").write_text("new")
+    monkeypatch.undo()
+    assert content(target) == (previous if is_restored else {})
+    with replace_file(tmp_path / "other") as other:  # the next writer puts it back
+        other.write_text("x")
+    assert content(target) == previous
+    assert {path.name for path in tmp_path.iterdir()} == {"target", "other"}
+
+
+@pytest.mark.parametrize("prefix", [temporary._PREFIX, temporary._BESIDE])
+def test_the_sweep_follows_no_link_out_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    home, shared = tmp_path / "home", tmp_path / "shared"
+    write(home, "folder")
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(shared))
+    leftover = shared / f"{prefix}x"
+    leftover.mkdir(parents=True)
+    (leftover / temporary._PREVIOUS).symlink_to(home)
+    before = content(home)
+    with temporary_folder(), replace_file(shared / "target") as new:
+        new.write_text("x")
+    assert content(home) == before
+    assert {path.name for path in shared.iterdir()} == {"target"}
+
+
+def test_a_temporary_folder_puts_nothing_beside_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    write_previous(tmp_path / f"{temporary._PREFIX}x")
+    with temporary_folder():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prefix", [temporary._PREFIX, temporary._BESIDE])
+def test_the_sweep_leaves_a_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
+    write_previous(tmp_path / f"{prefix}x")
+    monkeypatch.setattr(temporary.os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with temporary_folder(), replace_file(tmp_path / "target") as new:
+        new.write_text("x")
+    assert {path.name for path in tmp_path.iterdir()} == {f"{prefix}x", "target"}
+    assert (tmp_path / f"{prefix}x" / temporary._PREVIOUS / "a").exists()
+
+
+def write_previous(leftover: Path) -> None:
+    """Make what a killed writer leaves that had moved the folder `a` aside."""
+    (leftover / temporary._PREVIOUS / "a").mkdir(parents=True)
