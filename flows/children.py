@@ -1,8 +1,9 @@
 """Child processes that end when their parent does, however that ends, `kill -9` included.
 
 The parent locks a file for as long as it lives; the kernel lets go of the lock when it ends. A
-child waits for this lock in a thread. A child also locks a file of its own, with its process id in
-it, so that the next start can end a child that goes on all the same.
+child waits for this lock in a thread. A child also locks a file of its own, with its process id and
+start time in it, so that the next start can end a child that goes on all the same, and no other
+process that was given its number.
 
 This file is run by its path, too: ``children.py MODULE ARGUMENT...`` runs a module as such a child.
 It needs nothing but the standard library, and imports nothing from the working directory.
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PARENT, _FOLDER = "RECSYS__PARENT_LOCK", "RECSYS__CHILDREN"
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS, _KILL_SECONDS = 20.0, 5.0
 _locks: list[IO[str]] = []  # open, and so locked, for as long as this process lives
 
 
@@ -84,10 +85,11 @@ def end_leftovers(folder: Path) -> int:
     for file in folder.glob("parent-*.lock"):
         file.unlink()
     living = {file: pid for file in folder.glob("child-*.lock") if (pid := _holder(file))}
-    for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, 5.0)):
+    for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _KILL_SECONDS)):
         for file, pid in living.items():
-            if _holder(file):
-                os.kill(pid, number)
+            with suppress(ProcessLookupError, PermissionError):  # it is gone, or not ours
+                if _holder(file):
+                    os.kill(pid, number)
         deadline = time.monotonic() + seconds
         while any(map(_holder, living)) and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -95,25 +97,39 @@ def end_leftovers(folder: Path) -> int:
 
 
 def _holder(file: Path) -> int | None:
-    """Return the process that locks a file; a file that none locks is removed."""
+    """Return the process that wrote and locks a file; a file that none locks is removed.
+
+    Where a file is locked and its writer is gone, another process has inherited the lock: which one
+    is not known.
+    """
     try:
         with file.open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(lock.read())
+                pid, _, start_time = lock.read().partition(" ")
+                return int(pid) if start_time == _start_time(int(pid)) else None
             file.unlink()
     except FileNotFoundError:
         pass
     return None
 
 
+def _start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks since boot: "" without it or without /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return stat.rpartition(b")")[2].split()[19].decode()  # field 22; a name may hold spaces
+
+
 def _locked(name: Path) -> IO[str]:
-    """Make a file with our process id in it; it is locked before anybody can see it."""
+    """Make a file that names our process; it is locked before anybody can see it."""
     arriving = name.with_suffix(f".{uuid.uuid4().hex}")
     lock = arriving.open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.write(str(os.getpid()))
+    lock.write(f"{os.getpid()} {_start_time(os.getpid())}".rstrip())
     lock.flush()
     arriving.rename(name)
     return lock

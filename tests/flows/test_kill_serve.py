@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -116,6 +117,33 @@ def test_leftovers_are_ended_and_a_stranger_with_their_number_is_not(
             assert children.end_leftovers(tmp_path) == 2
     assert (gentle.returncode, stubborn.returncode) == (-signal.SIGTERM, -signal.SIGKILL)
     assert not list(tmp_path.glob("child-*"))
+
+
+@pytest.mark.parametrize("start_time", ["", " 1"])
+def test_a_leftover_file_whose_writer_is_dead_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_time: str
+) -> None:
+    monkeypatch.setattr(children, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(children, "_KILL_SECONDS", 0.2)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    file = tmp_path / f"child-{dead.pid}.lock"
+    file.write_text(f"{dead.pid}{start_time}")
+    with file.open() as inherited:
+        fcntl.flock(inherited, fcntl.LOCK_EX)
+        children.end_leftovers(tmp_path)
+    assert file.exists()
+
+
+def test_a_process_that_was_given_the_number_of_a_leftover_is_not_ended(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        file = tmp_path / f"child-{stranger.pid}.lock"
+        file.write_text(f"{stranger.pid} 1")  # a process that started with the machine
+        with file.open() as inherited:
+            fcntl.flock(inherited, fcntl.LOCK_EX)
+            assert children.end_leftovers(tmp_path) == 0
+        stranger.communicate(b"\n")
+    assert stranger.returncode == 0
 
 
 def test_a_child_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> None:
