@@ -105,7 +105,7 @@ def prefect_server(port: int, say: Callable[[str], None]) -> Iterator[None]:
             say(f"ended {count} processes that a killed `recsys serve` had left")
         stack.enter_context(children.parent_of_children(folder))
         if configured:
-            say(f"Prefect API: {configured}")
+            say(f"Prefect API: {_without_user(configured)}")
             yield
             return
         password, file = _password(folder)
@@ -202,6 +202,8 @@ def _close_lost_runs() -> None:
     from prefect.client.schemas.filters import (
         DeploymentFilter,
         DeploymentFilterName,
+        FlowFilter,
+        FlowFilterName,
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
@@ -211,11 +213,13 @@ def _close_lost_runs() -> None:
 
     lost = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=lost))
-    names = DeploymentFilterName(any_=["daily", "on-demand"])
+    flow_names = FlowFilterName(any_=["nightly", "train"])
+    deployment_names = DeploymentFilterName(any_=["daily", "on-demand"])
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(
+            flow_filter=FlowFilter(name=flow_names),
             flow_run_filter=FlowRunFilter(state=state),
-            deployment_filter=DeploymentFilter(name=names),
+            deployment_filter=DeploymentFilter(name=deployment_names),
         ):
             message = "`recsys serve` was killed while this run went on"
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
@@ -223,6 +227,12 @@ def _close_lost_runs() -> None:
 
 def _api(port: int) -> str:
     return f"http://{_HOST}:{port}/api"
+
+
+def _without_user(address: str) -> str:
+    """Return an address without what may be a name and a password, up to its last @."""
+    scheme, separator, rest = address.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else address
 
 
 def _free_port() -> int:

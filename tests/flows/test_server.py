@@ -10,7 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.states import Running
 
+from flows import server
 from flows.ingest import ingest_flow
 from flows.nightly import nightly_flow
 from recsys.errors import ConfigurationError
@@ -87,3 +91,32 @@ def test_a_run_brings_a_source_of_its_own_only_where_that_is_allowed(
     monkeypatch.setenv("RECSYS_ALLOW_SOURCE_PARAMETER", "true")
     ingest_flow(source=source)
     assert (lake / "interactions").exists()
+
+
+@pytest.mark.parametrize("user", ["", "user:secret@", "user:s/e?c@r#et@"])
+def test_a_configured_address_is_shown_without_its_password(tmp_path: Path, user: str) -> None:
+    lines: list[str] = []
+    configured = {PREFECT_API_URL: f"http://{user}127.0.0.1:1/api", PREFECT_HOME: tmp_path}
+    with temporary_settings(configured), server.prefect_server(1, lines.append):
+        assert lines == ["Prefect API: http://127.0.0.1:1/api"]
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_runs_that_were_lost_are_closed_and_those_of_other_flows_are_not() -> None:
+    names = [("nightly", "daily"), ("train", "on-demand"), ("etl", "daily"), ("nightly", "hourly")]
+    with get_client(sync_client=True) as client:
+        runs = []
+        for flow, deployment in names:
+            identity = client.create_flow_from_name(flow)
+            deployed = client.create_deployment(identity, deployment)
+            run = client.create_flow_run_from_deployment(deployed)
+            client.set_flow_run_state(run.id, Running(), force=True)
+            runs.append(run.id)
+        server._close_lost_runs()
+        states = [client.read_flow_run(run).state_type for run in runs]
+    assert [state and state.value for state in states] == [
+        "CRASHED",
+        "CRASHED",
+        "RUNNING",
+        "RUNNING",
+    ]
