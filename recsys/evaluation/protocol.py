@@ -113,7 +113,7 @@ def evaluation_report(
     n_items: int,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Return what ``evaluate`` does, how certain it is, for whom it holds, and what lists contain.
+    """Return what ``evaluate`` does, how certain it is, by part of users, and what lists contain.
 
     Args:
         scorer: what is judged.

@@ -63,7 +63,7 @@ class Slice(Evaluation):
 
 @dataclass(frozen=True)
 class EvaluationReport(Evaluation):
-    """An evaluation, how certain it is, for whom it holds, and what the lists contain.
+    """An evaluation, how certain it is, for which users it holds, and what the lists contain.
 
     Attributes:
         intervals: protocol -> metric -> low and high end of its 95 % bootstrap interval.

@@ -15,7 +15,7 @@ reverse steps, and without items that the user has had unless ``recommending.see
 
 @dataclass(frozen=True)
 class ChampionScore:
-    """How the champion does on the users by whom the new model is judged.
+    """How the champion does on the users that the new model is judged on.
 
     Attributes:
         model_id: of the champion.
