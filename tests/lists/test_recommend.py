@@ -210,7 +210,7 @@ def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Setting
     with torch.no_grad():
         next(iter(model.recommender.parameters())).fill_(float("nan"))
     save_model(lake, "m-broken", model.recommender, model.items, {}, "")
-    register_model(lake, lakes.model_row("m-broken"))
+    register_model(lake, lakes.model_row("m-broken"), champion.model_id)
     with pytest.raises(LakeError, match="holds numbers that are not finite; train again"):
         run(lake, settings)
     assert lake.version("recommendations") == before
