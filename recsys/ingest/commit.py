@@ -27,6 +27,7 @@ from recsys.lake import object_store
 from recsys.lake.check_results import CheckResult, write_check_results
 from recsys.lake.engine import open_duckdb
 from recsys.lake.object_store import Stored
+from recsys.lake.row_counts import accepted_batches
 from sql import literal, load
 
 if TYPE_CHECKING:
@@ -170,13 +171,13 @@ def recover(lake: Lake) -> list[Batch]:
     Raises:
         DamagedError: `interactions` is gone, but `batches` says that rows were accepted.
     """
-    names = [field.name for field in fields(Batch)]
     if not lake.exists(columns.INTERACTIONS):
-        _require_no_accepted_rows(lake, names)
+        _require_no_accepted_rows(lake)
         return []
     schema = lake.schema(columns.INTERACTIONS)
     # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
+    names = [field.name for field in fields(Batch)]
     rows = lake.rows(columns.BATCHES, names).to_pylist()
     batches = {row["batch_id"]: Batch.from_row(row) for row in rows}
     accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
@@ -197,13 +198,10 @@ def recover(lake: Lake) -> list[Batch]:
     return list(batches.values())
 
 
-def _require_no_accepted_rows(lake: Lake, names: list[str]) -> None:
-    if not lake.exists(columns.BATCHES):
-        return
-    rows = lake.rows(columns.BATCHES, names).to_pylist()
-    if accepted := sum(row["accepted"] or 0 for row in rows if row["status"] == ACCEPTED):
+def _require_no_accepted_rows(lake: Lake) -> None:
+    if rows := sum(batch.accepted for batch in accepted_batches(lake)):
         raise DamagedError(
-            f"{lake.uri(columns.INTERACTIONS)} is gone, or its log is, but {accepted:,} rows were "
+            f"{lake.uri(columns.INTERACTIONS)} is gone, or its log is, but {rows:,} rows were "
             "accepted into it. Nothing was written. Put the folder back from a copy; or, to begin "
             "again, use another lake"
         )

@@ -92,7 +92,7 @@ def check_row_counts(
     """
     started = datetime.now(UTC)
     if batches is None:
-        batches = _accepted_batches(lake)
+        batches = accepted_batches(lake)
     if not any(batch.accepted for batch in batches):
         return
     table = lake.open(columns.INTERACTIONS, version)
@@ -128,7 +128,8 @@ def check_row_counts(
         _write_deletions(lake, deletions, started)
 
 
-def _accepted_batches(lake: Lake) -> list[AcceptedBatch]:
+def accepted_batches(lake: Lake) -> list[AcceptedBatch]:
+    """Return the accepted batches of a lake; none where it has no `batches`."""
     if not lake.exists(columns.BATCHES):
         return []
     names = [field.name for field in fields(_Row)]
