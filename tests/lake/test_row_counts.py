@@ -186,7 +186,9 @@ def test_a_delete_explains_no_more_rows_than_it_removed(two_batches: Lake) -> No
 def test_an_older_version_is_not_asked_for_later_batches(two_batches: Lake) -> None:
     version = two_batches.version(columns.INTERACTIONS)
     add_batch(two_batches, "c", 3)
+    before = versions(two_batches)
     check_row_counts(two_batches, version)
+    assert versions(two_batches) == before
 
 
 def test_a_batch_that_another_run_brings_meanwhile_is_not_missed(two_batches: Lake) -> None:
@@ -199,7 +201,9 @@ def test_a_batch_that_another_run_brings_meanwhile_is_not_missed(two_batches: La
 
 def test_rows_of_no_batch_are_left_alone(two_batches: Lake) -> None:
     lakes.fill(two_batches, {9: [1, 2]}, batch_id="somebody's", day=5)
+    before = versions(two_batches)
     check_row_counts(two_batches)
+    assert versions(two_batches) == before
 
 
 def test_a_lake_on_s3_is_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
