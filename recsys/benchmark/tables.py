@@ -87,7 +87,7 @@ def _best_published(published: Published) -> str:
         f"{name} " + " / ".join(f"{metrics[metric]:.4f}" for metric in _METRICS)
         for name, metrics in published.masked.items()
     )
-    return f"Published: {', '.join(systems)}."
+    return f"Published: {'; '.join(systems)}."
 
 
 def _slices(systems: Systems) -> list[str]:

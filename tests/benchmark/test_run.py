@@ -328,7 +328,7 @@ def test_published_figures_stand_beside_ours() -> None:
     text = rendered([run, run])
     assert "(Amazon Beauty)" in text
     assert "7 users judged in validation and 7 users judged in test" in text
-    assert "Published: BSARec 0.1008 / 0.0611, SASRec" in text
+    assert "TV-Rec 0.1017 / 0.0608; BSARec, 5 seeds 0.1004 / 0.0609; SASRec" in text
     assert "| system | history 2-9 |\n| --- | --- |\n| diffurec:steps=1 | 0.0800 |" in text
     ours = "0.0800 ± 0.0000 | 0.0800 ± 0.0000 | +0.0009 | +0.0009 |"
     assert f"| diffurec:steps=1 | hr@10 | 0.0791 | {ours}" in text
