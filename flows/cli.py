@@ -10,7 +10,8 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from recsys.cli import RunDate, Set, app, name_value_pairs, run_app
+import recsys.cli  # noqa: F401 - puts its commands on the app
+from recsys.cli.common import RunDate, Set, app, name_value_pairs, run_app
 from recsys.terminal import print_line
 
 Train = Annotated[
