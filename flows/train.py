@@ -29,7 +29,9 @@ def train_task(run: Run, training: Training) -> TrainResult:
     return run_step(
         run,
         "train",
-        lambda progress: train(run.lake, run.settings, training, progress=progress),
+        lambda progress: train(
+            run.lake, run.settings, training, run_id=run.run_id, progress=progress
+        ),
     )
 
 

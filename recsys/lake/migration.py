@@ -1,10 +1,11 @@
-"""From one release to the next: an older lake is given the columns that this code adds to tables.
+"""From one release to the next: an older lake is given the columns and tables that this code adds.
 
 A lake carries the version of its schemas as a property of `batches`. A run that writes compares it
 with :data:`recsys.lake.schemas.SCHEMA_VERSION` first. Where the lake is older, each table that
-lacks columns gets them in one commit, null in the rows that are there, and then the lake gets the
-new version. A run that is killed in between leaves a lake without it, so that the next run goes on.
-Columns are never removed, renamed or given another type.
+lacks columns gets them in one commit, null in the rows that are there, and each table without ids
+that is missing is made. Then the lake gets the new version. A run that is killed in between leaves
+a lake without it, so that the next run goes on. Columns are never removed, renamed or given another
+type.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def migrate(lake: Lake) -> None:
     for name, schema in schemas(*_id_types(lake)).items():
         if lake.exists(name):
             _add_columns(lake, name, schema, version)
+        elif not {columns.USER_ID, columns.ITEM_ID} & set(schema.names):
+            lake.create_table(name, schema)  # the others come with the next ingest, in its types
     if lake.exists(columns.BATCHES):
         lake.set_property(columns.BATCHES, VERSION_PROPERTY, str(SCHEMA_VERSION))
 

@@ -11,7 +11,7 @@ from recsys import columns
 
 # Raise it with every column that a table gets, so that older lakes are given it too, see
 # recsys.lake.migration. A new column may be null.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_PROPERTY = "recsys.schema_version"
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -196,6 +196,25 @@ _MODELS = Table(
     ),
 )
 
+_PROMOTIONS = Table(
+    columns.PROMOTIONS,
+    "One row per change of champion: which model serves from then on, who decided it, and why.",
+    (
+        Column("promoted_at", TIMESTAMP, "From when on the model serves, in UTC.", required=True),
+        Column(
+            "action",
+            TEXT,
+            "gate (a training's verdict), promote or rollback (a person's decision).",
+            required=True,
+        ),
+        Column("model_id", TEXT, "The model that serves, a key of models; null: popularity alone."),
+        Column("previous_model_id", TEXT, "The champion before; null where there was none."),
+        Column("who", TEXT, "The account that did it, as user@host."),
+        Column("why", TEXT, "The gate's reason, or the person's."),
+        Column("run_id", TEXT, "The run that did it, a key of runs."),
+    ),
+)
+
 _RUNS = Table(
     columns.RUNS,
     "One row per run of a flow or a command that writes to the lake.",
@@ -258,6 +277,7 @@ TABLES = {
         _ITEMS,
         _RECOMMENDATIONS,
         _MODELS,
+        _PROMOTIONS,
         _RUNS,
         _QUALITY_RESULTS,
     )

@@ -77,17 +77,22 @@ class Lake:
         with self._explain(f"create the tables of {self.root}"):
             for name, schema in reversed(schemas(user_id, item_id).items()):
                 if not self.exists(name):
-                    made = DeltaTable.create(
-                        self.uri(name),
-                        schema,
-                        mode="ignore",
-                        partition_by=list(TABLES[name].partitions) or None,
-                        configuration={VERSION_PROPERTY: str(SCHEMA_VERSION)},
-                        raise_if_key_not_exists=False,  # a property of ours, not one of Delta's
-                        storage_options=self._options,
-                    )
-                    if self._opened is not None:
-                        self._opened[name] = made
+                    self.create_table(name, schema)
+
+    def create_table(self, name: str, schema: pa.Schema) -> None:
+        """Create a table that does not exist yet."""
+        with self._explain(f"create {self.uri(name)}"):
+            made = DeltaTable.create(
+                self.uri(name),
+                schema,
+                mode="ignore",
+                partition_by=list(TABLES[name].partitions) or None,
+                configuration={VERSION_PROPERTY: str(SCHEMA_VERSION)},
+                raise_if_key_not_exists=False,  # a property of ours, not one of Delta's
+                storage_options=self._options,
+            )
+        if self._opened is not None:
+            self._opened[name] = made
 
     def retype(self, user_id: pa.DataType, item_id: pa.DataType) -> None:
         """Give the id columns other types, where no table holds a row of them yet."""
@@ -218,11 +223,16 @@ class Lake:
             commits.write(target, rows, mode="overwrite", predicate=where, note=note)
             return target.version()
 
-    def upsert(self, table: str, rows: pa.Table, on: str) -> int:
+    def upsert(
+        self, table: str, rows: pa.Table, on: str, *, note: Mapping[str, Any] | None = None
+    ) -> int:
         """Insert rows, or update those with the same ``on`` column, in one commit."""
+        same = f"target.{quote(on)} = source.{quote(on)}"
         with self._writing(table) as target:
             (
-                target.merge(rows, f"target.{quote(on)} = source.{quote(on)}", "source", "target")
+                target.merge(
+                    rows, same, "source", "target", commit_properties=commits.properties(note)
+                )
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
                 .execute()

@@ -147,6 +147,20 @@ def save_model(
         raise LakeError(f"could not write the model's files to {uri}: {error}") from error
 
 
+def read_card(lake: Lake, model_id: str) -> str:
+    """Return the Markdown of a model's card.
+
+    Raises:
+        MissingError: the model has none.
+        LakeError: it can't be read.
+    """
+    with temporary_folder() as folder:
+        path = Path(lake.uri(_FOLDER, model_id, _TEXT)) if lake.is_local else folder / _TEXT
+        if not lake.is_local:
+            object_store.download(lake.uri(_FOLDER, model_id, _TEXT), path, lake.storage)
+        return checkpoint.read_file(path).decode("utf-8")
+
+
 class UnusableModelError(LakeError):
     """It is proven that a model can't serve: a file is missing or damaged, or its ids are others.
 

@@ -73,7 +73,12 @@ class TrainResult:
 
 
 def train(
-    lake: Lake, settings: Settings, training: Training | None = None, *, progress: Progress = silent
+    lake: Lake,
+    settings: Settings,
+    training: Training | None = None,
+    *,
+    run_id: str | None = None,
+    progress: Progress = silent,
 ) -> TrainResult:
     """Train on the newest version of `interactions`, judge, and register the model.
 
@@ -95,10 +100,11 @@ def train(
 
     packed, split = _load_split(lake, settings, recipe.interactions_version)
     champion = evaluate_champion(lake, packed.items, split, settings)
+    judged_against = champion.model_id if champion else None
     if previous:
         row = _judge_again(previous, champion, recipe, training.tolerance)
         if row != previous:
-            register_model(lake, row, champion.model_id if champion else None)
+            register_model(lake, row, judged_against, run_id=run_id)
         return _result(row, is_new=False, seconds=time.perf_counter() - started)
 
     runtime = Runtime(settings.device, settings.threads)
@@ -115,7 +121,7 @@ def train(
     }
     text = model_card(row, comparison, machine)
     save_model(lake, row.model_id, fitted.model, packed.items, card, text)
-    register_model(lake, row, champion.model_id if champion else None)
+    register_model(lake, row, judged_against, run_id=run_id)
     return _result(row, is_new=True, seconds=row.seconds)
 
 
