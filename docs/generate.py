@@ -155,14 +155,25 @@ def commands() -> str:
         "Options of `recsys` itself stand before the command: `recsys --lake demo/lake models`.",
         _options(list(_parameters(app.registered_callback.callback))),
     ]
-    for command in sorted(app.registered_commands, key=lambda command: _name(command.callback)):
-        name, parameters = _name(command.callback), list(_parameters(command.callback))
+    for name, callback in sorted(_commands(app, "recsys")):
+        parameters = list(_parameters(callback))
         words = [parameter.usage.replace(" ", "\0") for parameter in parameters]
-        usage = " ".join(["recsys", name, *words])
-        text += [f"## recsys {name}", _prose(command.callback.__doc__)]
+        usage = " ".join([name, *words])
+        text += [f"## {name}", _prose(callback.__doc__)]
         usage = textwrap.fill(usage, 88, subsequent_indent="    ", break_on_hyphens=False)
         text += [f"```\n{usage}\n```".replace("\0", " "), _options(parameters)]
     return _page(text)
+
+
+def _commands(app: Any, name: str) -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield every command with its full name: ``recsys models show``."""
+    for command in app.registered_commands:
+        yield f"{name} {_name(command.callback)}", command.callback
+    for group in app.registered_groups:
+        inner = group.typer_instance
+        if inner.registered_callback:
+            yield f"{name} {group.name}", inner.registered_callback.callback
+        yield from _commands(inner, f"{name} {group.name}")
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -343,6 +354,8 @@ def _name(function: Any) -> str:
 def _parameters(function: Any) -> Iterator[_Parameter]:
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
+        if hints[name] is typer.Context:
+            continue
         kind, info = get_args(hints[name])[:2]
         repeated = list in (kind, get_origin(kind), *map(get_origin, get_args(kind)))
         default = parameter.default

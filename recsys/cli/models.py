@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from recsys.cli.common import Set, Shown, app, name_value_pairs, new_run_id
+from recsys.errors import ConfigurationError
 from recsys.settings import Settings
 from recsys.terminal import bars, print_line, render_table
 
@@ -27,16 +30,23 @@ def train(changes: Set = None) -> None:
         record_run("train", new_run_id(), settings, training.model_dump()) as run,
         bars() as progress,
     ):
-        result = retrain.train(run.lake, settings, training, progress=progress)
+        result = retrain.train(run.lake, settings, training, run_id=run.run_id, progress=progress)
         run.record("train", result)
     print_line(f"{result.model_id}: {result.status}. {result.why}")
     if result.status == "rejected":
         raise typer.Exit(1)
 
 
-@app.command()
-def models(output: Shown = "table") -> None:
+models_app = typer.Typer(help="List the trained models, or change which of them serves.")
+app.add_typer(models_app, name="models")
+Why = Annotated[str, typer.Option(help="The reason; it is kept in the table promotions.")]
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, output: Shown = "table") -> None:
     """List the trained models, newest first, with their status and the reason for it."""
+    if context.invoked_subcommand:
+        return
     import pyarrow as pa
 
     from recsys.lake.tables import Lake
@@ -51,3 +61,56 @@ def models(output: Shown = "table") -> None:
         [{name: getattr(row, name) for name in (*shown, "trained_at", "why")} for row in rows]
     )
     typer.echo(render_table(table, output))
+
+
+@models_app.command()
+def show(
+    model_id: Annotated[str, typer.Argument(help="The model, as `recsys models` has it.")],
+) -> None:
+    """Show a model's card, and since when it serves or served."""
+    from recsys.lake.tables import Lake
+    from recsys.registry.models import find_model, read_card
+    from recsys.registry.promotions import promotions
+
+    lake = Lake.from_settings(Settings())
+    row = find_model(lake, model_id)
+    if row is None:
+        raise ConfigurationError(f"there is no model {model_id!r}; `recsys models` lists them all")
+    typer.echo(read_card(lake, model_id))
+    typer.echo(f"Now **{row.status}**: {row.why}.")
+    for change in promotions(lake):
+        if model_id in (change.model_id, change.previous_model_id):
+            verb = "serves from" if change.model_id == model_id else "served until"
+            by = f", {change.who}" if change.who else ""
+            since = f"{change.promoted_at:%Y-%m-%d %H:%M} UTC"
+            typer.echo(f"- {verb} {since} ({change.action}{by}): {change.why}")
+
+
+@models_app.command()
+def promote(
+    model_id: Annotated[str, typer.Argument(help="The model that is to serve.")], why: Why
+) -> None:
+    """Let a model serve from the next lists on, whatever the gate said of it."""
+    from recsys.operations.runs import record_run
+    from recsys.registry import promote as registry
+
+    parameters = {"model_id": model_id, "why": why}
+    with record_run("promote", new_run_id(), Settings(), parameters) as run:
+        result = registry.promote(run.lake, model_id, why=why, run_id=run.run_id)
+        run.record("promote", result)
+    print_line(result.sentence)
+
+
+@models_app.command()
+def rollback(why: Why) -> None:
+    """Let the champion before serve again from the next lists on; popularity where there was none.
+
+    A second rollback goes back one champion further. `recsys models promote` undoes it.
+    """
+    from recsys.operations.runs import record_run
+    from recsys.registry import promote as registry
+
+    with record_run("rollback", new_run_id(), Settings(), {"why": why}) as run:
+        result = registry.rollback(run.lake, why=why, run_id=run.run_id)
+        run.record("rollback", result)
+    print_line(result.sentence)

@@ -48,6 +48,16 @@ class PromotionResult:
     who: str
     why: str
 
+    @property
+    def sentence(self) -> str:
+        """Say who serves now, and how to undo it."""
+        now = self.model_id or "popularity alone"
+        if self.status == "unchanged":
+            return f"{now} serves already; nothing was changed"
+        undo = f"; to undo it: recsys models promote {self.previous_model_id} --why ..."
+        before = f", in place of {self.previous_model_id}{undo}" if self.previous_model_id else ""
+        return f"{now} serves from the next lists on{before}"
+
 
 def register_model(
     lake: Lake, row: ModelRow, judged_against: str | None = None, *, run_id: str | None = None
@@ -160,7 +170,8 @@ def _change(
 ) -> PromotionResult:
     """Make ``row`` the champion in place of another, and record it."""
     record_missing(lake)
-    model_id, previous = row and row.model_id, champion and champion.model_id
+    model_id = row.model_id if row else None
+    previous = champion.model_id if champion else None
     who = current_account()
     promotion = Promotion(datetime.now(UTC), action, model_id, previous, who, why, run_id)
     by = model_id if action != "rollback" else f"a rollback: {why}"
