@@ -203,6 +203,7 @@ def asked() -> list[Example]:
         for example in commands()
         if not example.text.startswith("make ")
         and words(example.text)[0] in ("sql", "models")
+        and words(example.text)[1:2] not in (["show"], ["promote"], ["rollback"])
         and (len(words(example.text)) > 1 or words(example.text)[0] == "models")
         and "NAME" not in example.text
     ]
