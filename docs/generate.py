@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import duckdb
 import pyarrow as pa
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from flows import cli
@@ -109,10 +109,19 @@ def settings() -> str:
     text += ["## General", _table(_SETTING_HEAD, general)]
     for name, model in models.items():
         if model:
-            rows = [_setting(name, field) for name, field in model.model_fields.items()]
-            text += [f"## [{name}]", _sentence(inspect.cleandoc(model.__doc__ or ""))]
-            text += [_table(_SETTING_HEAD, rows)]
+            text += _settings_table(name, model)
     return _page([*text, *_preset_parts()])
+
+
+def _settings_table(name: str, model: type[BaseModel]) -> list[str]:
+    """Return the part about one TOML table, and the parts about the tables in it."""
+    inner = {name: _model_of(field.annotation) for name, field in model.model_fields.items()}
+    rows = [_setting(key, field) for key, field in model.model_fields.items() if not inner[key]]
+    text = [f"## [{name}]", _sentence(inspect.cleandoc(model.__doc__ or ""))]
+    text += [_table(_SETTING_HEAD, rows)]
+    for key, table in inner.items():
+        text += _settings_table(f"{name}.{key}", table) if table else []
+    return text
 
 
 def _preset_parts() -> list[str]:
@@ -248,7 +257,7 @@ def _default(field: FieldInfo) -> str:
 
 def _literal(value: Any) -> str:
     if isinstance(value, timedelta):
-        return f'"P{value.days}D"'
+        return f'"{TypeAdapter(timedelta).dump_python(value, mode="json")}"'
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else f"{value}"
@@ -267,7 +276,7 @@ def _allowed(field: FieldInfo) -> str:
     bounds = [bound for part in metadata for bound in _bounds(part)]
     kinds = [getattr(kind, "__origin__", kind) for kind in kinds]
     names = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
-    names[timedelta] = 'days, e.g. `"P30D"`'
+    names[timedelta] = 'a duration, e.g. `"30d"` or `"PT12H"`'
     name = next((names[kind] for kind in kinds if kind in names), "")
     return ", ".join([name, *bounds])
 

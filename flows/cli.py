@@ -15,14 +15,16 @@ from recsys.cli.common import RunDate, Set, app, name_value_pairs, run_app
 from recsys.terminal import print_line
 
 Train = Annotated[
-    Literal["auto", "always", "never"],
-    typer.Option(help="Train: always, only while there is no champion (auto), or never."),
+    Literal["policy", "always", "never"],
+    typer.Option(help="Train: as training.policy says, when data or settings changed, or never."),
 ]
+
+_TRAINING = "training."
 
 
 @app.command()
 def nightly(
-    train: Train = "auto",
+    train: Train = "policy",
     run_date: RunDate = None,
     changes: Set = None,
 ) -> None:
@@ -30,7 +32,8 @@ def nightly(
 
     Without PREFECT_API_URL it runs on a temporary Prefect server.
 
-    --set takes k, steps, seed, block and seen (exclude or include), as `recsys recommend` does.
+    --set takes k, steps, seed, block and seen (exclude or include), as `recsys recommend` does;
+    with training. before it, what `recsys train` takes, such as training.epochs=2.
     """
     from flows.server import start_temporary_server
     from recsys.lake.tables import Lake
@@ -38,7 +41,11 @@ def nightly(
     from recsys.settings import RecommendingChanges, Settings
 
     settings = Settings()
-    recommending = RecommendingChanges.model_validate(name_value_pairs(changes))
+    pairs = name_value_pairs(changes)
+    ours = [name for name in pairs if name.startswith(_TRAINING)]
+    training = {name.removeprefix(_TRAINING): pairs.pop(name) for name in ours}
+    recommending = RecommendingChanges.model_validate(pairs)
+    settings.training.with_fields(training)  # refused now rather than by the flow
     day = run_date.date() if run_date else None
     if day:
         settings.check_run_date(day)
@@ -46,7 +53,7 @@ def nightly(
     start_temporary_server()
     from flows.nightly import nightly_flow
 
-    nightly_flow(train=train, run_date=day, recommending=recommending)
+    nightly_flow(train=train, run_date=day, recommending=recommending, training=training or None)
     print_line(f"\n{night_summary(Lake.from_settings(settings))}")
 
 
@@ -56,7 +63,7 @@ def serve(
     timezone: Annotated[
         str | None, typer.Option(help="Time zone of schedule and run dates; the settings' own.")
     ] = None,
-    train: Train = "auto",
+    train: Train = "policy",
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the Prefect server, if one is started.")
     ] = 4200,

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Literal
+from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger
 
+from flows.artifacts import run_step
 from flows.ingest import ingest_items_task, ingest_task
 from flows.recommend import changed_recommending, recommend_task
 from flows.runs import checked_run_date, flow_run, retrying_task
-from flows.train import check_training, train_task
+from flows.train import Override, check_training, train_task
 from recsys.errors import GateError
 from recsys.operations.runs import Run
 from recsys.registry.models import find_champion
-from recsys.settings import RecommendingChanges, Source
+from recsys.registry.policy import Decision, Train, decide, read_standing
+from recsys.settings import RecommendingChanges, Source, Training
 
-Train = Literal["auto", "always", "never"]
+if TYPE_CHECKING:
+    from recsys.progress import Progress
 
 
 @flow(name="nightly")
 def nightly_flow(
-    train: Train = "auto",
+    train: Train = "policy",
     source: Source | None = None,
     run_date: date | None = None,
     recommending: RecommendingChanges | None = None,
+    training: dict[str, Override] | None = None,
 ) -> None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
@@ -33,23 +37,25 @@ def nightly_flow(
     champion, or popularity, serves everyone.
 
     Args:
-        train: "always" trains when the data or the settings changed, "auto" only while there is
-            no champion, "never" not at all.
+        train: "policy" trains while there is no champion and after that as ``training.policy``
+            says, "always" when the data or the settings changed, "never" not at all.
         source: where interactions come from, where the setting ``allow_source_parameter`` allows
             it; the configured source when not given.
         run_date: the day the lists are for; the day the run was scheduled for when not given.
         recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
+        training: what to change of the configured ``training``, e.g. ``{"epochs": 2}``.
     """
     with flow_run("nightly") as run:
         run.settings.check_source_parameter(source)
         run_date = checked_run_date(run, run_date)
-        training = train == "always" or (train == "auto" and not has_champion_task(run))
-        if training:
-            check_training(run.settings.training)
+        changed_training = run.settings.training.with_fields(training or {})
+        if train != "never" and not has_champion_task(run):
+            check_training(changed_training)
         ingest_task(run, source)
         ingest_items_task(run)
-        if training:
-            _train(run)
+        night = run.settings.night_time(run_date)
+        if decide_task(run, train, night).train:
+            _train(run, changed_training, night)
         recommend_task(run, changed_recommending(run, recommending), run_date)
 
 
@@ -59,9 +65,20 @@ def has_champion_task(run: Run) -> bool:
     return find_champion(run.lake) is not None
 
 
-def _train(run: Run) -> None:
+@retrying_task("policy")
+def decide_task(run: Run, train: Train, night: datetime) -> Decision:
+    """Decide whether this night trains."""
+
+    def work(progress: Progress) -> Decision:  # noqa: ARG001 - it has none to report
+        standing = read_standing(run.lake, run.settings, train)
+        return decide(train, run.settings.training.policy, standing, night)
+
+    return run_step(run, "policy", work)
+
+
+def _train(run: Run, training: Training, night: datetime) -> None:
     try:
-        train_task(run, run.settings.training)
+        train_task(run, training, night)
     except GateError as error:
         run.outcome["train"] = {"refused": str(error)}
         get_run_logger().warning("not trained; the previous model serves: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from prefect import flow
@@ -24,13 +25,13 @@ Override = (
 
 
 @retrying_task("train", (30,))
-def train_task(run: Run, training: Training) -> TrainResult:
-    """Train, evaluate and register one model."""
+def train_task(run: Run, training: Training, at: datetime | None = None) -> TrainResult:
+    """Train, evaluate and register one model; ``at`` is the time of the night, if it is of one."""
     return run_step(
         run,
         "train",
         lambda progress: train(
-            run.lake, run.settings, training, run_id=run.run_id, progress=progress
+            run.lake, run.settings, training, at=at, run_id=run.run_id, progress=progress
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -128,6 +128,24 @@ class Contract(Config):
     )
 
 
+class Policy(Config):
+    """When a night trains again; one reason is enough.
+
+    The first two are counted from the newest training, whether its model serves or was rejected.
+    Where no interaction is new since then, nothing is trained.
+    """
+
+    max_age: timedelta = Field(
+        timedelta(days=7), ge=timedelta(0), le=_MAX_SPAN, description="age of the newest training"
+    )
+    new_data_share: float = Field(
+        0.1, ge=0, description="share by which interactions grew since the newest training"
+    )
+    unknown_share: float = Field(
+        0.05, ge=0, description="share of interactions whose item the champion does not know"
+    )
+
+
 class Training(Config):
     """A training run. ``overrides`` change single fields of the preset."""
 
@@ -140,10 +158,11 @@ class Training(Config):
         description="how far below the champion's NDCG@10 a new model may be and still replace it",
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
+    policy: Policy = Policy()
 
     def with_fields(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with some values changed: our own fields, and any other as an override."""
-        names = set(type(self).model_fields) - {"overrides"}
+        names = set(type(self).model_fields) - {"overrides", "policy"}
         fields = {name: value for name, value in changes.items() if name in names}
         overrides = {name: value for name, value in changes.items() if name not in names}
         return self.changed({**fields, "overrides": {**self.overrides, **overrides}})
@@ -281,6 +300,11 @@ class Settings(BaseSettings):
     def run_date(self, timestamp: datetime | None = None) -> date:
         """Return the day of a timestamp, now by default, in our time zone: a run's run_date."""
         return (timestamp or datetime.now(UTC)).astimezone(ZoneInfo(self.timezone)).date()
+
+    def night_time(self, run_date: date) -> datetime:
+        """Return the time of the night of a run_date: now, or the end of a day that is over."""
+        midnight = datetime.combine(run_date + timedelta(days=1), time(), ZoneInfo(self.timezone))
+        return min(datetime.now(UTC), midnight.astimezone(UTC) - timedelta(microseconds=1))
 
     def check_run_date(self, run_date: date) -> None:
         """Refuse a day after tomorrow: until then, its lists would hide those of every night.

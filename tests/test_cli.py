@@ -140,6 +140,7 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("serve",), 2, "no source to ingest from"),
         (("nightly", "--set", "k=20000"), 2, "k: "),
         (("nightly", "--set", "epochs=2"), 2, "epochs: "),
+        (("nightly", "--set", "training.epochs=0"), 2, "epochs: "),
         (("nightly", "--run-date", "2999-01-01"), 2, "lies in the future"),
         (("recommend", "--run-date", "2999-01-01"), 2, "lies in the future"),
         (("serve", "--timezone", "Mars/One"), 2, "'Mars/One' is not a time zone"),

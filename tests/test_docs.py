@@ -151,7 +151,7 @@ def test_a_default_on_the_settings_page_is_what_recsys_toml_would_say(
     page = generate.settings().partition("## Fields of a preset")[0]
     lines = []
     for heading, name, default in re.findall(
-        r"^## \[(\w+)\]|^\| `(\w+)` \| `(.+?)` \|", page, re.M
+        r"^## \[([\w.]+)\]|^\| `(\w+)` \| `(.+?)` \|", page, re.M
     ):
         lines.append(f"[{heading}]" if heading else f"{name} = {default}")
     written = tomllib.loads("\n".join(lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.catalog.publish import query_catalog
 from recsys.terminal import render_table
@@ -29,8 +29,7 @@ def night_summary(lake: Lake) -> str:
         return "no night has run yet"
     outcome = json.loads(rows[0]["outcome"])
     ingest, lists = outcome["ingest"], outcome["recommend"]
-    training = outcome.get("train", {"status": "not asked for", "why": "the champion serves"})
-    verdict = training.get("refused") or f"{training['status']}, {training['why']}"
+    verdict = training_summary(outcome)
     return (
         f"ingest: {ingest['status']}, {ingest['accepted']:,} new interactions "
         f"({ingest['duplicates']:,} already in the lake, {ingest['quarantined']:,} quarantined)\n"
@@ -38,6 +37,18 @@ def night_summary(lake: Lake) -> str:
         f"recommend: {lists['status']}, {lists['rows']:,} rows for {lists['users']:,} users "
         f"on {lists['run_date']}"
     )
+
+
+def training_summary(outcome: dict[str, Any]) -> str:
+    """Return what a night says of its training: its result, why it trained or why it did not."""
+    why = outcome["policy"]["why"]
+    training = outcome.get("train")
+    if training is None:
+        return f"not trained: {why}"
+    problem = training.get("refused") or training.get("failed")
+    if problem:
+        return f"failed: {problem} (trained because {why})"
+    return f"{training['status']}, {training['why']} (trained because {why})"
 
 
 def sample_lists(lake: Lake) -> Iterator[str]:

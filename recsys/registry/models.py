@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,7 @@ from recsys.temporary import replace_folder, temporary_folder
 from recsys.training import checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from recsys.lake.tables import Lake
@@ -187,30 +188,61 @@ def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
         recommender, items = _read_model(lake, row.model_id, device)
     except (MissingError, DamagedError) as error:
         raise UnusableModelError(row.model_id, str(error)) from error
+    _check_ids(lake, row, items)
+    return Model(recommender, items, row)
+
+
+def load_items(lake: Lake, row: ModelRow) -> ItemIds:
+    """Read the items that a model knows, and nothing else of it.
+
+    Raises:
+        UnusableModelError: it can't serve, now or later.
+        LakeError: they could not be read, and nothing is known about them.
+    """
+    try:
+        with _local_files(lake, row.model_id, _ITEMS) as folder:
+            items = _read_items(folder)
+    except (MissingError, DamagedError) as error:
+        raise UnusableModelError(row.model_id, str(error)) from error
+    _check_ids(lake, row, items)
+    return items
+
+
+def _check_ids(lake: Lake, row: ModelRow, items: ItemIds) -> None:
     id_type = lake.schema(columns.ITEMS).field(columns.ITEM_ID).type
     if items.ids.type != id_type:
         raise UnusableModelError(
             row.model_id,
             f"it knows items by {items.ids.type} ids, and the lake now holds {id_type} ids",
         )
-    return Model(recommender, items, row)
+
+
+@contextmanager
+def _local_files(lake: Lake, model_id: str, *names: str) -> Iterator[Path]:
+    """Give a folder on this machine that holds some of a model's files."""
+    if lake.is_local:
+        yield Path(lake.uri(_FOLDER, model_id))
+        return
+    with temporary_folder() as folder:
+        for name in names:
+            uri = lake.uri(_FOLDER, model_id, name)
+            object_store.download(uri, folder / name, lake.storage)
+        yield folder
+
+
+def _read_items(folder: Path) -> ItemIds:
+    content = checkpoint.read_file(folder / _ITEMS)
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+        return ItemIds(table[columns.ITEM_ID].combine_chunks())
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise checkpoint.damaged(folder / _ITEMS, error) from error
 
 
 def _read_model(lake: Lake, model_id: str, device: str) -> tuple[Recommender, ItemIds]:
-    with temporary_folder() as folder:
-        if lake.is_local:
-            folder = Path(lake.uri(_FOLDER, model_id))
-        else:
-            for name in (*checkpoint.FILES, _ITEMS):
-                uri = lake.uri(_FOLDER, model_id, name)
-                object_store.download(uri, folder / name, lake.storage)
+    with _local_files(lake, model_id, *checkpoint.FILES, _ITEMS) as folder:
         recommender, _ = checkpoint.load(folder, device)
-        content = checkpoint.read_file(folder / _ITEMS)
-        try:
-            table = pq.read_table(pa.BufferReader(content))
-            items = ItemIds(table[columns.ITEM_ID].combine_chunks())
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise checkpoint.damaged(folder / _ITEMS, error) from error
+        items = _read_items(folder)
     if len(items) != recommender.n_items:
         raise DamagedError(
             f"its network knows {recommender.n_items:,} items and {_ITEMS} names {len(items):,}"

@@ -77,6 +77,7 @@ def train(
     settings: Settings,
     training: Training | None = None,
     *,
+    at: datetime | None = None,
     run_id: str | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
@@ -84,6 +85,13 @@ def train(
 
     The same data, settings and code give the same ``model_id``, and a model that is registered
     already is not trained again.
+
+    Args:
+        lake: what to learn from, and where the model goes.
+        settings: the device, how a night scores, the training.
+        training: the training, in place of the settings'.
+        at: when it is trained, by which a night later knows its age; now by default.
+        progress: called as the work goes on.
 
     Raises:
         ConfigurationError: the preset, a field or a value does not exist.
@@ -111,6 +119,7 @@ def train(
     fitted = _fit(split, len(packed.items), recipe, runtime, progress)
     comparison = compare(fitted.model, split, len(packed.items), champion, settings)
     row = _row(recipe, packed, fitted, comparison, training.tolerance, started)
+    row = replace(row, trained_at=at or row.trained_at)
     machine = runtime.machine_info()
     card = {
         **recipe.as_dict(),

@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_ingested(
     with pytest.raises(ConfigurationError, match="no preset 'none-such'; there are best"):
         train_flow(preset="none-such")
     monkeypatch.setenv("RECSYS_TRAINING", json.dumps({"preset": "none-such"}))
-    for train in ("always", "auto"):
+    for train in ("always", "policy"):
         with pytest.raises(ConfigurationError, match="no preset 'none-such'; there are best"):
             nightly_flow(train=train)  # type: ignore[arg-type]
     assert not lake.exists("interactions")
