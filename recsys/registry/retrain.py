@@ -91,6 +91,7 @@ def train(
         settings: the device, how a night scores, the training.
         training: the training, in place of the settings'.
         at: when it is trained, by which a night later knows its age; now by default.
+        run_id: of the run that trains, for `promotions`.
         progress: called as the work goes on.
 
     Raises:
