@@ -6,21 +6,16 @@ import shutil
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pytest
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_HOME,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    temporary_settings,
-)
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from xdist.scheduler import LoadScopeScheduling
 
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
+from tests import templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,31 +65,12 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.chdir(tmp_path)
 
 
-class _Compiled(jinja2.BytecodeCache):
-    """Templates that were compiled before, in this process."""
-
-    def __init__(self) -> None:
-        self._code: dict[str, bytes] = {}
-
-    def load_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
-        if bucket.key in self._code:
-            bucket.bytecode_from_string(self._code[bucket.key])
-
-    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
-        self._code[bucket.key] = bucket.bytecode_to_string()
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _templates_compiled_once() -> Iterator[None]:
+def _templates_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Great Expectations makes a Jinja environment a page; half of a small ingest is compiling."""
-    plain, compiled = jinja2.Environment.__init__, _Compiled()
-
-    def cached(environment: jinja2.Environment, *given: Any, **named: Any) -> None:
-        plain(environment, *given, **named)
-        environment.bytecode_cache = environment.bytecode_cache or compiled
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jinja2.Environment, "__init__", cached)
+        patch.setenv(templates.FOLDER, str(_shared_folder(tmp_path_factory)))
+        templates.keep_compiled()
         yield
 
 
@@ -114,19 +90,31 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def _prefect_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Prefect home with an empty database, made once for all workers: that takes seconds."""
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder that all workers of this session see."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    home = shared / "prefect-template"
-    with (shared / "prefect-template.lock").open("w") as lock:
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def _prefect_template(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Path:
+    """A Prefect home with an empty database: Prefect takes ten seconds to make one.
+
+    It is made once for a version of Prefect, and kept in build/.
+    """
+    kept = pytestconfig.rootpath / "build" / f"prefect-{version('prefect')}"
+    with (_shared_folder(tmp_path_factory) / "prefect-template.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.exists():
-            env = {**os.environ, "PREFECT_HOME": str(home)}
+        if not kept.exists():
+            made = tmp_path_factory.mktemp("prefect-template")
+            env = {**os.environ, "PREFECT_HOME": str(made)}
             command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
             subprocess.run(command, env=env, check=True, capture_output=True, timeout=120)
-    return home
+            shutil.copytree(made, kept.with_suffix(".new"), dirs_exist_ok=True)
+            kept.with_suffix(".new").rename(kept)
+    return kept
 
 
 @pytest.fixture
@@ -136,14 +124,20 @@ def prefect_home(_prefect_template: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_api(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server in a process of its own, with a database of its own; its address.
 
     It lives until the session ends; flows of this process use it too.
     """
-    home = tmp_path_factory.mktemp("prefect")
-    quiet = {PREFECT_HOME: home, PREFECT_SERVER_ANALYTICS_ENABLED: False}
-    with temporary_settings(quiet), prefect_test_harness(server_startup_timeout=120):
-        api = PREFECT_API_URL.value()
-        assert api
-        yield api
+    from tests.servers import running
+
+    folder, port = tmp_path_factory.mktemp("prefect"), free_port()
+    home = shutil.copytree(_prefect_template, folder / "home")
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--port", str(port), "--log-level", "warning"]
+    server = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1"}
+    env = {**os.environ, **server, "PREFECT_HOME": str(home)}
+    with running(command, folder / "log", f"http://127.0.0.1:{port}", env, 120) as address:
+        api = f"{address}/api"
+        with temporary_settings({PREFECT_HOME: home, PREFECT_API_URL: api}):
+            yield api

@@ -91,13 +91,24 @@ def client(endpoint: str) -> S3Client:
 
 
 @contextmanager
-def running(command: list[str], log: Path, endpoint: str) -> Iterator[str]:
+def running(
+    command: list[str],
+    log: Path,
+    endpoint: str,
+    env: dict[str, str] | None = None,
+    seconds: float = 30,
+) -> Iterator[str]:
+    """Run a server until the block ends; wait until it takes connections."""
     with log.open("w") as output:
         server = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[1]
+            command,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).parents[1],
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 socket.create_connection(("127.0.0.1", int(endpoint.rsplit(":", 1)[1]))).close()

@@ -17,6 +17,7 @@ from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Settings
 from sql import quote
+from tests import templates
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -82,11 +83,11 @@ def environment(source: Path, lake: Path, api: str, **more: str) -> dict[str, st
 def start_night(env: dict[str, str], day: str) -> BaseProcess:
     """Start a night as a process of its own; what it says is added to a log beside the lake.
 
-    The process is forked from a server that has imported everything once: that takes longer than
-    the night itself.
+    The process is forked from a server that has imported everything once, with what torch imports
+    for its first optimiser: that takes longer than the night itself.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["great_expectations", "flows.nightly"])
+    context.set_forkserver_preload(["great_expectations", "flows.nightly", "torch._dynamo"])
     night = context.Process(target=_night, args=(env, day))
     night.start()
     return night
@@ -94,6 +95,7 @@ def start_night(env: dict[str, str], day: str) -> BaseProcess:
 
 def _night(env: dict[str, str], day: str) -> None:
     os.environ |= env
+    templates.keep_compiled()
     with said(env).open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
