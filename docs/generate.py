@@ -22,7 +22,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from flows import cli
-from recsys.catalog.publish import fetch_catalog, publish_catalog
+from recsys.catalog.publish import publish_catalog
+from recsys.catalog.query import fetch_catalog
 from recsys.catalog.views import VIEWS
 from recsys.lake.schemas import COUNT, FILES, REAL, TABLES, TEXT, TIMESTAMP, Column
 from recsys.lake.tables import Lake

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from recsys.catalog.publish import CATALOG_FILE
+from recsys.catalog.query import CATALOG_FILE
 from recsys.lake.tables import Lake
 from recsys.operations.summary import night_summary, sample_lists
 from recsys.settings import Settings

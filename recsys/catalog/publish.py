@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ import duckdb
 import pyarrow as pa
 
 from recsys import columns
+from recsys.catalog.query import CATALOG_FILE
 from recsys.catalog.views import VIEWS
-from recsys.errors import LakeError, MissingError
+from recsys.errors import LakeError
 from recsys.lake import object_store
 from recsys.lake.engine import open_duckdb, select_files
 from recsys.lake.s3_files import EmptyFiles
@@ -21,11 +21,9 @@ from recsys.temporary import replace_file, temporary_folder
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from recsys.lake.tables import Lake
-
-CATALOG_FILE = "catalog.duckdb"
 
 
 def publish_catalog(lake: Lake) -> str:
@@ -50,55 +48,6 @@ def publish_catalog(lake: Lake) -> str:
             f"could not publish {lake.uri(CATALOG_FILE)}: {error}. The previous catalog "
             "stays in place; check that the lake may be written and that the disk has room"
         ) from error
-
-
-def fetch_catalog(lake: Lake, folder: Path) -> Path:
-    """Return a local path of the catalog; one on S3 is copied into ``folder``.
-
-    Raises:
-        MissingError: there is no catalog yet.
-        LakeError: it can't be read.
-    """
-    uri = lake.uri(CATALOG_FILE)
-    path = Path(uri) if lake.is_local else folder / CATALOG_FILE
-    try:
-        if lake.is_local:
-            path.stat()
-        else:
-            object_store.download(uri, path, lake.storage)
-    except (FileNotFoundError, MissingError):
-        raise MissingError(f"{uri} does not exist yet: run `recsys nightly` first") from None
-    except OSError as error:
-        raise LakeError(f"could not read {uri}: {error.strerror}") from error
-    return path
-
-
-def query_catalog(
-    lake: Lake, statement: str, parameters: Mapping[str, object] | None = None
-) -> pa.Table:
-    """Run one statement on the catalog, read-only.
-
-    Raises:
-        MissingError: there is no catalog yet.
-        LakeError: it can't be read, or DuckDB refuses the statement.
-    """
-    with temporary_folder() as folder:
-        path = fetch_catalog(lake, folder)
-        try:
-            with _open_to_read(lake, path) as con:
-                rows = con.sql(statement, params=dict(parameters or {}))
-                return rows.to_arrow_table() if rows is not None else pa.table({})
-        except duckdb.Error as error:
-            raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
-
-
-@contextmanager
-def _open_to_read(lake: Lake, path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a catalog; on S3 its views read ``s3://`` without DuckDB's httpfs extension."""
-    with open_duckdb(lake.limits, path, read_only=True) as con:
-        if not lake.is_local:
-            con.register_filesystem(object_store.filesystem(lake.storage))
-        yield con
 
 
 def _build(lake: Lake, path: Path) -> None:

@@ -28,6 +28,10 @@ class View:
     columns: Mapping[str, str]
     is_table: bool = False
 
+    def meanings(self) -> Mapping[str, str]:
+        """Return column -> meaning."""
+        return self.columns
+
 
 _MODELS = TABLES[columns.MODELS].meanings()
 _LISTS = TABLES[columns.RECOMMENDATIONS].meanings()

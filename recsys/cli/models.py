@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from recsys.cli.common import Set, Shown, app, name_value_pairs, new_run_id
 from recsys.errors import ConfigurationError
 from recsys.settings import Settings
-from recsys.terminal import bars, print_line, render_table
+from recsys.terminal import bars, print_line, write_rows
 
 
 @app.command()
@@ -60,7 +61,7 @@ def models(context: typer.Context, output: Shown = "table") -> None:
     table = pa.Table.from_pylist(
         [{name: getattr(row, name) for name in (*shown, "trained_at", "why")} for row in rows]
     )
-    typer.echo(render_table(table, output))
+    write_rows(table.to_reader(), output, sys.stdout)
 
 
 @models_app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.terminal import render_table
 from sql import load
 
@@ -63,13 +63,10 @@ def sample_lists(lake: Lake) -> Iterator[str]:
             lake, load("queries/user_history"), {"user_id": user, "count": _HISTORY_ITEMS}
         )
         items = query_catalog(lake, load("queries/user_list"), {"user_id": user})
-        yield render_table(
-            history.select(["timestamp", "title"]), "table", f"User {user} watched last"
-        )
+        yield render_table(history.select(["timestamp", "title"]), f"User {user} watched last")
         yield render_table(
             items.slice(0, _LIST_ITEMS).select(["rank", "title", "score"]),
-            "table",
             "and is recommended",
         )
     metrics = query_catalog(lake, load("queries/champion_metrics"))
-    yield render_table(metrics, "table", "On the last item of every user, held out of training")
+    yield render_table(metrics, "On the last item of every user, held out of training")

@@ -150,7 +150,8 @@ def publish(args: argparse.Namespace) -> Figures:
     """Copy the lists into the catalog; then how long one user's list takes to read, in seconds."""
     import duckdb
 
-    from recsys.catalog.publish import CATALOG_FILE, publish_catalog
+    from recsys.catalog.publish import publish_catalog
+    from recsys.catalog.query import CATALOG_FILE
 
     lake, _ = _lake(args)
     figures, _ = _timed(lambda: publish_catalog(lake))

@@ -8,7 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys.catalog.publish import CATALOG_FILE, publish_catalog, query_catalog
+from recsys.catalog.publish import publish_catalog
+from recsys.catalog.query import CATALOG_FILE, query_catalog
 from recsys.catalog.views import VIEWS, View
 from recsys.errors import LakeError
 from recsys.lake.schemas import TABLES, Table, schemas
@@ -189,10 +190,3 @@ def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
 def test_asking_before_the_first_publish_says_what_to_do(lake: Lake) -> None:
     with pytest.raises(LakeError, match="run `recsys nightly` first"):
         query_catalog(lake, "select 1")
-
-
-def test_a_statement_cannot_write_to_the_catalog(lake: Lake) -> None:
-    with_lists(lake, [8])
-    publish_catalog(lake)
-    with pytest.raises(LakeError, match="read-only"):
-        query_catalog(lake, "delete from latest_recommendations")

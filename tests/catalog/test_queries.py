@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from recsys.catalog.publish import publish_catalog, query_catalog
+from recsys.catalog.publish import publish_catalog
+from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from sql import load

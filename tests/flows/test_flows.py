@@ -16,7 +16,7 @@ from prefect.exceptions import ParameterTypeError
 
 from flows.nightly import nightly_flow
 from flows.train import train_flow
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.errors import ConfigurationError, ContractError, SourceError
 from recsys.lake.tables import Lake
 from recsys.model.presets import PRESETS

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from flows import children
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port

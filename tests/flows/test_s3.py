@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.ingest.batch import ingest
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake.exceptions import CommitFailedError
 
-from recsys.catalog.publish import fetch_catalog
+from recsys.catalog.query import fetch_catalog
 from recsys.errors import LakeError, MissingError, SourceError
 from recsys.lake import object_store
 from recsys.lake.faults import explain_delta_errors, explain_s3_errors

@@ -1,0 +1,122 @@
+"""The catalog is read by SQL: one statement, nothing written, nothing outside the lake."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from recsys.errors import LakeError, MissingError
+from recsys.lake import object_store
+from recsys.lake.engine import open_duckdb
+from recsys.temporary import temporary_folder
+from sql import literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from recsys.lake.tables import Lake
+
+CATALOG_FILE = "catalog.duckdb"
+_BATCH_ROWS = 10_000
+# MULTI is a PIVOT whose values are read off the data.
+_READING = {"SELECT", "MULTI"}
+
+
+def fetch_catalog(lake: Lake, folder: Path) -> Path:
+    """Return a local path of the catalog; one on S3 is copied into ``folder``.
+
+    Raises:
+        MissingError: there is no catalog yet.
+        LakeError: it can't be read.
+    """
+    uri = lake.uri(CATALOG_FILE)
+    path = Path(uri) if lake.is_local else folder / CATALOG_FILE
+    try:
+        if lake.is_local:
+            path.stat()
+        else:
+            object_store.download(uri, path, lake.storage)
+    except (FileNotFoundError, MissingError):
+        raise MissingError(f"{uri} does not exist yet: run `recsys nightly` first") from None
+    except OSError as error:
+        raise LakeError(f"could not read {uri}: {error.strerror}") from error
+    return path
+
+
+def query_catalog(
+    lake: Lake, statement: str, parameters: Mapping[str, object] | None = None
+) -> pa.Table:
+    """Run one statement that reads, and return its rows; see `stream_catalog`."""
+    with stream_catalog(lake, statement, parameters) as rows:
+        return rows.read_all()
+
+
+@contextmanager
+def stream_catalog(
+    lake: Lake,
+    statement: str,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    unsafe: bool = False,
+) -> Iterator[pa.RecordBatchReader]:
+    """Run one statement on the catalog, which is open for reading alone, and give its rows.
+
+    The statement may read the catalog and the files of the lake. It may not write, nor reach other
+    files, other databases, the network, extensions or Python's variables: DuckDB itself holds it
+    to that.
+
+    Args:
+        lake: whose catalog.
+        statement: one SELECT.
+        parameters: values of its ``$name``.
+        unsafe: let it do what DuckDB can; the catalog itself stays open for reading alone.
+
+    Raises:
+        MissingError: there is no catalog yet.
+        LakeError: it can't be read, or the statement is refused.
+    """
+    with temporary_folder() as folder:
+        path = fetch_catalog(lake, folder)
+        try:
+            with open_duckdb(lake.limits, path, read_only=True) as con:
+                if not lake.is_local:  # the views read s3:// without DuckDB's httpfs extension
+                    con.register_filesystem(object_store.filesystem(lake.storage))
+                if not unsafe:
+                    _check_reading(con, statement)
+                    _confine(con, lake)
+                rows = con.sql(statement, params=dict(parameters or {}))
+                if rows is None:
+                    yield pa.table({}).to_reader()
+                else:
+                    yield rows.to_arrow_reader(_BATCH_ROWS)
+        except duckdb.Error as error:
+            raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
+
+
+def _check_reading(con: duckdb.DuckDBPyConnection, statement: str) -> None:
+    """Refuse what is not one statement that reads.
+
+    A COPY could write into the lake, whose files may be read, and so could an EXPLAIN ANALYZE of
+    one.
+    """
+    statements = con.extract_statements(statement)
+    if len(statements) != 1:
+        raise LakeError(f"give one statement; these are {len(statements)}")
+    kind = statements[0].type.name
+    if kind not in _READING:
+        raise LakeError(
+            f"this is a statement of the kind {kind}, and only a SELECT is run here. If you trust "
+            "it and need it, run it with --unsafe"
+        )
+
+
+def _confine(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Let a connection reach the lake's files alone, for good."""
+    con.execute("set python_enable_replacements = false")
+    con.execute(f"set allowed_directories = [{literal(lake.uri(''))}]")
+    con.execute("set enable_external_access = false")
+    con.execute("set lock_configuration = true")
