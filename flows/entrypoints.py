@@ -13,9 +13,18 @@ from flows.children import end_with_parent
 
 end_with_parent()  # before the long imports
 
+from flows.erase import erase_flow
 from flows.ingest import ingest_flow
+from flows.maintain import maintain_flow
 from flows.nightly import nightly_flow
 from flows.recommend import recommend_flow
 from flows.train import train_flow
 
-__all__ = ["ingest_flow", "nightly_flow", "recommend_flow", "train_flow"]
+__all__ = [
+    "erase_flow",
+    "ingest_flow",
+    "maintain_flow",
+    "nightly_flow",
+    "recommend_flow",
+    "train_flow",
+]

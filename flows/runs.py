@@ -17,7 +17,7 @@ from recsys.settings import Settings
 from recsys.signals import stop_signal, watch_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from datetime import date
 
     from prefect import Task
@@ -28,8 +28,12 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def flow_run(flow: str) -> Iterator[Run]:
+def flow_run(flow: str, hidden: Collection[str] = ()) -> Iterator[Run]:
     """Do the current Prefect flow run as a run of the library, under the same id.
+
+    Args:
+        flow: its name.
+        hidden: parameters that `runs` must not hold.
 
     Raises:
         TerminationSignal, KeyboardInterrupt: the process was asked to stop, which Prefect has to
@@ -37,9 +41,9 @@ def flow_run(flow: str) -> Iterator[Run]:
     """
     with watch_signals():
         try:
-            with record_run(
-                flow, str(current.get_id()), Settings(), current.get_parameters()
-            ) as run:
+            given = current.get_parameters()
+            parameters = {name: value for name, value in given.items() if name not in hidden}
+            with record_run(flow, str(current.get_id()), Settings(), parameters) as run:
                 yield run
         except Exception:
             if not (stopped := stop_signal()):

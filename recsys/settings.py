@@ -190,6 +190,37 @@ class RecommendingChanges(Config):
     seen: Seen | None = None
 
 
+class Maintenance(Config):
+    """What `recsys maintain` keeps, and for how long."""
+
+    retention: timedelta = Field(
+        timedelta(days=7),
+        ge=timedelta(0),
+        le=_MAX_SPAN,
+        description="how long an older version of a table can still be read, and an open catalog "
+        "goes on; in whole hours, and longer than any run takes",
+    )
+    keep_lists: timedelta = Field(
+        timedelta(days=90),
+        ge=timedelta(days=1),
+        le=_MAX_SPAN,
+        description="how long lists stay; after that one row a day stays in `list_days`",
+    )
+    keep_quality_results: timedelta = Field(
+        timedelta(days=90),
+        ge=timedelta(days=1),
+        le=_MAX_SPAN,
+        description="how long results of checks stay, and the Data Docs of their batches",
+    )
+    keep_models: timedelta = Field(
+        timedelta(days=90),
+        ge=timedelta(days=1),
+        le=_MAX_SPAN,
+        description="how long the files of a model stay that does not serve and made no list that "
+        "stands; its row stays for good",
+    )
+
+
 class ObjectStorage(BaseModel):
     """An S3 endpoint. Credentials are not set here: they come from the standard AWS chain."""
 
@@ -254,6 +285,7 @@ class Settings(BaseSettings):
     contract: Contract = Contract()
     training: Training = Training()
     recommending: Recommending = Recommending()
+    maintenance: Maintenance = Maintenance()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the model runs; auto is the GPU where there is one"

@@ -77,6 +77,25 @@ def replace_folder(target: Path) -> Iterator[Path]:
         _sync(target.parent)
 
 
+def leftover_folders(parent: Path) -> list[Path]:
+    """Return the temporary folders in a folder that killed processes left: nobody locks them."""
+    left = []
+    for folder in parent.glob(f"{_BESIDE}*"):
+        with suppress(OSError):  # in use, or gone just now
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.append(folder)
+            finally:
+                os.close(lock)
+    return left
+
+
+def remove_leftover_folders(parent: Path) -> None:
+    """Remove the temporary folders of killed processes in a folder, as the next writer would."""
+    _sweep(parent, _BESIDE)
+
+
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """Give a path of the target's name in a temporary folder beside it, where a rename suffices."""

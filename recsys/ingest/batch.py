@@ -21,11 +21,11 @@ from recsys.ingest.commit import (
     record,
     recover,
     write_batch,
-    write_data_docs,
     write_source_error,
 )
 from recsys.ingest.contract import PROFILE, ROWS, contract_rules, evaluate_contract
 from recsys.ingest.contract_report import breakage_report, refusal_report
+from recsys.ingest.data_docs import write_data_docs
 from recsys.ingest.row_checks import classify_rows, is_usual_size, profile_batch
 from recsys.ingest.staging import ARROW_TYPES, lake_id_types
 from recsys.lake.check_results import write_check_results

@@ -12,7 +12,6 @@ that is killed after 3 has ingested its batch: :func:`recover` writes 4 from the
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -20,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from recsys import columns
-from recsys.errors import DamagedError, LakeError
+from recsys.errors import DamagedError
 from recsys.ingest.contract import PROFILE, ROWS
 from recsys.ingest.staging import as_schema
-from recsys.lake import object_store
 from recsys.lake.check_results import CheckResult, write_check_results
 from recsys.lake.engine import open_duckdb
 from recsys.lake.object_store import Stored
@@ -32,7 +30,6 @@ from sql import literal, load
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from pathlib import Path
 
     import duckdb
 
@@ -106,17 +103,6 @@ def write_source_error(lake: Lake, source: str, error: Exception, now: datetime)
         threshold="at least 1 row of the mapped columns",
     )
     write_check_results(lake, source, [result], now)
-
-
-def write_data_docs(lake: Lake, pages: Path) -> None:
-    """Add the HTML pages of a batch to those of earlier batches under the lake."""
-    if not lake.is_local:
-        object_store.upload_folder(pages, lake.uri("data_docs"), lake.storage, once=("static",))
-        return
-    try:
-        shutil.copytree(pages, lake.uri("data_docs"), dirs_exist_ok=True)
-    except OSError as error:
-        raise LakeError(f"could not write {lake.uri('data_docs')}: {error}") from error
 
 
 def write_batch(lake: Lake, con: duckdb.DuckDBPyConnection, batch: Batch, now: datetime) -> Batch:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recsys import columns
 from recsys.ingest.staging import BLANKS, TYPE_NAMES
+from recsys.lake.erasures import view_erasures
 from sql import load
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def classify_rows(
 
     Args:
         con: holds ``staged_rows``.
-        lake: its interactions and quarantined rows are not ingested again.
+        lake: its interactions and quarantined rows are not ingested again, nor those of users who
+            were erased.
         source: the source's name in `quarantine`.
         contract: how long an id may be.
         latest: the latest timestamp that an interaction may have.
@@ -93,6 +95,9 @@ def classify_rows(
         lake.view(con, columns.INTERACTIONS)
         bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
         con.execute(load("ingest/create_rows_in_lake"), bounds)
+    has_erasures = view_erasures(con, lake)
+    if has_erasures:
+        con.execute(load("ingest/insert_erased_rows"))
     con.execute(load("ingest/create_repeated_hashes"))
     con.execute(load("ingest/create_repeated_rows"))
     con.execute(load("ingest/create_rejected_rows"))
@@ -102,6 +107,8 @@ def classify_rows(
             "insert into quarantined_rows select row, reasons from quarantine where source = ?",
             [source],
         )
+    if has_erasures:
+        con.execute(load("ingest/insert_erased_rejections"))
     con.execute(load("ingest/create_new_rejected_rows"))
     con.execute(load("ingest/create_accepted_rows"))
 

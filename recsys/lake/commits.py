@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NOTE = "recsys"  # its key among a commit's metadata
-_CHECKPOINT_EVERY = 5
+CHECKPOINT_EVERY = 5
 """Commits. To open a table takes 2 requests for each commit since, and 11 for the checkpoint."""
-# Checkpoints are made here, more often; without the hook that looks for old logs at every commit.
-_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+# Checkpoints are made here, more often; old logs are removed by recsys.lake.maintenance.
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 def properties(
@@ -48,7 +48,7 @@ def write(
         table,
         rows,
         commit_properties=properties(note, transaction),
-        post_commithook_properties=_NO_HOOKS,
+        post_commithook_properties=NO_HOOKS,
         **options,
     )
 
@@ -67,10 +67,9 @@ def read(table: DeltaTable, limit: int | None) -> Iterator[tuple[int, str, dict[
 
 def is_checkpoint_due(before: int, after: int) -> bool:
     """Say whether the commits between two versions make a checkpoint due."""
-    return after // _CHECKPOINT_EVERY > before // _CHECKPOINT_EVERY
+    return after // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY
 
 
 def create_checkpoint(table: DeltaTable) -> None:
     """Sum the log up in one file, so that opening the table does not read ever more of them."""
     table.create_checkpoint()
-    table.cleanup_metadata()

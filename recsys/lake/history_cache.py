@@ -77,6 +77,20 @@ def load_histories(
     return state.coded.packed(first)
 
 
+def forget_histories(lake: Lake) -> None:
+    """Delete the snapshot: the next run packs afresh.
+
+    Raises:
+        LakeError: it can't be deleted.
+    """
+    if lake.is_local:
+        path = Path(lake.uri(_FOLDER, _NAME))
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LakeError(f"could not delete {path}: {error.strerror}") from error
+
+
 @dataclass(frozen=True)
 class _State:
     """Histories, and what has to be known to let them grow.

@@ -13,12 +13,14 @@ from recsys.errors import ConfigurationError, LakeError, RecsysError
 from recsys.lake.faults import explain_s3_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
     from fsspec import AbstractFileSystem
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectTypeDef
 
     from recsys.settings import ObjectStorage
 
@@ -55,20 +57,40 @@ def find(
     ``*`` and ``?`` stay within one path segment, ``**`` crosses them.
     """
     bucket, glob = split(pattern)
+    with explain_s3_errors(pattern, "list", raising):
+        objects = [
+            Stored(f"s3://{bucket}/{entry['Key']}", entry["ETag"].strip('"'), entry["Size"])
+            for entry in _entries(bucket, glob, storage)
+        ]
+    return sorted(objects, key=lambda stored: stored.key)
+
+
+def _entries(bucket: str, glob: str, storage: ObjectStorage) -> Iterator[ObjectTypeDef]:
     first = _WILDCARDS.search(glob)
     prefix = glob[: first.start()] if first else glob
     matches = re.compile(_as_regex(glob) if first else re.escape(glob)).fullmatch
-    with explain_s3_errors(pattern, "list", raising):
-        pages = (
-            _client(storage).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        )
-        objects = [
-            Stored(f"s3://{bucket}/{entry['Key']}", entry["ETag"].strip('"'), entry["Size"])
-            for page in pages
-            for entry in page.get("Contents", [])
-            if matches(entry["Key"])
-        ]
-    return sorted(objects, key=lambda stored: stored.key)
+    pages = _client(storage).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    for page in pages:
+        yield from (entry for entry in page.get("Contents", []) if matches(entry["Key"]))
+
+
+def modified(pattern: str, storage: ObjectStorage) -> dict[str, datetime]:
+    """Return when each object that `find` finds was written last, by its address."""
+    bucket, glob = split(pattern)
+    with explain_s3_errors(pattern, "list"):
+        return {
+            f"s3://{bucket}/{entry['Key']}": entry["LastModified"]
+            for entry in _entries(bucket, glob, storage)
+        }
+
+
+def delete(uris: Iterable[str], storage: ObjectStorage) -> None:
+    """Delete objects; one that is not there is no error."""
+    client = _client(storage)
+    for uri in uris:
+        bucket, key = split(uri)
+        with explain_s3_errors(uri, "delete"):
+            client.delete_object(Bucket=bucket, Key=key)
 
 
 def download(

@@ -128,6 +128,20 @@ def check_row_counts(
         _write_deletions(lake, deletions, started)
 
 
+def record_deletions(lake: Lake, deleted: Mapping[str, int], now: datetime) -> None:
+    """Let rows that are deleted on purpose count as deleted from now on.
+
+    Call it right after `check_row_counts`, which explains all earlier ones.
+
+    Args:
+        lake: the lake.
+        deleted: batch -> rows that are deleted.
+        now: when.
+    """
+    known, _ = _known_deletions(lake)
+    _write_deletions(lake, Counter(known) + Counter(deleted), now)
+
+
 def accepted_batches(lake: Lake) -> list[AcceptedBatch]:
     """Return the accepted batches of a lake; none where it has no `batches`."""
     if not lake.exists(columns.BATCHES):
@@ -199,7 +213,7 @@ def _count_by_reading(lake: Lake, table: DeltaTable, paths: Collection[str]) -> 
             uris = [uri for uri in table.file_uris() if Path(unquote(uri)).name in names]
             relation = f"({select_files(con, table, uris)})"
         else:
-            con.register("files", _some_files(table, names))
+            con.register("files", _some_files(lake.dataset(table), names))
             relation = "files"
         rows = con.execute(
             f"select batch_id, count(*) from {relation} where batch_id is not null group by all"  # noqa: S608 - names are quoted, paths are literals
@@ -207,8 +221,7 @@ def _count_by_reading(lake: Lake, table: DeltaTable, paths: Collection[str]) -> 
     return dict(rows)
 
 
-def _some_files(table: DeltaTable, names: Collection[str]) -> dataset.Dataset:
-    whole = table.to_pyarrow_dataset()
+def _some_files(whole: dataset.Dataset, names: Collection[str]) -> dataset.Dataset:
     fragments: Iterable[Any] = whole.get_fragments()
     return dataset.FileSystemDataset(
         [one for one in fragments if Path(unquote(one.path)).name in names],

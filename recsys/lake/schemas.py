@@ -108,7 +108,7 @@ _BATCHES = Table(
         Column("rows_in", COUNT, "Rows that were read."),
         Column("accepted", COUNT, "Rows that were added to interactions."),
         Column("quarantined", COUNT, "Rows that were added to quarantine."),
-        Column("duplicates", COUNT, "Rows that were already in interactions."),
+        Column("duplicates", COUNT, "Rows that were already in interactions, or of erased users."),
         Column(
             "interactions_version", COUNT, "The version of interactions that first holds the rows."
         ),
@@ -220,7 +220,9 @@ _RUNS = Table(
     "One row per run of a flow or a command that writes to the lake.",
     (
         Column("run_id", TEXT, "The key; a Prefect flow run has the same id.", required=True),
-        Column("flow", TEXT, "nightly, ingest, train or recommend.", required=True),
+        Column(
+            "flow", TEXT, "nightly, ingest, train, recommend, maintain or erase.", required=True
+        ),
         Column(
             "status",
             TEXT,
@@ -268,6 +270,40 @@ _QUALITY_RESULTS = Table(
     ),
 )
 
+_LIST_DAYS = Table(
+    columns.LIST_DAYS,
+    "One row per run_date and edition whose lists have been expired: what they were, in figures.",
+    (
+        Column("run_date", pa.date32(), "The day that the lists were for.", required=True),
+        Column("edition", pa.int32(), "The edition of that day, from 1.", required=True),
+        Column("run_id", TEXT, "The run that made them, a key of runs."),
+        Column("model_id", TEXT, "The champion of that night; null without one."),
+        Column("users", COUNT, "Users who had a list."),
+        Column("rows", COUNT, "Recommended items, over all users."),
+        Column("model_rows", COUNT, "Those of them that the model ranked."),
+        Column("popular_rows", COUNT, "Those of them that popularity gave."),
+        Column("items", COUNT, "Distinct items in the lists."),
+        Column("generated_at", TIMESTAMP, "When the lists were made, in UTC."),
+    ),
+)
+
+_ERASURES = Table(
+    columns.ERASURES,
+    "One row per user who was erased: no source brings them back.",
+    (
+        Column(
+            "user_hash",
+            TEXT,
+            "The key: SHA-256 of salt, a colon and the user_id, in hexadecimal.",
+            required=True,
+        ),
+        Column("salt", TEXT, "The same for all rows of a lake.", required=True),
+        Column("erased_at", TIMESTAMP, "When the user was erased, in UTC."),
+        Column("who", TEXT, "Who did it: user@host."),
+        Column("why", TEXT, "The reason that was given."),
+    ),
+)
+
 TABLES = {
     table.name: table
     for table in (
@@ -280,6 +316,8 @@ TABLES = {
         _PROMOTIONS,
         _RUNS,
         _QUALITY_RESULTS,
+        _LIST_DAYS,
+        _ERASURES,
     )
 }
 """Every table of the lake by its name."""

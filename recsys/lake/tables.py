@@ -99,7 +99,7 @@ class Lake:
         with self._explain(f"create the tables of {self.root}"):
             for name, schema in schemas(user_id, item_id).items():
                 if self.schema(name) != schema and not self.open(name).file_uris():
-                    with self._writing(name) as target:
+                    with self.writing(name) as target:
                         empty = schema.empty_table()
                         commits.write(target, empty, mode="overwrite", schema_mode="overwrite")
 
@@ -189,7 +189,7 @@ class Lake:
         """
         opened = self.open(table)
         with self._explain(f"read {opened.table_uri}"):
-            return self._dataset(opened).to_table(columns=names)
+            return self.dataset(opened).to_table(columns=names)
 
     def append(
         self,
@@ -204,7 +204,7 @@ class Lake:
         With a ``transaction`` name the append happens once: a table that already carries the name
         is left as it is. ``note`` travels in the commit itself, see :meth:`commits`.
         """
-        with self._writing(table) as target:
+        with self.writing(table) as target:
             if transaction and target.transaction_version(transaction) is not None:
                 return target.version()
             commits.write(target, rows, mode="append", transaction=transaction, note=note)
@@ -219,7 +219,7 @@ class Lake:
         note: Mapping[str, Any] | None = None,
     ) -> int:
         """Replace the rows that match ``where`` (all of them without it) in one commit."""
-        with self._writing(table) as target:
+        with self.writing(table) as target:
             commits.write(target, rows, mode="overwrite", predicate=where, note=note)
             return target.version()
 
@@ -228,7 +228,7 @@ class Lake:
     ) -> int:
         """Insert rows, or update those with the same ``on`` column, in one commit."""
         same = f"target.{quote(on)} = source.{quote(on)}"
-        with self._writing(table) as target:
+        with self.writing(table) as target:
             (
                 target.merge(
                     rows, same, "source", "target", commit_properties=commits.properties(note)
@@ -241,7 +241,7 @@ class Lake:
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
-        with self._writing(table) as target:
+        with self.writing(table) as target:
             target.delete(where)
 
     def has(self, table: str, transaction: str) -> bool:
@@ -265,7 +265,7 @@ class Lake:
 
     def add_columns(self, table: str, fields: pa.Schema, *, note: Mapping[str, Any]) -> None:
         """Add columns, null in the rows that are there, in one commit."""
-        with self._writing(table) as target:
+        with self.writing(table) as target:
             target.alter.add_columns(
                 list(DeltaSchema.from_arrow(fields).fields),
                 commit_properties=commits.properties(note),
@@ -277,7 +277,7 @@ class Lake:
 
     def set_property(self, table: str, name: str, value: str) -> None:
         """Set a property of a table, in one commit."""
-        with self._writing(table) as target:
+        with self.writing(table) as target:
             target.alter.set_table_properties({name: value}, raise_if_not_exists=False)
 
     def view(
@@ -307,10 +307,11 @@ class Lake:
             selected = select_files(con, opened, files)
             con.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {selected}")
         else:
-            con.register(name, self._dataset(opened, where))
+            con.register(name, self.dataset(opened, where))
         return opened.version()
 
-    def _dataset(self, opened: DeltaTable, where: str | None = None) -> ds.Dataset:
+    def dataset(self, opened: DeltaTable, where: str | None = None) -> ds.Dataset:
+        """Return an open table as a dataset; on S3 small files are read once a run."""
         if self.is_local:
             return opened.to_pyarrow_dataset(file_pruning_predicate=where)
         memory = {} if self._files is None else self._files
@@ -320,8 +321,8 @@ class Lake:
         return explain_delta_errors(action, is_local=self.is_local)
 
     @contextmanager
-    def _writing(self, table: str) -> Iterator[DeltaTable]:
-        """Give the newest version of a table, to be written to."""
+    def writing(self, table: str) -> Iterator[DeltaTable]:
+        """Give the newest version of a table, to be written to by one of the lake's own modules."""
         is_open = self._opened is not None and table in self._opened
         target = self.open(table)
         with self._explain(f"write {target.table_uri}"):

@@ -28,7 +28,7 @@ Status = Literal["champion", "retired", "rejected"]
 """A champion serves, a retired model served once, a rejected one failed the gate."""
 
 # Not under `models/`: a Delta table lives there, whose vacuum deletes files it doesn't know.
-_FOLDER = "weights"
+WEIGHTS = "weights"
 _ITEMS = "items.parquet"
 _TEXT = "model.md"
 
@@ -136,7 +136,7 @@ def save_model(
     Raises:
         LakeError: a file can't be written.
     """
-    uri = lake.uri(_FOLDER, model_id)
+    uri = lake.uri(WEIGHTS, model_id)
     try:
         with replace_folder(Path(uri)) if lake.is_local else temporary_folder() as folder:
             checkpoint.save(folder, recommender, dict(card))
@@ -156,9 +156,9 @@ def read_card(lake: Lake, model_id: str) -> str:
         LakeError: it can't be read.
     """
     with temporary_folder() as folder:
-        path = Path(lake.uri(_FOLDER, model_id, _TEXT)) if lake.is_local else folder / _TEXT
+        path = Path(lake.uri(WEIGHTS, model_id, _TEXT)) if lake.is_local else folder / _TEXT
         if not lake.is_local:
-            object_store.download(lake.uri(_FOLDER, model_id, _TEXT), path, lake.storage)
+            object_store.download(lake.uri(WEIGHTS, model_id, _TEXT), path, lake.storage)
         return checkpoint.read_file(path).decode("utf-8")
 
 
@@ -221,11 +221,11 @@ def _check_ids(lake: Lake, row: ModelRow, items: ItemIds) -> None:
 def _local_files(lake: Lake, model_id: str, *names: str) -> Iterator[Path]:
     """Give a folder on this machine that holds some of a model's files."""
     if lake.is_local:
-        yield Path(lake.uri(_FOLDER, model_id))
+        yield Path(lake.uri(WEIGHTS, model_id))
         return
     with temporary_folder() as folder:
         for name in names:
-            uri = lake.uri(_FOLDER, model_id, name)
+            uri = lake.uri(WEIGHTS, model_id, name)
             object_store.download(uri, folder / name, lake.storage)
         yield folder
 

@@ -14,6 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.exceptions import ParameterTypeError
 
+from flows.erase import erase_flow
+from flows.maintain import maintain_flow
 from flows.nightly import nightly_flow
 from flows.train import train_flow
 from recsys.catalog.query import query_catalog
@@ -21,6 +23,7 @@ from recsys.errors import ConfigurationError, ContractError, SourceError
 from recsys.lake.tables import Lake
 from recsys.model.presets import PRESETS
 from recsys.settings import RecommendingChanges, Settings
+from tests import lakes
 from tests.flows import nights
 
 DAY = date(2026, 1, 2)
@@ -169,3 +172,21 @@ def test_the_schema_of_a_training_knows_presets_and_bounds() -> None:
 def test_a_night_may_change_what_is_configured_for_lists(shop: tuple[Path, Lake]) -> None:
     nightly_flow(train="never", run_date=DAY, recommending=RecommendingChanges(k=3))
     assert rows(shop[1], "select max(rank) as k from latest_recommendations") == [{"k": 3}]
+
+
+def test_maintenance_and_an_erasure_are_flows_and_runs_do_not_keep_who_was_erased(
+    shop: tuple[Path, Lake],
+) -> None:
+    _, lake = shop
+    lakes.fill(lake, {4711: [7, 8], 2: [7]})
+    lakes.fill(lake, {4711: [9]}, batch_id="later", day=1)
+    maintain_flow()
+    assert len(lake.open("interactions").file_uris()) == 1
+    erase_flow(user="4711", why="asked for it")
+    (maintained, erased) = rows(lake, "select * from runs order by started")
+    assert (maintained["flow"], maintained["status"]) == ("maintain", "completed")
+    assert (erased["flow"], erased["status"]) == ("erase", "completed")
+    assert json.loads(erased["outcome"])["erase"]["interactions"] == 3
+    assert "4711" not in repr(erased)
+    assert rows(lake, "select distinct user_id from interactions") == [{"user_id": 2}]
+    assert "erase" in artifacts(erased["run_id"])
