@@ -12,6 +12,7 @@ help:
 	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
 	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
+	@echo "make bench-year  live through 365 small nights, with weekly maintenance"
 	@echo "make clean-demo  remove demo/"
 	@echo "make clean       remove .venv, demo/, build/ (results of benchmarks too) and caches"
 
@@ -43,6 +44,10 @@ bench: $(VENV)/.installed-test
 .PHONY: bench-scale
 bench-scale: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.benchmarks.scale $(if $(USERS),--users $(USERS))
+
+.PHONY: bench-year
+bench-year: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks.year
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

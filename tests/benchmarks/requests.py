@@ -1,8 +1,8 @@
 """Count the HTTP requests of nights on S3, by hand: `python -m tests.benchmarks.requests [NIGHTS]`.
 
 Each night brings one object of new interactions for 40 users: it is ingested, everybody's list is
-made by popularity, and the catalog is published. Requests are read off moto's log; `-v` shows them
-by kind.
+made by popularity, and the catalog is published. Every seventh night the lake is maintained.
+Requests are read off moto's log; `-v` shows those of the last night by kind.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -22,12 +22,14 @@ from mypy_boto3_s3 import S3Client
 
 from recsys.ingest.batch import ingest
 from recsys.lists.recommend import recommend
+from recsys.operations.maintain import maintain
 from recsys.operations.runs import record_run
 from recsys.settings import ObjectStorage, Recommending, Settings, Source
 from tests import servers
 
 USERS, ITEMS = 40, 25
 FIRST = date(2026, 1, 2)
+WEEK = 7
 _REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP')
 
 
@@ -71,6 +73,14 @@ class Shop:
             run.record("recommend", result)
         return self._requests()[before:]
 
+    def maintain(self, number: int) -> list[str]:
+        """Do the upkeep of the lake; return its requests."""
+        before = len(self._requests())
+        with record_run("maintain", f"maintain {number}", self.settings, {}) as run:
+            now = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC) + timedelta(days=number)
+            run.record("maintain", maintain(run.lake, self.settings, now=now))
+        return self._requests()[before:]
+
     def _requests(self) -> list[str]:
         return [" ".join(found) for found in _REQUEST.findall(self.log.read_text())]
 
@@ -97,6 +107,7 @@ def open_shop(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Shop]:
 
 
 def main(nights: int, is_verbose: bool) -> None:
+    counts: list[int] = []
     with (
         tempfile.TemporaryDirectory() as name,
         pytest.MonkeyPatch.context() as patch,
@@ -105,11 +116,20 @@ def main(nights: int, is_verbose: bool) -> None:
         for number in range(1, nights + 1):
             shop.put_day(number)
             requests = shop.night(number)
-            if number in (1, 2, 3, 10, nights):
-                print(f"night {number}: {len(requests)} requests", flush=True)
-                for kind, count in kinds(requests).most_common(60 if is_verbose else 0):
-                    print(f"    {count:5} {kind}", flush=True)
+            counts.append(len(requests))
+            print(f"night {number}: {len(requests)} requests", flush=True)
+            if number % WEEK == 0:
+                print(f"maintenance: {len(shop.maintain(number))} requests", flush=True)
+        for kind, count in kinds(requests).most_common() if is_verbose else ():
+            print(f"    {count:5} {kind}", flush=True)
         print(f"a night that changes nothing: {len(shop.night(nights))} requests")
+    if nights > WEEK:
+        last = counts[-WEEK:]
+        mean = sum(last) / WEEK
+        print(
+            f"night 2: {counts[1]}; the last week: {mean:.0f} a night, {max(last)} at most, "
+            f"{mean / counts[1]:.2f} of night 2"
+        )
 
 
 if __name__ == "__main__":
