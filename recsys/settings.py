@@ -168,6 +168,16 @@ class Training(Config):
         return self.changed({**fields, "overrides": {**self.overrides, **overrides}})
 
 
+class Gate(Config):
+    """What a new model must pass before it serves."""
+
+    allow_below_baseline: bool = Field(
+        False,
+        description="whether a model may serve that is above popularity and not above the best "
+        "baseline",
+    )
+
+
 class Recommending(Config):
     """A night's lists."""
 
@@ -284,6 +294,7 @@ class Settings(BaseSettings):
     items: ItemSource | None = Field(None, description="where item titles come from")
     contract: Contract = Contract()
     training: Training = Training()
+    gate: Gate = Gate()
     recommending: Recommending = Recommending()
     maintenance: Maintenance = Maintenance()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from recsys.cli.common import Set, Shown, app, name_value_pairs, new_run_id
 from recsys.errors import ConfigurationError
 from recsys.settings import Settings
 from recsys.terminal import bars, print_line, write_rows
+
+if TYPE_CHECKING:
+    from recsys.registry.models import ModelRow
 
 
 @app.command()
@@ -59,9 +62,24 @@ def models(context: typer.Context, output: Shown = "table") -> None:
         print_line("no model yet: run `recsys train`")
         return
     table = pa.Table.from_pylist(
-        [{name: getattr(row, name) for name in (*shown, "trained_at", "why")} for row in rows]
+        [
+            {
+                **{name: getattr(row, name) for name in shown},
+                "best_baseline": _best_baseline(row),
+                **{name: getattr(row, name) for name in ("trained_at", "why")},
+            }
+            for row in rows
+        ]
     )
     write_rows(table.to_reader(), output, sys.stdout)
+
+
+def _best_baseline(row: ModelRow) -> str | None:
+    """Return the best baseline and its test NDCG@10, to be read beside the model's own."""
+    if (best := row.best_baseline()) is None:
+        return None
+    name, results = best
+    return f"{name} {results.test.metrics(row.protocol)['ndcg@10']:.4f}"
 
 
 @models_app.command()

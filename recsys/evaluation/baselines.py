@@ -48,6 +48,33 @@ class Popularity:
 
 
 @dataclass(frozen=True)
+class OwnHistory:
+    """Each user's own items, the most frequent first, then popularity.
+
+    It says how much of a shop is repeats. Where lists leave out what the user has had, none of its
+    own items is left, and it is popularity.
+
+    Attributes:
+        popularity: the order of items that a user has had equally often.
+    """
+
+    popularity: Popularity
+
+    @classmethod
+    def of(cls, train: Histories, n_items: int) -> OwnHistory:
+        """Count the interactions that ``train`` keeps, for the ties."""
+        return cls(Popularity.of(train, n_items))
+
+    def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield rows of users and their scores (R, V + 1)."""
+        popular = self.popularity.counts / (self.popularity.counts.max() + 1)  # below one count
+        for rows in _blocks(np.arange(len(histories)), len(popular)):
+            user, item = histories[rows].interactions()
+            own = _sparse(user, item, (len(rows), len(popular)))
+            yield rows, torch.from_numpy(own.toarray() + popular)
+
+
+@dataclass(frozen=True)
 class Transitions:
     """What most often came next after a user's newest item; popularity where nothing did.
 

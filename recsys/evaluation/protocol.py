@@ -19,7 +19,6 @@ from recsys.evaluation.metrics import (
     novelty,
 )
 from recsys.evaluation.results import PROTOCOLS, Evaluation, EvaluationReport, Slice
-from recsys.evaluation.splits import HeldOut
 from recsys.histories import Histories
 from recsys.model.scoring import ModelScorer
 from recsys.model.top_k import top_k_of_chunks
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recsys.evaluation.results import Protocol
+    from recsys.evaluation.splits import HeldOut
     from recsys.model.recommender import Recommender
     from recsys.model.runtime import Runtime
 
@@ -176,7 +176,7 @@ def validator(
     if len(held_out) > most_users:
         generator = np.random.default_rng(seed)
         users = np.sort(generator.choice(len(held_out), most_users, replace=False))
-        sample = HeldOut(held_out.history[users], held_out.target[users])
+        sample = held_out[users]
 
     def validate(model: Recommender) -> float:
         scorer = ModelScorer(model, seed=seed, runtime=runtime)

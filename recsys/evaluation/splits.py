@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,10 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.target)
 
+    def __getitem__(self, users: NDArray[np.int64] | NDArray[np.bool_]) -> HeldOut:
+        """The same, only these users."""
+        return HeldOut(self.history[users], self.target[users])
+
 
 @dataclass(frozen=True)
 class Split:
@@ -61,6 +66,23 @@ def leave_one_out(histories: Histories) -> Split:
         validation=_last_item_held_out(histories.without_last(1)[lengths >= 3]),
         test=_last_item_held_out(histories[lengths >= 2]),
     )
+
+
+def in_first_half(users: pa.Array, seed: str) -> NDArray[np.bool_]:
+    """(U,) whether each user falls into the first of two halves.
+
+    It is a hash of the id that decides, so that a user is in the same half every night, however
+    many others there are.
+
+    Args:
+        users: (U,) their ids.
+        seed: of the hash.
+    """
+    import pandas as pd  # here: the command line starts faster without it
+
+    key = hashlib.sha256(seed.encode()).hexdigest()[:16]
+    hashes = pd.util.hash_array(np.asarray(users.cast(pa.string()), dtype=object), hash_key=key)
+    return hashes % 2 == 0
 
 
 def temporal(

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from recsys.registry.models import ModelRow
 
 _BASELINES = (
-    " The baselines learnt from the same interactions and were not tuned: popularity, transitions "
-    f"(the item that most often came next) and item-kNN ({NEIGHBOURS} neighbours; an older item "
-    f"counts {DECAY} times as much as the next one)."
+    " The baselines learnt from the same interactions and were not tuned: popularity, own-history "
+    "(a user's most frequent items), transitions (the item that most often came next) and "
+    f"item-kNN ({NEIGHBOURS} neighbours; an older item counts {DECAY} times as much as the next "
+    "one)."
 )
 
 
@@ -38,8 +39,9 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         "",
         f"**{row.status}** when it was trained: {row.why}.",
         "",
-        "Each user's last item is the test item, and the one before it the validation item, by "
-        "which the weights were chosen. All items are ranked; `masked` leaves out those that the "
+        "Each user's last item is the test item, and the one before it the validation item. Half "
+        "of the users chose the weights by it; the others decided whether the model serves. All "
+        "items are ranked; `masked` leaves out those that the "
         "user has had, as the lists do by default."
         + (_BASELINES if "item-knn" in comparison.baselines else ""),
         "",

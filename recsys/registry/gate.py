@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recsys.evaluation.metrics import paired_interval
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from recsys.registry.models import Status
 
 GATE_METRIC = "ndcg@10"
@@ -15,16 +22,16 @@ reverse steps, and without items that the user has had unless ``recommending.see
 
 @dataclass(frozen=True)
 class ChampionScore:
-    """How the champion does on the users that the new model is judged on.
+    """How a champion does on the users that the new model is judged on.
 
     Attributes:
         model_id: of the champion.
-        ndcg: its figure; None where it is proven that it can't serve any more.
+        scores: (U,) NDCG@10 of each user; None where it is proven that it can't serve any more.
         problem: why it can't, for the reader of the verdict.
     """
 
     model_id: str
-    ndcg: float | None
+    scores: NDArray[np.float64] | None
     problem: str = ""
 
 
@@ -37,30 +44,85 @@ class Verdict:
 
 
 def judge(
-    ndcg: float, *, popularity: float, champion: ChampionScore | None, tolerance: float
+    scores: NDArray[np.float64],
+    *,
+    baselines: Mapping[str, NDArray[np.float64]],
+    champion: ChampionScore | None,
+    earlier: Sequence[ChampionScore] = (),
+    tolerance: float,
+    allow_below_baseline: bool = False,
 ) -> Verdict:
-    """Let a model serve when it is better than popularity and not worse than the champion.
+    """Let a model serve when it is above every baseline and not worse than a champion.
+
+    All figures are of the same users, none of whom any early stopping has seen. A model is worse
+    than a champion when it is below it by more than the tolerance, and the 95 % bootstrap interval
+    of the difference, paired by user, says that this is not chance. Champions of the last months
+    count beside the one that serves: else each of many models could be a little worse than the one
+    before it.
 
     Args:
-        ndcg: the model's validation NDCG@10.
-        popularity: popularity's, on the same users.
-        champion: the champion's, on the same users; None while there is none.
-        tolerance: how much worse than the champion the model may be, since a figure of so many
-            users varies that much from one seed to the next.
+        scores: (U,) the model's validation NDCG@10 of each user.
+        baselines: name -> (U,) likewise; popularity is always among them.
+        champion: the one that serves; None while there is none.
+        earlier: champions of before.
+        tolerance: how much worse than a champion the model may be.
+        allow_below_baseline: ask for more than popularity only.
     """
-    figures = f"popularity: {popularity:.4f}"
+    ndcg = scores.mean()
+    means = {name: float(values.mean()) for name, values in baselines.items()}
+    best = max(means, key=lambda name: means[name])
+    rivals = [rival for rival in (champion, *earlier) if rival and rival.scores is not None]
+    figures = [_against_champion(scores, champion, tolerance)]
+    figures += [
+        f"earlier champion {_against(scores, rival, tolerance)}"
+        for rival in earlier
+        if rival.scores is not None and rival.scores.mean() > ndcg
+    ]
+    if best != "popularity":
+        low, high = paired_interval(scores, baselines[best])
+        figures.append(f"{best}: {means[best]:.4f}, difference {low:+.4f} to {high:+.4f}")
+    figures.append(f"popularity: {means['popularity']:.4f}")
+    about = f"({'; '.join(figures)}; {len(scores):,} users)"
+    measured = f"validation NDCG@10 {ndcg:.4f}"
+
+    is_above_all = all(ndcg > mean for mean in means.values())
+    if not ndcg > means["popularity"]:  # as written, a figure that is not a number is refused
+        return Verdict("rejected", f"{measured} is not above popularity {about}")
+    if not (is_above_all or allow_below_baseline):
+        return Verdict("rejected", f"{measured} is not above {best}, the best baseline {about}")
+    for rival in rivals:
+        if _is_worse(scores, rival, tolerance):
+            which = "the champion" if rival is champion else "an earlier champion"
+            problem = f"is below {which} by more than the tolerance"
+            return Verdict("rejected", f"{measured} {problem} {about}")
+    if not is_above_all:
+        return Verdict("champion", f"{measured}, below {best}, as the settings allow {about}")
+    return Verdict("champion", f"{measured} {about}")
+
+
+def _is_worse(scores: NDArray[np.float64], rival: ChampionScore, tolerance: float) -> bool:
+    """Say whether a model is below a champion by more than the tolerance, and not by chance."""
+    if rival.scores is None:
+        return False
+    difference = scores.mean() - rival.scores.mean()
+    # As written, a figure that is not a number is worse.
+    return not (difference >= -tolerance or paired_interval(scores, rival.scores)[1] >= 0)
+
+
+def _against_champion(
+    scores: NDArray[np.float64], champion: ChampionScore | None, tolerance: float
+) -> str:
     if champion is None:
-        figures = f"no champion yet; {figures}"
-    elif champion.ndcg is None:
-        figures = f"champion {champion.model_id} can't serve: {champion.problem}; {figures}"
-    else:
-        score = f"{champion.ndcg:.4f}, tolerance {tolerance}"
-        figures = f"champion {champion.model_id}: {score}; {figures}"
-    if not ndcg > popularity:  # as written, a figure that is not a number is refused
-        return Verdict(
-            "rejected", f"validation NDCG@10 {ndcg:.4f} is not above popularity ({figures})"
-        )
-    if champion and champion.ndcg is not None and not ndcg >= champion.ndcg - tolerance:
-        problem = "is below the champion by more than the tolerance"
-        return Verdict("rejected", f"validation NDCG@10 {ndcg:.4f} {problem} ({figures})")
-    return Verdict("champion", f"validation NDCG@10 {ndcg:.4f} ({figures})")
+        return "no champion yet"
+    if champion.scores is None:
+        return f"champion {champion.model_id} can't serve: {champion.problem}"
+    return f"champion {_against(scores, champion, tolerance)}"
+
+
+def _against(scores: NDArray[np.float64], rival: ChampionScore, tolerance: float) -> str:
+    assert rival.scores is not None  # noqa: S101 - for the type checker: its callers have asked
+    low, high = paired_interval(scores, rival.scores)
+    return (
+        f"{rival.model_id}: {rival.scores.mean():.4f}, difference {low:+.4f} to {high:+.4f}, "
+        f"tolerance {tolerance}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recsys import columns
 from recsys.errors import DamagedError, LakeError, MissingError
+from recsys.evaluation.results import SPLITS, Evaluation, SplitResults
 from recsys.histories import ItemIds
 from recsys.lake import object_store
 from recsys.temporary import replace_folder, temporary_folder
@@ -21,11 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
 
+    from recsys.evaluation.results import Protocol
     from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
 
 Status = Literal["champion", "retired", "rejected"]
 """A champion serves, a retired model served once, a rejected one failed the gate."""
+
+CHAMPION = "champion"
+"""Its name among the baselines in `models.baselines`, where it has a `model_id` beside its figures.
+"""
 
 # Not under `models/`: a Delta table lives there, whose vacuum deletes files it doesn't know.
 WEIGHTS = "weights"
@@ -82,6 +89,25 @@ class ModelRow:
     code_version: str
     seconds: float
     trained_at: datetime
+
+    @property
+    def protocol(self) -> Protocol:
+        """Whether it was judged by lists without what a user has had."""
+        protocol: Protocol = json.loads(self.config).get("judged", "masked")
+        return protocol
+
+    def best_baseline(self) -> tuple[str, SplitResults[Evaluation]] | None:
+        """Return the baseline that was best on its validation items; None where none is known."""
+        results = {
+            name: SplitResults(*(Evaluation.from_dict(values[split]) for split in SPLITS))
+            for name, values in json.loads(self.baselines).items()
+            if name != CHAMPION
+        }
+        return max(
+            results.items(),
+            key=lambda pair: pair[1].validation.metrics(self.protocol)["ndcg@10"],
+            default=None,
+        )
 
 
 @dataclass(frozen=True)

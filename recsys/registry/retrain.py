@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from recsys.errors import GateError
 from recsys.evaluation.protocol import validator
 from recsys.evaluation.splits import leave_one_out, reindex_by_train_popularity
@@ -18,7 +20,12 @@ from recsys.lake.schemas import as_json
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
-from recsys.registry.comparison import Comparison, compare, evaluate_champion
+from recsys.registry.comparison import (
+    Judges,
+    Scores,
+    compare,
+    evaluate_champion,
+)
 from recsys.registry.gate import GATE_METRIC
 from recsys.registry.models import ModelRow, UnusableModelError, find_model, load_model, save_model
 from recsys.registry.promote import register_model
@@ -29,8 +36,9 @@ if TYPE_CHECKING:
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
-    from recsys.registry.comparison import Champion
-    from recsys.registry.models import Status
+    from recsys.registry.comparison import Comparison
+    from recsys.registry.gate import Verdict
+    from recsys.registry.models import Model, Status
     from recsys.registry.recipe import Recipe
     from recsys.settings import Settings, Training
     from recsys.training.trainer import FitResult
@@ -55,6 +63,8 @@ class TrainResult:
         test_hr_10: likewise.
         popularity_test_ndcg_10: popularity's, same users.
         popularity_test_hr_10: likewise.
+        best_baseline: the baseline with the best validation NDCG@10; None in older rows.
+        best_baseline_test_ndcg_10: its figure on the same test items.
         seconds: wall time.
     """
 
@@ -69,6 +79,8 @@ class TrainResult:
     test_hr_10: float
     popularity_test_ndcg_10: float
     popularity_test_hr_10: float
+    best_baseline: str | None
+    best_baseline_test_ndcg_10: float | None
     seconds: float
 
 
@@ -104,22 +116,28 @@ def train(
     training = training or settings.training
     recipe = resolve_recipe(lake, settings, training)
     previous = _find_trained(lake, recipe.model_id, settings)
-    if previous and previous.status != "rejected":
-        return _result(previous, is_new=False, seconds=time.perf_counter() - started)
+    if previous and previous.row.status != "rejected":
+        return _result(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
     packed, split = _load_split(lake, settings, recipe.interactions_version)
-    champion = evaluate_champion(lake, packed.items, split, settings)
+    has_validation = pa.array(packed.histories.lengths >= 3)
+    judges = Judges.of(split, packed.users.filter(has_validation), recipe.protocol)
+    n_items = len(packed.items)
+    champion = evaluate_champion(lake, packed.items, split, judges, settings)
     judged_against = champion.model_id if champion else None
     if previous:
-        row = _judge_again(previous, champion, recipe, training.tolerance)
-        if row != previous:
+        scores = Scores.of(previous.recommender, split, judges, n_items, champion, settings)
+        verdict = scores.verdict(training.tolerance, settings)
+        row = replace(previous.row, status=verdict.status, why=verdict.why)
+        if row != previous.row:
             register_model(lake, row, judged_against, run_id=run_id)
         return _result(row, is_new=False, seconds=time.perf_counter() - started)
 
     runtime = Runtime(settings.device, settings.threads)
-    fitted = _fit(split, len(packed.items), recipe, runtime, progress)
-    comparison = compare(fitted.model, split, len(packed.items), champion, settings)
-    row = _row(recipe, packed, fitted, comparison, training.tolerance, started)
+    fitted = _fit(split, judges, n_items, recipe, runtime, progress)
+    comparison = compare(fitted.model, split, judges, n_items, champion, settings)
+    verdict = comparison.scores.verdict(training.tolerance, settings)
+    row = _row(recipe, packed, fitted, comparison, verdict, started)
     row = replace(row, trained_at=at or row.trained_at)
     machine = runtime.machine_info()
     card = {
@@ -135,17 +153,16 @@ def train(
     return _result(row, is_new=True, seconds=row.seconds)
 
 
-def _find_trained(lake: Lake, model_id: str, settings: Settings) -> ModelRow | None:
-    """Return the row of a model that was trained before and whose files are whole."""
+def _find_trained(lake: Lake, model_id: str, settings: Settings) -> Model | None:
+    """Return a model that was trained before and whose files are whole."""
     row = find_model(lake, model_id)
     if row is None:
         return None
     try:
-        load_model(lake, row, settings.device)
+        return load_model(lake, row, settings.device)
     except UnusableModelError as error:
         _log.warning("%s", error)
         return None
-    return row
 
 
 def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, Split]:
@@ -167,10 +184,15 @@ def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, S
 
 
 def _fit(
-    split: Split, n_items: int, recipe: Recipe, runtime: Runtime, progress: Progress
+    split: Split,
+    judges: Judges,
+    n_items: int,
+    recipe: Recipe,
+    runtime: Runtime,
+    progress: Progress,
 ) -> FitResult:
     validate = validator(
-        split.validation, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
+        judges.stopping, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
     )
     return fit(
         split.train,
@@ -184,22 +206,12 @@ def _fit(
     )
 
 
-def _judge_again(
-    row: ModelRow, champion: Champion | None, recipe: Recipe, tolerance: float
-) -> ModelRow:
-    """Return the row of a rejected model after today's verdict."""
-    comparison = Comparison.from_row(row, champion)
-    verdict = comparison.verdict(recipe.protocol, tolerance)
-    baselines = as_json(comparison.others_as_dict())
-    return replace(row, status=verdict.status, why=verdict.why, baselines=baselines)
-
-
 def _row(
     recipe: Recipe,
     packed: Packed,
     fitted: FitResult,
     comparison: Comparison,
-    tolerance: float,
+    verdict: Verdict,
     started: float,
 ) -> ModelRow:
     """Return the row of a new model, the gate's verdict included."""
@@ -208,7 +220,6 @@ def _row(
         for results in (comparison.model, comparison.baselines["popularity"])
         for evaluation in (results.validation, results.test)
     )
-    verdict = comparison.verdict(recipe.protocol, tolerance)
     config = {"model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
     return ModelRow(
         model_id=recipe.model_id,
@@ -236,6 +247,7 @@ def _row(
 
 
 def _result(row: ModelRow, *, is_new: bool, seconds: float) -> TrainResult:
+    best = row.best_baseline()
     return TrainResult(
         model_id=row.model_id,
         status=row.status,
@@ -248,5 +260,7 @@ def _result(row: ModelRow, *, is_new: bool, seconds: float) -> TrainResult:
         test_hr_10=row.test_hr_10,
         popularity_test_ndcg_10=row.popularity_test_ndcg_10,
         popularity_test_hr_10=row.popularity_test_hr_10,
+        best_baseline=best[0] if best else None,
+        best_baseline_test_ndcg_10=best[1].test.metrics(row.protocol)["ndcg@10"] if best else None,
         seconds=seconds,
     )

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from recsys.evaluation.baselines import ItemKNN, Popularity, Transitions
+from recsys.evaluation.baselines import ItemKNN, OwnHistory, Popularity, Transitions
 from recsys.evaluation.metrics import (
     UNRANKED,
     average_popularity,
@@ -17,9 +17,16 @@ from recsys.evaluation.metrics import (
     mean_metrics,
     ndcg,
     novelty,
+    paired_interval,
 )
 from recsys.evaluation.protocol import evaluate, evaluation_report, ranks, validator
-from recsys.evaluation.splits import HeldOut, leave_one_out, reindex_by_train_popularity, temporal
+from recsys.evaluation.splits import (
+    HeldOut,
+    in_first_half,
+    leave_one_out,
+    reindex_by_train_popularity,
+    temporal,
+)
 from recsys.histories import Histories, ItemIds, Packed
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
@@ -285,3 +292,33 @@ def test_transitions_fall_back_on_popularity() -> None:
     assert scores[0].argsort(descending=True).tolist()[:3] == [3, 2, 1]
     assert scores[1].argsort(descending=True, stable=True).tolist()[:3] == [1, 2, 3]
     assert scores[0, 0] == -torch.inf
+
+
+def test_own_history_lists_a_users_most_frequent_items_then_the_popular_ones() -> None:
+    train = pack([[1, 1, 3, 2, 2, 2], [3], [3, 4]])
+    held_out = HeldOut(train, np.array([1, 1, 4], dtype=np.int32))
+    found = ranks(OwnHistory.of(train, 4), held_out)
+    assert found["unmasked"].tolist() == [2, 3, 2]
+    assert found["masked"][1:].tolist() == [2, UNRANKED]
+
+
+def test_a_user_is_in_the_same_half_whoever_else_is_there() -> None:
+    for ids in (np.arange(10_000), [f"user {number}" for number in range(10_000)]):
+        users = pa.array(ids)
+        first = in_first_half(users, "seed")
+        assert 4_800 < first.sum() < 5_200
+        assert (in_first_half(users.slice(500, 50), "seed") == first[500:550]).all()
+        other = in_first_half(users, "another")
+        assert 4_500 < (first == other).sum() < 5_500
+
+
+def test_a_paired_interval_is_narrower_than_that_of_users_drawn_apart() -> None:
+    generator = np.random.default_rng(0)
+    easy = generator.random(4_000) < 0.3
+    ours = easy * 0.6 + (generator.random(4_000) < 0.02) * 0.3
+    theirs = easy * 0.6
+    low, high = paired_interval(ours, theirs)
+    true = float((ours - theirs).mean())
+    assert low < true < high
+    assert high - low < 0.1 * (1.96 * 2 * ours.std() / np.sqrt(4_000))
+    assert high - low == pytest.approx(2 * 1.96 * (ours - theirs).std() / np.sqrt(4_000), rel=0.1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ import pyarrow as pa
 import pytest
 
 from recsys.errors import ConfigurationError, GateError, LakeError
+from recsys.evaluation.splits import HeldOut
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
+from recsys.registry import comparison, promote, retrain
+from recsys.registry.comparison import Judges
 from recsys.registry.models import ModelRow, find_champion, find_model, load_model, model_rows
 from recsys.registry.promote import register_model
+from recsys.registry.promotions import promotions
 from recsys.registry.retrain import train
-from recsys.settings import Recommending, Settings, Training
+from recsys.settings import Gate, Recommending, Settings, Training
 from tests import lakes
 from tests.worlds import SuccessorWorld, successor_world
 
@@ -169,6 +174,81 @@ def test_a_rejected_model_serves_where_the_champion_is_lost(lake: Lake, settings
     again = train(lake, settings, training(epochs=4))
     assert (again.model_id, again.status) == (rejected.model_id, "champion")
     assert f"champion {champion.model_id} can't serve: the model has no file" in again.why
+
+
+def test_a_model_below_the_best_baseline_is_kept_and_popularity_serves(
+    lake: Lake, settings: Settings
+) -> None:
+    """What most often came next is the rule of this world: a model of two epochs is below it."""
+    known_world(lake)
+    strict = settings.model_copy(update={"gate": Gate(allow_below_baseline=False)})
+    result = train(lake, strict, training(epochs=2))
+    assert result.status == "rejected"
+    assert "is not above transitions, the best baseline (no champion yet; transitions: " in (
+        result.why
+    )
+    assert result.best_baseline == "transitions"
+    assert result.best_baseline_test_ndcg_10
+    assert result.best_baseline_test_ndcg_10 > result.test_ndcg_10 > result.popularity_test_ndcg_10
+    recommend(lake, strict, Recommending(k=3), run_date=DAY, run_id="r")
+    assert {reason for *_, reason, _ in lists(lake, strict)} == {"popular"}
+    allowed = train(lake, settings, training(epochs=2))
+    assert (allowed.model_id, allowed.is_new) == (result.model_id, False)
+    assert allowed.status == "champion"
+    assert "below transitions, as the settings allow" in allowed.why
+
+
+def test_early_stopping_sees_no_user_of_the_gate(
+    lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_world(lake)
+    watched: list[HeldOut] = []
+    judges: list[Judges] = []
+    make, compare = retrain.validator, retrain.compare
+
+    def watch(held_out: HeldOut, **options: Any) -> Any:
+        watched.append(held_out)
+        return make(held_out, **options)
+
+    def keep(model: Any, split: Any, asked: Judges, *arguments: Any) -> Any:
+        judges.append(asked)
+        return compare(model, split, asked, *arguments)
+
+    monkeypatch.setattr(retrain, "validator", watch)
+    monkeypatch.setattr(retrain, "compare", keep)
+    result = train(lake, settings, training(epochs=1))
+    (stopping,), (asked,) = watched, judges
+    starts = set(stopping.history.starts.tolist()), set(asked.gate.history.starts.tolist())
+    assert not starts[0] & starts[1]
+    assert len(starts[0]) + len(starts[1]) == 150
+    assert len(asked.gate) > 50
+    assert f"{len(asked.gate)} users)" in result.why
+
+
+def test_earlier_champions_are_the_best_of_those_that_no_person_took_back(lake: Lake) -> None:
+    lakes.fill(lake, {1: [7]})
+
+    def serve(model_id: str, figure: float, trained_at: datetime) -> None:
+        champion = find_champion(lake)
+        row = lakes.model_row(model_id, validation_ndcg_10=figure, trained_at=trained_at)
+        register_model(lake, row, champion.model_id if champion else None)
+
+    now = datetime.now(UTC)
+    # Of an earlier release, replaced a hundred days ago and never asked again.
+    for model_id, status, days in (("m-old", "retired", 200), ("m-0", "champion", 100)):
+        row = lakes.model_row(model_id, status, trained_at=now - timedelta(days=days))  # type: ignore[arg-type]
+        lakes.write(lake, "models", [vars(replace(row, validation_ndcg_10=0.9))])
+    for number in range(1, 8):
+        serve(f"m-{number}", number / 100, now)
+    rollback_to = promotions(lake)[-2].model_id
+    assert rollback_to == "m-6"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(promote, "load_model", lambda *_: None)  # these models have no files
+        promote.rollback(lake, why="it sold less", run_id="r")
+    champion = champion_row(lake)
+    assert champion.model_id == "m-6"
+    asked = [row.model_id for row in comparison._earlier_champions(lake, champion)]
+    assert asked == ["m-0", "m-5", "m-4", "m-3"], "m-0 served until today; m-7 was taken back"
 
 
 def test_the_gate_judges_what_is_served(lake: Lake, settings: Settings) -> None:
