@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 import pytest
 import typer
 
 from flows import cli
 from recsys.catalog.publish import publish_catalog
+from recsys.histories import ItemIds
 from recsys.lake.tables import Lake
+from recsys.model.recommender import Recommender
+from recsys.registry.models import save_model
+from recsys.registry.promote import register_model
 from recsys.settings import Settings
 from recsys.temporary import temporary_folder
-from tests import lakes
+from tests import lakes, worlds
 from tests.flows import nights
 from tests.flows.processes import default_interrupt
 
@@ -251,6 +256,41 @@ def test_the_catalog_answers_in_utc_wherever_the_machine_is(
     assert ask("--lake", settings.lake, "sql", select, "-f", "csv")[1] == (
         "t\n2026-01-01 00:00:00+00\n"
     )
+
+
+def test_a_person_sees_promotes_and_rolls_back_models(ask, tmp_path: Path) -> None:
+    """Without Prefect; each change is a run with its row, and the catalog shows who serves."""
+    lake = Lake.from_settings(Settings(lake=str(tmp_path / "lake")))
+    lakes.fill(lake, {1: [7]})
+    for model_id, status in (("m-a", "champion"), ("m-b", "rejected")):
+        model = Recommender(worlds.small("best").model, 1)
+        save_model(lake, model_id, model, ItemIds(pa.array([7])), {}, f"# {model_id}")
+        against = "m-a" if model_id == "m-b" else None
+        register_model(lake, lakes.model_row(model_id, status), against)
+    root = ("--lake", lake.root)
+    code, out, _ = ask(*root, "models", "promote", "m-b", "--why", "a campaign")
+    assert code == 0
+    assert "m-b serves from the next lists on, in place of m-a; to undo it: recsys models" in out
+    assert ask(*root, "models", "promote", "m-b", "--why", "again")[1] == (
+        "m-b serves already; nothing was changed\n"
+    )
+    _, out, _ = ask(*root, "models", "show", "m-b")
+    assert "# m-b" in out
+    assert "Now **champion**: a test; promoted: a campaign." in out
+    assert "(promote, " in out
+    code, out, _ = ask(*root, "models", "rollback", "--why", "it sold less")
+    assert (code, "m-a serves from the next lists on, in place of m-b" in out) == (0, True)
+    select = "select action, model_id, why, flow from promotions left join runs using (run_id)"
+    _, out, _ = ask(*root, "sql", f"{select} order by promoted_at", "-f", "csv")
+    assert out.splitlines()[1:] == [
+        "gate,m-a,a test,",
+        "promote,m-b,a campaign,promote",
+        "rollback,m-a,it sold less,rollback",
+    ]
+    assert ask(*root, "sql", "select model_id from champion", "-f", "csv")[1] == "model_id\nm-a\n"
+    code, _, err = ask(*root, "models", "promote", "m-x", "--why", "why")
+    assert (code, "there is no model 'm-x'" in err) == (2, True)
+    assert ask(*root, "models", "show", "m-x")[0] == 2
 
 
 def commands() -> list[str]:

@@ -82,7 +82,8 @@ def in_first_half(users: pa.Array, seed: str) -> NDArray[np.bool_]:
 
     key = hashlib.sha256(seed.encode()).hexdigest()[:16]
     hashes = pd.util.hash_array(np.asarray(users.cast(pa.string()), dtype=object), hash_key=key)
-    return hashes % 2 == 0
+    is_first: NDArray[np.bool_] = hashes % 2 == 0
+    return is_first
 
 
 def temporal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -44,6 +45,13 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         "test_ndcg_10": 0.3,
         "popularity_test_hr_10": 0.2,
         "popularity_test_ndcg_10": 0.1,
+        "config": json.dumps({"judged": "unmasked"}),
+        "baselines": json.dumps(
+            {
+                name: {"test": {"masked": {}, "unmasked": {"hr@10": hr, "ndcg@10": hr / 2}}}
+                for name, hr in (("popularity", 0.2), ("item-knn", 0.4), ("champion", 0.9))
+            }
+        ),
         "trained_at": lakes.START,
     }
     lakes.write(lake, "models", [model, {**model, "model_id": "old", "status": "retired"}])
@@ -147,9 +155,10 @@ def test_model_history(known: Lake) -> None:
 
 
 def test_champion_metrics(known: Lake) -> None:
-    model, popularity = ask(known, "champion_metrics")
-    assert (model[0], popularity[0]) == ("model m", "popularity")
+    model, baseline, popularity = ask(known, "champion_metrics")
+    assert (model[0], baseline[0], popularity[0]) == ("model m", "item-knn", "popularity")
     assert model[1:] == pytest.approx((0.5, 0.3, 3.0))
+    assert baseline[1:] == pytest.approx((0.4, 0.2, 2.0))
     assert popularity[1:] == pytest.approx((0.2, 0.1, 1.0))
 
 

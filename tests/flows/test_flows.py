@@ -17,6 +17,7 @@ from prefect.exceptions import ParameterTypeError
 from flows.erase import erase_flow
 from flows.maintain import maintain_flow
 from flows.nightly import nightly_flow
+from flows.promote import promote_flow, rollback_flow
 from flows.train import train_flow
 from recsys.catalog.query import query_catalog
 from recsys.errors import ConfigurationError, ContractError, SourceError
@@ -88,6 +89,30 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     made = rows(lake, "select config from models order by trained_at")
     one, other = (json.loads(row["config"])["training"] for row in made)
     assert other == {**one, "warmup": 3}, "what is configured holds beside what is given"
+
+
+def test_a_person_rolls_a_model_back_and_promotes_it_again_by_flows(
+    shop: tuple[Path, Lake],
+) -> None:
+    _, lake = shop
+    nightly_flow(train="always", run_date=DAY)
+    (model,) = rows(lake, "select model_id from champion")
+    rollback_flow(why="it sold less")
+    assert rows(lake, "select model_id from champion") == []
+    promote_flow(model_id=model["model_id"], why="it was the weather")
+    assert rows(lake, "select model_id from champion") == [model]
+    changes = rows(
+        lake,
+        "select action, model_id, why, flow, status from promotions join runs using (run_id) "
+        "order by promoted_at",
+    )
+    assert [change["action"] for change in changes] == ["gate", "rollback", "promote"]
+    assert [change["flow"] for change in changes] == ["nightly", "rollback", "promote"]
+    assert [change["model_id"] for change in changes] == [model["model_id"], None] + [
+        model["model_id"]
+    ]
+    with pytest.raises(ConfigurationError, match="no model 'm-x'"):
+        promote_flow(model_id="m-x", why="why")
 
 
 def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
