@@ -157,6 +157,11 @@ class Training(Config):
         ge=0,
         description="how far below the champion's NDCG@10 a new model may be and still replace it",
     )
+    refit: bool = Field(
+        False,
+        description="whether a model that passes the gate is trained once more, on whole "
+        "histories, before it serves",
+    )
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
     policy: Policy = Policy()
 

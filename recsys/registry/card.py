@@ -39,6 +39,7 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         "",
         f"**{row.status}** when it was trained: {row.why}.",
         "",
+        *_refit(row),
         "Each user's last item is the test item, and the one before it the validation item. Half "
         "of the users chose the weights by it; the others decided whether the model serves. All "
         "items are ranked; `masked` leaves out those that the "
@@ -51,6 +52,17 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         *("## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""),
     ]
     return "\n".join(lines)
+
+
+def _refit(row: ModelRow) -> list[str]:
+    if not row.refit_epochs:
+        return []
+    return [
+        f"The weights that serve were trained once more, on whole histories, for {row.refit_epochs}"
+        " epochs. All figures are of the judged weights, which have not seen the items that they "
+        "are asked for.",
+        "",
+    ]
 
 
 def _metrics(comparison: Comparison) -> list[str]:

@@ -288,8 +288,8 @@ def _earlier_champions(lake: Lake, champion: ModelRow) -> list[ModelRow]:
 def _load(
     lake: Lake, row: ModelRow, items: ItemIds, settings: Settings
 ) -> tuple[ModelScorer, NDArray[np.int32]]:
-    """Return a model as a night scores with it, and its index of each of today's items."""
-    model = load_model(lake, row, settings.device)
+    """Return a judged model as a night scores with it, and its index of each of today's items."""
+    model = load_model(lake, row, settings.device, judged=True)
     return _as_served(model.recommender, settings), items.index_map_to(model.items)
 
 

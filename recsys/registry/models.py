@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,12 +16,14 @@ from recsys.errors import DamagedError, LakeError, MissingError
 from recsys.evaluation.results import SPLITS, Evaluation, SplitResults
 from recsys.histories import ItemIds
 from recsys.lake import object_store
-from recsys.temporary import replace_folder, temporary_folder
+from recsys.lake.schemas import as_json
+from recsys.temporary import replace_file, replace_folder, temporary_folder
 from recsys.training import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
+    from typing import Self
 
     from recsys.evaluation.results import Protocol
     from recsys.lake.tables import Lake
@@ -93,14 +95,26 @@ class ModelRow:
     @property
     def protocol(self) -> Protocol:
         """Whether it was judged by lists without what a user has had."""
-        protocol: Protocol = json.loads(self.config).get("judged", "masked")
+        protocol: Protocol = json.loads(self.config or "{}").get("judged", "masked")
         return protocol
+
+    @property
+    def refit_epochs(self) -> int | None:
+        """Epochs on whole histories of the weights that serve; None: the judged ones serve."""
+        epochs: int | None = json.loads(self.config or "{}").get("refit_epochs")
+        return epochs
+
+    def with_refit(self, epochs: int) -> Self:
+        """Return the row of the same model with weights that were refit for so many epochs."""
+        return replace(
+            self, config=as_json({**json.loads(self.config or "{}"), "refit_epochs": epochs})
+        )
 
     def best_baseline(self) -> tuple[str, SplitResults[Evaluation]] | None:
         """Return the baseline that was best on its validation items; None where none is known."""
         results = {
             name: SplitResults(*(Evaluation.from_dict(values[split]) for split in SPLITS))
-            for name, values in json.loads(self.baselines).items()
+            for name, values in json.loads(self.baselines or "{}").items()
             if name != CHAMPION
         }
         return max(
@@ -174,6 +188,24 @@ def save_model(
         raise LakeError(f"could not write the model's files to {uri}: {error}") from error
 
 
+def save_served(lake: Lake, model_id: str, recommender: Recommender) -> None:
+    """Put the weights that are to serve beside those that were judged; see `load_model`.
+
+    Raises:
+        LakeError: the file can't be written.
+    """
+    uri = lake.uri(_FOLDER, model_id, checkpoint.SERVED)
+    try:
+        with temporary_folder() as folder:
+            path = Path(uri) if lake.is_local else folder / checkpoint.SERVED
+            with replace_file(path) as new:
+                checkpoint.save_weights(new, recommender)
+            if not lake.is_local:
+                object_store.upload(path, uri, lake.storage)
+    except OSError as error:
+        raise LakeError(f"could not write the model's file {uri}: {error}") from error
+
+
 def read_card(lake: Lake, model_id: str) -> str:
     """Return the Markdown of a model's card.
 
@@ -203,15 +235,22 @@ class UnusableModelError(LakeError):
         self.reason = reason
 
 
-def load_model(lake: Lake, row: ModelRow, device: str = "cpu") -> Model:
-    """Read a model back.
+def load_model(lake: Lake, row: ModelRow, device: str = "cpu", *, judged: bool = False) -> Model:
+    """Read a model back, with the weights that serve.
+
+    Args:
+        lake: where it is.
+        row: which model.
+        device: "cpu", "cuda" or "auto".
+        judged: read the weights that the gate judged. Those that serve may have learnt from the
+            items that a gate asks for, so that no later gate may judge by them.
 
     Raises:
         UnusableModelError: it can't serve, now or later.
         LakeError: it could not be read, and nothing is known about it.
     """
     try:
-        recommender, items = _read_model(lake, row.model_id, device)
+        recommender, items = _read_model(lake, row, device, judged=judged)
     except (MissingError, DamagedError) as error:
         raise UnusableModelError(row.model_id, str(error)) from error
     _check_ids(lake, row, items)
@@ -265,9 +304,14 @@ def _read_items(folder: Path) -> ItemIds:
         raise checkpoint.damaged(folder / _ITEMS, error) from error
 
 
-def _read_model(lake: Lake, model_id: str, device: str) -> tuple[Recommender, ItemIds]:
-    with _local_files(lake, model_id, *checkpoint.FILES, _ITEMS) as folder:
-        recommender, _ = checkpoint.load(folder, device)
+def _read_model(
+    lake: Lake, row: ModelRow, device: str, *, judged: bool
+) -> tuple[Recommender, ItemIds]:
+    card, weights = checkpoint.FILES
+    if row.refit_epochs and not judged:
+        weights = checkpoint.SERVED
+    with _local_files(lake, row.model_id, card, weights, _ITEMS) as folder:
+        recommender, _ = checkpoint.load(folder, device, weights)
         items = _read_items(folder)
     if len(items) != recommender.n_items:
         raise DamagedError(

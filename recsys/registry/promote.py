@@ -60,7 +60,12 @@ class PromotionResult:
 
 
 def register_model(
-    lake: Lake, row: ModelRow, judged_against: str | None = None, *, run_id: str | None = None
+    lake: Lake,
+    row: ModelRow,
+    judged_against: str | None = None,
+    *,
+    run_id: str | None = None,
+    at: datetime | None = None,
 ) -> None:
     """Write a model's row; where it is the champion, retire the one before in the same commit.
 
@@ -70,6 +75,7 @@ def register_model(
         judged_against: the id of the champion that the gate compared it with; None where there
             was none.
         run_id: of the run that trained it, for `promotions`.
+        at: when it is trained, for `promotions`; now by default.
 
     Raises:
         LakeError: a table can't be read or written, or another run has made another model the
@@ -90,7 +96,7 @@ def register_model(
             "`recsys train` again",
             transient=True,
         )
-    _change(lake, row, champion, "gate", row.why, run_id)
+    _change(lake, row, champion, "gate", row.why, run_id, at)
 
 
 def promote(lake: Lake, model_id: str, *, why: str, run_id: str) -> PromotionResult:
@@ -167,13 +173,14 @@ def _change(
     action: Action,
     why: str,
     run_id: str | None,
+    at: datetime | None = None,
 ) -> PromotionResult:
     """Make ``row`` the champion in place of another, and record it."""
     record_missing(lake)
     model_id = row.model_id if row else None
     previous = champion.model_id if champion else None
     who = current_account()
-    promotion = Promotion(datetime.now(UTC), action, model_id, previous, who, why, run_id)
+    promotion = Promotion(at or datetime.now(UTC), action, model_id, previous, who, why, run_id)
     by = model_id if action != "rollback" else f"a rollback: {why}"
     retired = [
         replace(before, status="retired", why=f"{before.why}; retired by {by}")

@@ -30,6 +30,7 @@ class Recipe:
         protocol: whether lists are judged without the items that a user has had.
         served_steps: reverse steps of the lists that are judged; the preset's own when None.
         served_seed: seed of their reverse process.
+        refit: whether the weights that serve learn from whole histories.
         interactions_version: version of `interactions`.
         code_version: the code that trains.
     """
@@ -41,6 +42,7 @@ class Recipe:
     protocol: Protocol
     served_steps: int | None
     served_seed: int
+    refit: bool
     interactions_version: int
     code_version: str
 
@@ -59,6 +61,7 @@ class Recipe:
             "judged": self.protocol,
             "served_steps": self.served_steps,
             "served_seed": self.served_seed,
+            "refit": self.refit,
             "interactions_version": self.interactions_version,
             "code_version": self.code_version,
         }
@@ -82,6 +85,7 @@ def resolve_recipe(lake: Lake, settings: Settings, training: Training) -> Recipe
         protocol="unmasked" if settings.recommending.seen == "include" else "masked",
         served_steps=settings.recommending.steps,
         served_seed=settings.recommending.seed,
+        refit=training.refit,
         interactions_version=lake.version(columns.INTERACTIONS),
         code_version=code_version(),
     )

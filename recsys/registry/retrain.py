@@ -27,16 +27,24 @@ from recsys.registry.comparison import (
     evaluate_champion,
 )
 from recsys.registry.gate import GATE_METRIC
-from recsys.registry.models import ModelRow, UnusableModelError, find_model, load_model, save_model
+from recsys.registry.models import (
+    ModelRow,
+    UnusableModelError,
+    find_model,
+    load_model,
+    save_model,
+    save_served,
+)
 from recsys.registry.promote import register_model
 from recsys.registry.recipe import resolve_recipe
+from recsys.registry.refit import refit
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
-    from recsys.registry.comparison import Comparison
+    from recsys.registry.comparison import Champion, Comparison
     from recsys.registry.gate import Verdict
     from recsys.registry.models import Model, Status
     from recsys.registry.recipe import Recipe
@@ -59,7 +67,7 @@ class TrainResult:
         interactions_version: version of `interactions` it learnt from.
         epochs: epochs that were run.
         validation_ndcg_10: of lists as they are served (see ``GATE_METRIC``), as all figures here.
-        test_ndcg_10: on every user's last item.
+        test_ndcg_10: on every user's last item, by the judged weights.
         test_hr_10: likewise.
         popularity_test_ndcg_10: popularity's, same users.
         popularity_test_hr_10: likewise.
@@ -119,25 +127,23 @@ def train(
     if previous and previous.row.status != "rejected":
         return _result(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
-    packed, split = _load_split(lake, settings, recipe.interactions_version)
-    has_validation = pa.array(packed.histories.lengths >= 3)
-    judges = Judges.of(split, packed.users.filter(has_validation), recipe.protocol)
-    n_items = len(packed.items)
-    champion = evaluate_champion(lake, packed.items, split, judges, settings)
+    data = _load_data(lake, settings, recipe)
+    champion = evaluate_champion(lake, data.packed.items, data.split, data.judges, settings)
     judged_against = champion.model_id if champion else None
+    runtime = Runtime(settings.device, settings.threads)
     if previous:
-        scores = Scores.of(previous.recommender, split, judges, n_items, champion, settings)
-        verdict = scores.verdict(training.tolerance, settings)
-        row = replace(previous.row, status=verdict.status, why=verdict.why)
+        row = _judge_again(lake, previous, data, champion, recipe, training, settings, progress)
         if row != previous.row:
-            register_model(lake, row, judged_against, run_id=run_id)
+            register_model(lake, row, judged_against, run_id=run_id, at=at)
         return _result(row, is_new=False, seconds=time.perf_counter() - started)
 
-    runtime = Runtime(settings.device, settings.threads)
-    fitted = _fit(split, judges, n_items, recipe, runtime, progress)
-    comparison = compare(fitted.model, split, judges, n_items, champion, settings)
+    fitted = _fit(data, recipe, runtime, progress)
+    comparison = compare(fitted.model, data.split, data.judges, data.n_items, champion, settings)
     verdict = comparison.scores.verdict(training.tolerance, settings)
-    row = _row(recipe, packed, fitted, comparison, verdict, started)
+    served = None
+    if recipe.refit and verdict.status == "champion":
+        served = refit(data.split, data.packed, recipe, fitted.best_epoch, runtime, progress)
+    row = _row(recipe, data.packed, fitted, comparison, verdict, served and served[1], started)
     row = replace(row, trained_at=at or row.trained_at)
     machine = runtime.machine_info()
     card = {
@@ -148,9 +154,55 @@ def train(
         "runtime": asdict(machine),
     }
     text = model_card(row, comparison, machine)
-    save_model(lake, row.model_id, fitted.model, packed.items, card, text)
-    register_model(lake, row, judged_against, run_id=run_id)
+    save_model(lake, row.model_id, fitted.model, data.packed.items, card, text)
+    if served:
+        save_served(lake, row.model_id, served[0])
+    register_model(lake, row, judged_against, run_id=run_id, at=at)
     return _result(row, is_new=True, seconds=row.seconds)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is learnt from and judged by.
+
+    Attributes:
+        packed: all histories.
+        split: the same, with what is held out.
+        judges: the users whose validation items decide.
+    """
+
+    packed: Packed
+    split: Split
+    judges: Judges
+
+    @property
+    def n_items(self) -> int:
+        return len(self.packed.items)
+
+
+def _judge_again(
+    lake: Lake,
+    previous: Model,
+    data: _Data,
+    champion: Champion | None,
+    recipe: Recipe,
+    training: Training,
+    settings: Settings,
+    progress: Progress,
+) -> ModelRow:
+    """Return the row of a rejected model after today's verdict; one that serves now is refit."""
+    scores = Scores.of(
+        previous.recommender, data.split, data.judges, data.n_items, champion, settings
+    )
+    verdict = scores.verdict(training.tolerance, settings)
+    row = replace(previous.row, status=verdict.status, why=verdict.why)
+    if row.status == "champion" and recipe.refit:
+        best_epoch = json.loads(row.config)["best_epoch"]
+        runtime = Runtime(settings.device, settings.threads)
+        if served := refit(data.split, data.packed, recipe, best_epoch, runtime, progress):
+            save_served(lake, row.model_id, served[0])
+            row = row.with_refit(served[1])
+    return row
 
 
 def _find_trained(lake: Lake, model_id: str, settings: Settings) -> Model | None:
@@ -159,20 +211,20 @@ def _find_trained(lake: Lake, model_id: str, settings: Settings) -> Model | None
     if row is None:
         return None
     try:
-        return load_model(lake, row, settings.device)
+        return load_model(lake, row, settings.device, judged=True)
     except UnusableModelError as error:
         _log.warning("%s", error)
         return None
 
 
-def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, Split]:
-    """Return the interactions of a version, and what of them is learnt from and judged by.
+def _load_data(lake: Lake, settings: Settings, recipe: Recipe) -> _Data:
+    """Return the interactions of a recipe's version, and what is learnt from and judged by.
 
     Raises:
         GateError: nobody has enough interactions to judge by.
     """
     with open_duckdb(settings) as con:
-        packed = load_histories(lake, con, version)
+        packed = load_histories(lake, con, recipe.interactions_version)
     packed, split = reindex_by_train_popularity(packed, leave_one_out)
     if not len(split.validation):
         raise GateError(
@@ -180,23 +232,19 @@ def _load_split(lake: Lake, settings: Settings, version: int) -> tuple[Packed, S
             "interactions (one to learn from, one to validate, one to test); popularity serves "
             "until there are more"
         )
-    return packed, split
+    has_validation = pa.array(packed.histories.lengths >= 3)
+    return _Data(
+        packed, split, Judges.of(split, packed.users.filter(has_validation), recipe.protocol)
+    )
 
 
-def _fit(
-    split: Split,
-    judges: Judges,
-    n_items: int,
-    recipe: Recipe,
-    runtime: Runtime,
-    progress: Progress,
-) -> FitResult:
+def _fit(data: _Data, recipe: Recipe, runtime: Runtime, progress: Progress) -> FitResult:
     validate = validator(
-        judges.stopping, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
+        data.judges.stopping, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
     )
     return fit(
-        split.train,
-        n_items,
+        data.split.train,
+        data.n_items,
         recipe.preset,
         seed=recipe.seed,
         runtime=runtime,
@@ -212,6 +260,7 @@ def _row(
     fitted: FitResult,
     comparison: Comparison,
     verdict: Verdict,
+    refit_epochs: int | None,
     started: float,
 ) -> ModelRow:
     """Return the row of a new model, the gate's verdict included."""
@@ -221,6 +270,7 @@ def _row(
         for evaluation in (results.validation, results.test)
     )
     config = {"model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
+    config |= {"best_epoch": fitted.best_epoch, "refit_epochs": refit_epochs}
     return ModelRow(
         model_id=recipe.model_id,
         status=verdict.status,

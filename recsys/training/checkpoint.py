@@ -20,6 +20,8 @@ _WEIGHTS = "model.safetensors"
 _CARD = "model.json"
 FILES = (_CARD, _WEIGHTS)
 """What `save` writes and `load` reads."""
+SERVED = "served.safetensors"
+"""Other weights of the same network, which `save_weights` writes and `load` may read instead."""
 
 
 def save(folder: Path, model: Recommender, metadata: dict[str, Any]) -> None:
@@ -28,21 +30,37 @@ def save(folder: Path, model: Recommender, metadata: dict[str, Any]) -> None:
     Raises:
         LakeError: the folder can't be written.
     """
-    from safetensors.torch import save as as_bytes  # here: the model itself runs without it
-
     card = {"model": asdict(model.config), "n_items": model.n_items, "metadata": metadata}
-    weights = {name: part.detach().cpu().contiguous() for name, part in model.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _WEIGHTS).write_bytes(as_bytes(weights))
+        save_weights(folder / _WEIGHTS, model)
         text = json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False, default=str)
         (folder / _CARD).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise LakeError(f"the model can't be written to {folder}: {error}") from error
 
 
-def load(folder: Path, device: str = "cpu") -> tuple[Recommender, dict[str, Any]]:
-    """Read a model and its metadata back; ``device`` is "cpu", "cuda" or "auto".
+def save_weights(file: Path, model: Recommender) -> None:
+    """Write the weights alone.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    from safetensors.torch import save as as_bytes  # here: the model itself runs without it
+
+    weights = {name: part.detach().cpu().contiguous() for name, part in model.state_dict().items()}
+    file.write_bytes(as_bytes(weights))
+
+
+def load(
+    folder: Path, device: str = "cpu", weights_name: str = _WEIGHTS
+) -> tuple[Recommender, dict[str, Any]]:
+    """Read a model and its metadata back.
+
+    Args:
+        folder: what `save` wrote.
+        device: "cpu", "cuda" or "auto".
+        weights_name: the file of the weights, in the folder.
 
     Raises:
         MissingError: a file is not there.
@@ -52,7 +70,7 @@ def load(folder: Path, device: str = "cpu") -> tuple[Recommender, dict[str, Any]
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    card_file, weights_file = folder / _CARD, folder / _WEIGHTS
+    card_file, weights_file = folder / _CARD, folder / weights_name
     text, weights = read_file(card_file), read_file(weights_file)
     try:
         card = json.loads(text)
