@@ -194,7 +194,7 @@ def save_served(lake: Lake, model_id: str, recommender: Recommender) -> None:
     Raises:
         LakeError: the file can't be written.
     """
-    uri = lake.uri(FOLDER, model_id, checkpoint.SERVED)
+    uri = lake.uri(WEIGHTS, model_id, checkpoint.SERVED)
     try:
         with temporary_folder() as folder:
             path = Path(uri) if lake.is_local else folder / checkpoint.SERVED
