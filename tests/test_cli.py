@@ -268,18 +268,18 @@ def test_a_person_sees_promotes_and_rolls_back_models(ask, tmp_path: Path) -> No
         against = "m-a" if model_id == "m-b" else None
         register_model(lake, lakes.model_row(model_id, status), against)
     root = ("--lake", lake.root)
-    code, out, _ = ask(*root, "models", "promote", "m-b", "--why", "a campaign")
+    code, _, told = ask(*root, "models", "promote", "m-b", "--why", "a campaign")
     assert code == 0
-    assert "m-b serves from the next lists on, in place of m-a; to undo it: recsys models" in out
-    assert ask(*root, "models", "promote", "m-b", "--why", "again")[1] == (
-        "m-b serves already; nothing was changed\n"
+    assert "m-b serves from the next lists on, in place of m-a; to undo it: recsys models" in told
+    assert ask(*root, "models", "promote", "m-b", "--why", "again")[2] == (
+        "m-b serves already; nothing was changed"
     )
     _, out, _ = ask(*root, "models", "show", "m-b")
     assert "# m-b" in out
     assert "Now **champion**: a test; promoted: a campaign." in out
     assert "(promote, " in out
-    code, out, _ = ask(*root, "models", "rollback", "--why", "it sold less")
-    assert (code, "m-a serves from the next lists on, in place of m-b" in out) == (0, True)
+    code, _, told = ask(*root, "models", "rollback", "--why", "it sold less")
+    assert (code, "m-a serves from the next lists on, in place of m-b" in told) == (0, True)
     select = "select action, model_id, why, flow from promotions left join runs using (run_id)"
     _, out, _ = ask(*root, "sql", f"{select} order by promoted_at", "-f", "csv")
     assert out.splitlines()[1:] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from recsys.registry.models import Model, ModelRow, UnusableModelError, find_mod
 from recsys.registry.refit import refit_epochs
 from recsys.registry.retrain import TrainResult, train
 from recsys.settings import Recommending, Settings
-from tests.registry.test_retrain import DAY, known_world, training
+from tests.registry.test_retrain import known_world, training
 from tests.worlds import pack
 
 
@@ -80,10 +81,11 @@ def test_a_model_is_refit_when_the_gate_lets_it_serve_and_not_before(
     assert (again.model_id, again.status) == (rejected.model_id, "champion")
     assert row_of(lake, again).refit_epochs
     assert served.exists()
-    recommend(lake, settings, Recommending(k=3), run_date=DAY, run_id="r")
+    today = settings.run_date()
+    recommend(lake, settings, Recommending(k=3), run_date=today, run_id="r")
     served.write_bytes(b"")
     with pytest.raises(UnusableModelError, match=r"served\.safetensors is damaged"):
-        recommend(lake, settings, Recommending(k=4), run_date=DAY, run_id="r")
+        recommend(lake, settings, run_date=today + timedelta(days=1), run_id="r")
 
 
 def test_a_refit_that_diverges_leaves_the_judged_weights_to_serve(
