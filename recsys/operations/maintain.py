@@ -149,19 +149,23 @@ class _Maintenance:
         )
 
     def expire_lists(self) -> tuple[int, Size]:
-        """Sum up each day of old lists in a row of `list_days`, then delete them."""
+        """Sum up each day of old lists in a row of `list_days`, then delete them.
+
+        The newest day stays, however old it is: its lists are those that are served.
+        """
         if not self.lake.exists(columns.RECOMMENDATIONS):
             return 0, Size()
-        before = self.settings.run_date(self.now - self._keep.keep_lists)
         days = self.lake.partitions(columns.RECOMMENDATIONS, "run_date")
-        old = [day for day in days if day < before.isoformat()]
+        limit = self.settings.run_date(self.now - self._keep.keep_lists).isoformat()
+        before = min(limit, max(days, default=limit))
+        old = [day for day in days if day < before]
         if old and not self.dry_run:
             with open_duckdb(self.lake.limits) as con:
                 self.lake.view(con, columns.RECOMMENDATIONS, name="lists")
                 con.execute(f"create temp view recommendations as {load('operations/lists')}")
                 rows = con.sql(load("operations/list_days"), params={"before": before})
                 _add_list_days(self.lake, rows.to_arrow_table())
-            self.lake.delete(columns.RECOMMENDATIONS, f"run_date < '{before.isoformat()}'")
+            self.lake.delete(columns.RECOMMENDATIONS, f"run_date < '{before}'")
         return len(old), Size()
 
     def expire_quality_results(self) -> tuple[int, Size]:

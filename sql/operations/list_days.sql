@@ -14,6 +14,6 @@ select
     count(distinct item_id) as items,
     max(generated_at) as generated_at
 from recommendations
-where run_date < $before
+where run_date < $before::date
 group by run_date, edition
 order by run_date, edition

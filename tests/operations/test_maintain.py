@@ -210,6 +210,14 @@ def test_old_lists_leave_a_row_a_day(folder: Path) -> None:
         assert con.execute("select count(*) from list_days").fetchone() == (2,)
 
 
+def test_the_newest_lists_stay_however_old_they_are(folder: Path) -> None:
+    settings = settings_of(folder)
+    run(settings, datetime(2027, 1, 1, tzinfo=UTC))
+    newest = FIRST + timedelta(days=NIGHTS - 1)
+    assert len(lists_of(settings, newest)) == 3 * USERS
+    assert len(Lake.from_settings(settings).rows(columns.LIST_DAYS)) == NIGHTS - 1
+
+
 def test_results_of_checks_and_their_pages_go_together(folder: Path, tmp_path: Path) -> None:
     settings = settings_of(folder)
     pages = folder / "lake" / "data_docs" / "validations"
