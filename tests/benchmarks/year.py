@@ -49,7 +49,7 @@ from recsys.operations.maintain import maintain
 from recsys.operations.runs import record_run
 from recsys.registry.policy import decide, read_standing
 from recsys.registry.retrain import train
-from recsys.settings import Maintenance, Policy, Recommending, Settings, Source, Training
+from recsys.settings import Gate, Maintenance, Policy, Recommending, Settings, Source, Training
 from tests import templates
 
 K, LATE = 10, 0.01
@@ -152,6 +152,7 @@ class Year:
                 overrides={"width": 16, "blocks": 1, "max_length": 20},
                 policy=Policy(max_age=timedelta(days=30), new_data_share=0.5, unknown_share=0.2),
             ),
+            gate=Gate(allow_below_baseline=True),  # a model this small is not above item-kNN
             maintenance=Maintenance(retention=timedelta(0)),
             contract={"max_row_count_change": 1000},
             device="cpu",

@@ -16,7 +16,7 @@ from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
 from recsys.registry.models import UnusableModelError, find_champion, load_model, model_rows
 from recsys.registry.retrain import train
-from recsys.settings import Gate, ObjectStorage, Recommending, Settings, Training
+from recsys.settings import ObjectStorage, Recommending, Settings, Training
 from tests import faulty_s3, servers
 from tests.registry.test_retrain import known_world, statuses, training
 
@@ -57,7 +57,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             lake="s3://lake/nightly",
             s3=ObjectStorage(endpoint_url=s3.endpoint, region="us-east-1"),
             device="cpu",
-            gate=Gate(allow_below_baseline=True),
         )
         lake = Lake.from_settings(settings)
         known_world(lake)
