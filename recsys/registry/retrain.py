@@ -143,7 +143,9 @@ def train(
     served = None
     if recipe.refit and verdict.status == "champion":
         served = refit(data.split, data.packed, recipe, fitted.best_epoch, runtime, progress)
-    row = _row(recipe, data.packed, fitted, comparison, verdict, served and served[1], started)
+    row = _row(
+        recipe, data.packed, fitted, comparison, verdict, served[1] if served else None, started
+    )
     row = replace(row, trained_at=at or row.trained_at)
     machine = runtime.machine_info()
     card = {
