@@ -1,8 +1,9 @@
 """Erase a user: from every table, from the caches and from the pages; a hash stays.
 
 The row of `erasures` comes first, so that no ingest brings the user back whatever happens after it.
-Each step may be killed; the same command again does what is left. The catalog is published at the
-end of the run. Files of older versions hold the rows until `recsys maintain` removes them.
+The rows of `interactions` go last: whoever is erased and still has some there was left by a killed
+run, and the same command again, or the next maintenance, does the rest. The catalog is published at
+the end of the run. Files of older versions hold the rows until `recsys maintain` removes them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from recsys.errors import ConfigurationError
 from recsys.ingest.commit import recover
 from recsys.ingest.data_docs import pages_of, remove_pages
 from recsys.lake.engine import open_duckdb
-from recsys.lake.erasures import record_erasure
+from recsys.lake.erasures import record_erasure, view_erasures
 from recsys.lake.history_cache import forget_histories
 from recsys.lake.row_counts import check_row_counts, record_deletions
 from sql import literal, load
@@ -83,25 +84,41 @@ def erase(
     check_row_counts(lake)
     erasure = record_erasure(lake, user, now, who or current_account(), why)
     batches = _rows_by_batch(lake, predicate)
-    if batches:
-        lake.delete(columns.INTERACTIONS, predicate)
-        record_deletions(lake, batches, now)
-    forget_histories(lake)
     lists = _count(lake, columns.RECOMMENDATIONS, predicate)
     if lists:
         lake.delete(columns.RECOMMENDATIONS, predicate)
     quarantined = _blank_quarantine(lake, user)
     touched = {*batches, *quarantined}
     remove_pages(lake, pages_of(lake) - touched, dry_run=False)
+    reports = _shorten_reports(lake, user)
+    forget_histories(lake)
+    if batches:
+        lake.delete(columns.INTERACTIONS, predicate)
+        record_deletions(lake, batches, now)
     return EraseResult(
         user_hash=erasure.user_hash,
         erased_at=erasure.erased_at,
         interactions=sum(batches.values()),
         recommendations=lists,
         quarantined=sum(quarantined.values()),
-        reports=_shorten_reports(lake, user),
+        reports=reports,
         seconds=time.perf_counter() - started,
     )
+
+
+def finish_erasures(lake: Lake) -> None:
+    """Erase again whoever was erased and still has interactions: a killed run left them.
+
+    Raises:
+        LakeError: the lake can't be read or written.
+    """
+    with open_duckdb(lake.limits) as con:
+        if not view_erasures(con, lake):
+            return
+        lake.view(con, columns.INTERACTIONS)
+        left = con.execute(load("operations/erased_users")).fetchall()
+    for (user,) in left:
+        erase(lake, str(user), "a maintenance finished it")
 
 
 def _as_literal(lake: Lake, user: str) -> str:

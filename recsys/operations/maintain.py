@@ -1,6 +1,7 @@
 """Keep a lake small: expire what is old, merge small files, remove what nothing needs.
 
-1. What a killed ingest or promotion left is finished, and rows are counted: all need the old log.
+1. What a killed ingest, promotion or erasure left is finished, and rows are counted: all this needs
+   the old log.
 2. Old versions go. This comes first: the catalog that stands was made from the newest versions, and
    reads on whatever happens in here.
 3. Old lists (after a summary of each day), results of checks and their Data Docs, models.
@@ -33,6 +34,7 @@ from recsys.lake.maintenance import (
 )
 from recsys.lake.row_counts import check_row_counts
 from recsys.lake.schemas import TABLES, TIMESTAMP
+from recsys.operations.erase import finish_erasures
 from recsys.progress import Progress, silent
 from recsys.registry.expiry import remove_unneeded_models
 from recsys.registry.promotions import record_missing
@@ -104,6 +106,7 @@ def maintain(
         recover(lake)
         record_missing(lake)
         check_row_counts(lake)
+        finish_erasures(lake)
     work = _Maintenance(lake, settings, dry_run, now or datetime.now(UTC))
     upkeep = []
     for number, (kind, step) in enumerate(_STEPS.items()):

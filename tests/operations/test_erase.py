@@ -146,9 +146,17 @@ def test_a_hash_a_reason_and_a_date_stay_and_a_second_erasure_keeps_them(
     check_row_counts(lake)
 
 
-@pytest.mark.parametrize("step", ["delete", "record_deletions", "_blank_quarantine"])
-def test_a_killed_erasure_is_finished_by_the_same_command(
-    shop: tuple[Lake, Settings, Path], monkeypatch: pytest.MonkeyPatch, step: str
+@pytest.mark.parametrize(
+    ("step", "finish"),
+    [
+        ("delete", "maintenance"),
+        ("_blank_quarantine", "maintenance"),
+        ("_blank_quarantine", "command"),
+        ("record_deletions", "command"),
+    ],
+)
+def test_a_killed_erasure_is_finished_by_the_same_command_or_the_next_maintenance(
+    shop: tuple[Lake, Settings, Path], monkeypatch: pytest.MonkeyPatch, step: str, finish: str
 ) -> None:
     lake, settings, folder = shop
 
@@ -165,7 +173,10 @@ def test_a_killed_erasure_is_finished_by_the_same_command(
     put_lines(folder, "again.csv")
     with lake.write_lock():
         ingest(lake, settings)
-    erased(lake)
+        if finish == "maintenance":
+            maintain(lake, settings, now=NOW)
+    if finish == "command":
+        erased(lake)
     check_row_counts(lake)
     for name in TABLES:
         assert USER not in repr(lake.rows(name).to_pylist()), name
