@@ -163,6 +163,12 @@ class Training(Config):
         "histories, before it serves",
     )
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
+    save_every: timedelta = Field(
+        timedelta(minutes=10),
+        ge=timedelta(0),
+        le=timedelta(days=30),
+        description="how often the state of a training is saved, from where a stopped one goes on",
+    )
     policy: Policy = Policy()
 
     def with_fields(self, changes: Mapping[str, Any]) -> Self:
@@ -303,6 +309,12 @@ class Settings(BaseSettings):
     recommending: Recommending = Recommending()
     maintenance: Maintenance = Maintenance()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
+    time_limit: timedelta = Field(
+        timedelta(hours=12),
+        gt=timedelta(0),
+        le=timedelta(days=30),
+        description="longest run of a flow or a command: one that takes longer is stopped",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where the model runs; auto is the GPU where there is one"
     )

@@ -30,6 +30,7 @@ from recsys.registry.gate import GATE_METRIC
 from recsys.registry.models import (
     ModelRow,
     UnusableModelError,
+    find_champion,
     find_model,
     load_model,
     save_model,
@@ -38,6 +39,7 @@ from recsys.registry.models import (
 from recsys.registry.promote import register_model
 from recsys.registry.recipe import resolve_recipe
 from recsys.registry.refit import refit
+from recsys.registry.resume import SavedTraining
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def train(
     """Train on the newest version of `interactions`, judge, and register the model.
 
     The same data, settings and code give the same ``model_id``, and a model that is registered
-    already is not trained again.
+    already is not trained again. A training that was stopped goes on where its state was saved.
 
     Args:
         lake: what to learn from, and where the model goes.
@@ -123,30 +125,72 @@ def train(
     started = time.perf_counter()
     training = training or settings.training
     recipe = resolve_recipe(lake, settings, training)
-    previous = _find_trained(lake, recipe.model_id, settings)
+    registered = find_model(lake, recipe.model_id)
+    previous = _load_trained(lake, registered, settings) if registered else None
     if previous and previous.row.status != "rejected":
         return _result(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
     data = _load_data(lake, settings, recipe)
-    champion = evaluate_champion(lake, data.packed.items, data.split, data.judges, settings)
-    judged_against = champion.model_id if champion else None
-    runtime = Runtime(settings.device, settings.threads)
-    if previous:
-        row = _judge_again(lake, previous, data, champion, recipe, training, settings, progress)
-        if row != previous.row:
-            register_model(lake, row, judged_against, run_id=run_id, at=at)
-        return _result(row, is_new=False, seconds=time.perf_counter() - started)
+    saved = SavedTraining(lake, recipe, training.save_every)
+    with lake.unlocked():  # a night that is due meanwhile does not wait
+        champion = evaluate_champion(lake, data.packed.items, data.split, data.judges, settings)
+        if previous:
+            row = _judge_again(lake, previous, data, champion, recipe, training, settings, progress)
+        else:
+            row = _train(lake, settings, training, recipe, data, champion, saved, started, progress)
+            row = replace(row, trained_at=at or row.trained_at)
+    other = find_model(lake, recipe.model_id)
+    if other and other != registered:  # another run has registered the same model meanwhile
+        saved.remove()
+        return _result(other, is_new=False, seconds=time.perf_counter() - started)
+    champion, row = _judge_by_todays_champion(lake, settings, training, data, champion, row)
+    if previous is None or row != previous.row:
+        judged_against = champion.model_id if champion else None
+        register_model(lake, row, judged_against, run_id=run_id, at=at)
+    saved.remove()
+    return _result(row, is_new=previous is None, seconds=time.perf_counter() - started)
 
-    fitted = _fit(data, recipe, runtime, progress)
+
+def _judge_by_todays_champion(
+    lake: Lake,
+    settings: Settings,
+    training: Training,
+    data: _Data,
+    champion: Champion | None,
+    row: ModelRow,
+) -> tuple[Champion | None, ModelRow]:
+    """Judge a new model again where the champion is another than the one it was judged by."""
+    now = find_champion(lake)
+    if now is None or (champion and now.model_id == champion.model_id):
+        return champion, row
+    champion = evaluate_champion(lake, data.packed.items, data.split, data.judges, settings)
+    model = load_model(lake, row, settings.device, judged=True).recommender
+    scores = Scores.of(model, data.split, data.judges, data.n_items, champion, settings)
+    verdict = scores.verdict(training.tolerance, settings)
+    return champion, replace(row, status=verdict.status, why=verdict.why)
+
+
+def _train(
+    lake: Lake,
+    settings: Settings,
+    training: Training,
+    recipe: Recipe,
+    data: _Data,
+    champion: Champion | None,
+    saved: SavedTraining,
+    started: float,
+    progress: Progress,
+) -> ModelRow:
+    """Train a model, judge it, and write its files; return its row, which is not written yet."""
+    runtime = Runtime(settings.device, settings.threads)
+    fitted = _fit(data, recipe, runtime, saved, progress)
     comparison = compare(fitted.model, data.split, data.judges, data.n_items, champion, settings)
     verdict = comparison.scores.verdict(training.tolerance, settings)
     served = None
     if recipe.refit and verdict.status == "champion":
         served = refit(data.split, data.packed, recipe, fitted.best_epoch, runtime, progress)
-    row = _row(
-        recipe, data.packed, fitted, comparison, verdict, served[1] if served else None, started
-    )
-    row = replace(row, trained_at=at or row.trained_at)
+    epochs = served[1] if served else None
+    row = _row(recipe, data.packed, fitted, comparison, verdict, epochs, started)
     machine = runtime.machine_info()
     card = {
         **recipe.as_dict(),
@@ -159,8 +203,7 @@ def train(
     save_model(lake, row.model_id, fitted.model, data.packed.items, card, text)
     if served:
         save_served(lake, row.model_id, served[0])
-    register_model(lake, row, judged_against, run_id=run_id, at=at)
-    return _result(row, is_new=True, seconds=row.seconds)
+    return row
 
 
 @dataclass(frozen=True)
@@ -207,11 +250,8 @@ def _judge_again(
     return row
 
 
-def _find_trained(lake: Lake, model_id: str, settings: Settings) -> Model | None:
-    """Return a model that was trained before and whose files are whole."""
-    row = find_model(lake, model_id)
-    if row is None:
-        return None
+def _load_trained(lake: Lake, row: ModelRow, settings: Settings) -> Model | None:
+    """Return a model that was trained before, where its files are whole."""
     try:
         return load_model(lake, row, settings.device, judged=True)
     except UnusableModelError as error:
@@ -240,7 +280,9 @@ def _load_data(lake: Lake, settings: Settings, recipe: Recipe) -> _Data:
     )
 
 
-def _fit(data: _Data, recipe: Recipe, runtime: Runtime, progress: Progress) -> FitResult:
+def _fit(
+    data: _Data, recipe: Recipe, runtime: Runtime, saved: SavedTraining, progress: Progress
+) -> FitResult:
     validate = validator(
         data.judges.stopping, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
     )
@@ -253,6 +295,8 @@ def _fit(data: _Data, recipe: Recipe, runtime: Runtime, progress: Progress) -> F
         validate=validate,
         epochs=recipe.epochs,
         progress=progress,
+        resume=saved.load(),
+        after_step=saved.save_when_due,
     )
 
 

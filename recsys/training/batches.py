@@ -86,6 +86,7 @@ def batches(
     *,
     with_seen: bool = False,
     padded_to: int | None = None,
+    skip: int = 0,
 ) -> Iterator[Batch]:
     """Yield each gradient step's batch: rows in random order, each once.
 
@@ -101,10 +102,11 @@ def batches(
         generator: of the order.
         with_seen: whether batches say what users had before each target.
         padded_to: cells of a line that holds one row alone; rows share lines when None.
+        skip: first steps to leave out, of an epoch that is resumed.
     """
     width = padded_to or max(_NARROWEST, -(-int(rows.lengths.max()) // 8) * 8)
     one_history_per_line = padded_to is not None
-    for step in split_into_steps(rows, batch_size, batch_tokens, generator, padded_to):
+    for step in split_into_steps(rows, batch_size, batch_tokens, generator, padded_to)[skip:]:
         yield make_batch(
             rows, step, width, with_seen=with_seen, one_history_per_line=one_history_per_line
         )

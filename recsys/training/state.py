@@ -1,7 +1,8 @@
-"""Everything that a training needs to go on: one record, which can be saved between two epochs."""
+"""Everything that a training needs to go on: one record, saved between any two gradient steps."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from recsys.errors import DamagedError
 from recsys.model.recommender import Recommender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -53,6 +56,9 @@ class TrainingState:
         learning_rate: as the schedule has it now.
         epoch: epochs that have ended.
         epoch_steps: gradient steps taken in the epoch that runs; 0 between two epochs.
+        epoch_order: ``order`` as it was when that epoch started.
+        epoch_losses: the loss of each of its steps.
+        epoch_seconds: time that it took before it was resumed.
         gradient_steps: gradient steps taken in all.
         best: the best validation metric so far.
         best_epoch: its epoch; the last one where nothing is validated.
@@ -75,6 +81,9 @@ class TrainingState:
     best_epoch: int = 0
     stale_validations: int = 0
     log: list[EpochLog] = field(default_factory=list)
+    epoch_order: Mapping[str, Any] = field(default_factory=dict)
+    epoch_losses: list[Tensor] = field(default_factory=list)
+    epoch_seconds: float = 0.0
 
     @classmethod
     def start(
@@ -130,17 +139,17 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Return tensors, numbers and plain containers, from which `load_state_dict` goes on.
 
-        Only between two epochs: the order of an epoch that runs is not a part of it. Tensors are
-        the training's own, not copies.
+        Tensors are the training's own, not copies.
         """
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "order": self.order.bit_generator.state,
+            "optimizer": self.optimizer.state_dict()["state"],
+            "order": self.epoch_order if self.epoch_steps else self.order.bit_generator.state,
             "generator": self.generator.get_state(),
             "best_weights": self.best_weights,
             "log": [asdict(entry) for entry in self.log],
+            "epoch_losses": self.epoch_losses,
             **{name: getattr(self, name) for name in _NUMBERS},
         }
 
@@ -149,10 +158,14 @@ class TrainingState:
         self.model.load_state_dict(saved["model"])
         if self.average:
             self.average.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        moments = {int(parameter): values for parameter, values in saved["optimizer"].items()}
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.order.bit_generator.state = saved["order"]
-        self.generator.set_state(saved["generator"])
-        self.best_weights = dict(saved["best_weights"])
+        self.generator.set_state(saved["generator"].cpu())
+        device = self.generator.device
+        self.best_weights = {name: part.to(device) for name, part in saved["best_weights"].items()}
+        self.epoch_losses = [loss.to(device) for loss in saved["epoch_losses"]]
         self.log = [EpochLog(**entry) for entry in saved["log"]]
         for name in _NUMBERS:
             setattr(self, name, saved[name])
@@ -161,11 +174,78 @@ class TrainingState:
 _NUMBERS = (
     "learning_rate",
     "epoch",
+    "epoch_steps",
     "gradient_steps",
     "best",
     "best_epoch",
     "stale_validations",
+    "epoch_seconds",
 )
+_TENSOR = "tensor:"
+_KEY, _VALUES = "key", "values"
+
+
+def save_state(state: TrainingState, file: Path, key: str) -> None:
+    """Write a training's state: tensors as safetensors, all else as JSON in its header.
+
+    Args:
+        state: between two gradient steps.
+        file: to be written.
+        key: what `load_state` asks for: of the data, the settings and the code.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    from safetensors.torch import save_file  # here: the training itself runs without it
+
+    tensors: dict[str, Tensor] = {}
+    values = json.dumps(_without_tensors(state.state_dict(), _TENSOR, tensors))
+    save_file(tensors, file, {_KEY: key, _VALUES: values})
+
+
+def load_state(file: Path, key: str) -> dict[str, Any] | None:
+    """Read what `save_state` wrote, for `TrainingState.load_state_dict`; None of another key.
+
+    Raises:
+        DamagedError: it is not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get(_KEY) != key:
+                return None
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dict
+            saved: dict[str, Any] = _with_tensors(json.loads(metadata[_VALUES]), tensors)
+            return saved
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedError(f"{file} is not the state of a training: {error}") from error
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return a value whose tensors are replaced by names, and collect them under these names."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return name
+    if isinstance(value, dict):
+        return {
+            str(key): _without_tensors(part, f"{name}/{key}", tensors)
+            for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_tensors(part, f"{name}/{at}", tensors) for at, part in enumerate(value)]
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value]
+    if isinstance(value, dict):
+        return {key: _with_tensors(part, tensors) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_tensors(part, tensors) for part in value]
+    return value
 
 
 def _copy_of_weights(model: Recommender) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def fit(
     epochs: int | None = None,
     progress: Progress = silent,
     resume: Mapping[str, Any] | None = None,
-    after_epoch: Callable[[TrainingState], None] = lambda _: None,
+    after_step: Callable[[TrainingState], None] = lambda _: None,
 ) -> FitResult:
     """Train a model.
 
@@ -75,9 +75,9 @@ def fit(
             nothing improves any more, and the best weights are kept.
         epochs: most epochs; the preset's when None.
         progress: called as training goes on.
-        resume: `TrainingState.state_dict` after an epoch of a training with the same arguments;
-            this one goes on after that epoch, and gives what that one would have given.
-        after_epoch: called with the state after each epoch.
+        resume: `TrainingState.state_dict` of a training with the same arguments; this one goes on
+            from there, and gives what that one would have given.
+        after_step: called with the state after each gradient step, and after each validation.
 
     Raises:
         ConfigurationError: ``epochs`` is below 1.
@@ -87,7 +87,7 @@ def fit(
     epochs = preset.training.epochs if epochs is None else epochs
     if epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
-    task = _Task.of(train, n_items, preset, epochs, seed, runtime, progress)
+    task = _Task.of(train, n_items, preset, epochs, seed, runtime, progress, after_step)
     state = task.start(seed)
     if resume is not None:
         state.load_state_dict(resume)
@@ -99,7 +99,7 @@ def fit(
         state.log.append(
             EpochLog(state.epoch, loss, validation, learning_rate, seconds, targets_per_second)
         )
-        after_epoch(state)
+        after_step(state)
 
     if validate is not None:
         state.output.load_state_dict(state.best_weights)
@@ -121,6 +121,7 @@ class _Task:
         negatives: None where the whole catalogue is scored.
         runtime: device, threads and precision.
         progress: called as training goes on.
+        after_step: called with the state between two gradient steps.
     """
 
     rows: Rows
@@ -132,6 +133,7 @@ class _Task:
     negatives: Negatives | None
     runtime: Runtime
     progress: Progress
+    after_step: Callable[[TrainingState], None]
 
     @classmethod
     def of(
@@ -143,6 +145,7 @@ class _Task:
         seed: int,
         runtime: Runtime,
         progress: Progress,
+        after_step: Callable[[TrainingState], None],
     ) -> _Task:
         model, config = preset.model, preset.training
         rows = training_rows(train, model.objective, model.max_length)
@@ -164,6 +167,7 @@ class _Task:
             negatives=negatives,
             runtime=runtime,
             progress=throttled(progress),
+            after_step=after_step,
         )
 
     @property
@@ -190,11 +194,15 @@ class _Task:
 
 
 def _train_epoch(task: _Task, state: TrainingState) -> tuple[float, float, float]:
-    """Go through all rows once; return the mean loss, the learning rate and the seconds."""
-    began, config = time.perf_counter(), task.config
-    if config.decay == "step" and state.epoch and state.epoch % config.decay_every == 0:
+    """Go through all rows once; return the mean loss, the learning rate and the seconds.
+
+    Of an epoch that is resumed, the steps that were taken are left out.
+    """
+    began, config = time.perf_counter() - state.epoch_seconds, task.config
+    is_new = not state.epoch_steps
+    if is_new and config.decay == "step" and state.epoch and state.epoch % config.decay_every == 0:
         state.learning_rate *= config.decay_factor
-    losses: list[Tensor] = []
+    state.epoch_order = state.order.bit_generator.state
     for batch in batches(
         task.rows,
         config.batch_size,
@@ -202,18 +210,21 @@ def _train_epoch(task: _Task, state: TrainingState) -> tuple[float, float, float
         state.order,
         with_seen=state.model.repeat_bias is not None,
         padded_to=task.padded_to,
+        skip=state.epoch_steps,
     ):
-        losses.append(_gradient_step(task, state, batch))
+        state.epoch_losses.append(_gradient_step(task, state, batch))
+        state.epoch_seconds = time.perf_counter() - began
         task.tell(state)
-    loss = float(torch.stack(losses).mean())
+        task.after_step(state)
+    loss, seconds = float(torch.stack(state.epoch_losses).mean()), time.perf_counter() - began
     state.epoch += 1
-    state.epoch_steps = 0
+    state.epoch_steps, state.epoch_losses, state.epoch_seconds = 0, [], 0.0
     if not np.isfinite(loss):
         raise GateError(
             f"training diverged in epoch {state.epoch}: the loss is {loss}; try a lower "
             f"learning_rate than {config.learning_rate} or set clip_norm"
         )
-    return loss, state.learning_rate, time.perf_counter() - began
+    return loss, state.learning_rate, seconds
 
 
 def _gradient_step(task: _Task, state: TrainingState, batch: Batch) -> Tensor:

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
-import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from recsys.errors import ConfigurationError, GateError
+from recsys.errors import ConfigurationError, DamagedError, GateError
 from recsys.evaluation.protocol import evaluate, validator
 from recsys.evaluation.splits import leave_one_out
 from recsys.model.presets import Preset, fit_to_data
 from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import ModelScorer, top_k
-from recsys.training.state import TrainingState
+from recsys.training.state import TrainingState, load_state, save_state
 from recsys.training.trainer import FitResult, fit
 from tests.worlds import pack, small, successor_world
 
@@ -263,30 +263,35 @@ def test_validation_picks_up_what_training_learns() -> None:
     ],
 )
 def test_a_training_that_is_resumed_gives_what_it_would_have_given(
-    preset: str, changes: dict[str, object]
+    preset: str, changes: dict[str, object], tmp_path: Path
 ) -> None:
+    """After an epoch, and in the middle of one; states of other trainings are not taken."""
     world = successor_world(users=80)
     split = leave_one_out(world.histories)
-    saved = {}
 
     def save(state: TrainingState) -> None:
-        content = io.BytesIO()
-        torch.save(state.state_dict(), content)
-        saved[state.epoch] = content
+        save_state(state, tmp_path / f"{state.epoch} {state.epoch_steps}", "key")
 
     fixed = {
         "preset": small(preset, max_length=12, batch_size=64, learning_rate=0.01, **changes),
         "validate": validator(split.validation, seed=0, runtime=CPU),
-        "epochs": 5,
+        "epochs": 4,
     }
-    whole = train(**fixed, after_epoch=save)
-    saved[2].seek(0)
-    resumed = train(**fixed, resume=torch.load(saved[2], weights_only=True))
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, resumed.model.state_dict()[name]), name
-    assert whole.best_epoch == resumed.best_epoch
-    one, other = (
-        [replace(entry, seconds=0, targets_per_second=0) for entry in fitted.log]
-        for fitted in (whole, resumed)
-    )
-    assert one == other
+    whole = train(**fixed, after_step=save)
+    for place in ("2 0", "2 3"):
+        saved = load_state(tmp_path / place, "key")
+        assert saved
+        assert [saved["epoch"], saved["epoch_steps"]] == [*map(int, place.split())]
+        resumed = train(**fixed, resume=saved)
+        for name, weight in whole.model.state_dict().items():
+            assert torch.equal(weight, resumed.model.state_dict()[name]), name
+        assert whole.best_epoch == resumed.best_epoch
+        one, other = (
+            [replace(entry, seconds=0, targets_per_second=0) for entry in fitted.log]
+            for fitted in (whole, resumed)
+        )
+        assert one == other
+    assert load_state(tmp_path / place, "another key") is None
+    (tmp_path / "torn").write_bytes((tmp_path / place).read_bytes()[:-100])
+    with pytest.raises(DamagedError, match="torn is not the state of a training"):
+        load_state(tmp_path / "torn", "key")

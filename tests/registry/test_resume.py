@@ -1,0 +1,129 @@
+"""A training that was stopped goes on where its state was saved, and makes the same model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from recsys.lake import object_store
+from recsys.lake.tables import Lake
+from recsys.registry.models import model_rows
+from recsys.registry.retrain import train
+from recsys.settings import ObjectStorage, Settings, Training
+from recsys.training import trainer
+from tests import servers
+from tests.registry.test_retrain import SMALL, known_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECIPE = Training(
+    epochs=4, overrides={**SMALL, "batch_size": 64}, save_every=timedelta(0), tolerance=1
+)
+
+KILLED = """
+from recsys.lake.tables import Lake
+from recsys.registry.retrain import train
+from recsys.settings import Settings
+from tests.registry.test_resume import RECIPE, gradient_steps
+
+with gradient_steps(kill_after=STEPS):
+    train(Lake.from_settings(Settings()), Settings(), RECIPE)
+"""
+STEPS = 30
+
+
+class StoppedError(Exception):
+    """The training was stopped."""
+
+
+@contextmanager
+def gradient_steps(stop_after: int | None = None, kill_after: int | None = None) -> Iterator[list]:
+    """Give a list that grows with each gradient step; stop, or kill the process, after so many."""
+    real, steps = trainer._gradient_step, []
+
+    def step(*inputs: Any) -> Any:
+        if len(steps) == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if len(steps) == stop_after:
+            raise StoppedError
+        steps.append(inputs)
+        return real(*inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_gradient_step", step)
+        yield steps
+
+
+def weights(lake: Lake) -> bytes:
+    (row,) = model_rows(lake)
+    return Path(lake.uri("weights", row.model_id, "model.safetensors")).read_bytes()
+
+
+def test_a_killed_training_goes_on_and_gives_the_same_weights(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    known_world(lake)
+    other = Settings(lake=shutil.copytree(lake.root, tmp_path / "other").as_posix(), device="cpu")
+    with gradient_steps() as all_steps:
+        train(lake, settings, RECIPE)
+    assert len(all_steps) - 10 > STEPS
+    retried = Lake.from_settings(other)
+    env = {**os.environ, "RECSYS_LAKE": other.lake, "RECSYS_DEVICE": "cpu"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    code = KILLED.replace("STEPS", str(STEPS))
+    killed = subprocess.run([sys.executable, "-c", code], env=env, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not model_rows(retried)
+    with gradient_steps() as steps:
+        train(retried, other, RECIPE)
+    assert len(steps) == len(all_steps) - STEPS
+    assert weights(retried) == weights(lake)
+    assert not list(Path(retried.uri("trainings")).iterdir()), "nothing is left of it"
+
+
+def test_another_worker_goes_on_with_what_lies_on_s3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.use_credentials(monkeypatch)
+    with servers.moto_s3(tmp_path) as endpoint:
+        servers.client(endpoint).create_bucket(Bucket="lake")
+        storage = ObjectStorage(endpoint_url=endpoint)
+        settings = Settings(lake="s3://lake/nightly", s3=storage, device="cpu")
+        lake = Lake.from_settings(settings)
+        known_world(lake)
+        with pytest.raises(StoppedError), gradient_steps(stop_after=STEPS):
+            train(lake, settings, RECIPE)
+        assert object_store.find(lake.uri("trainings", "**"), storage)
+        with pytest.raises(StoppedError), gradient_steps(stop_after=5) as steps:
+            train(Lake.from_settings(settings), settings, RECIPE)
+        with gradient_steps() as last_steps:
+            train(Lake.from_settings(settings), settings, RECIPE)
+        assert (len(steps), 0 < len(last_steps) < STEPS) == (5, True)
+        assert not object_store.find(lake.uri("trainings", "**"), storage)
+
+
+@pytest.mark.parametrize("spoil", ["torn", "another torch"])
+def test_a_state_that_is_damaged_or_of_other_code_is_not_used(
+    lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch, spoil: str
+) -> None:
+    known_world(lake)
+    with pytest.raises(StoppedError), gradient_steps(stop_after=STEPS):
+        train(lake, settings, RECIPE)
+    (state,) = Path(lake.uri("trainings")).rglob("*.safetensors")
+    if spoil == "torn":
+        state.write_bytes(state.read_bytes()[:100])
+    else:
+        monkeypatch.setattr("torch.__version__", "99.0")
+    with gradient_steps() as steps:
+        train(lake, settings, RECIPE)
+    assert len(steps) > STEPS
