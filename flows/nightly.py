@@ -6,17 +6,20 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from flows.artifacts import run_step
 from flows.ingest import ingest_items_task, ingest_task
 from flows.recommend import changed_recommending, recommend_task
 from flows.runs import checked_run_date, flow_run, retrying_task
 from flows.train import Override, check_training, train_task
-from recsys.errors import GateError
+from recsys.errors import RecsysError
 from recsys.operations.runs import Run
 from recsys.registry.models import find_champion
 from recsys.registry.policy import Decision, Train, decide, read_standing
 from recsys.settings import RecommendingChanges, Source, Training
+from recsys.signals import is_stopping
 
 if TYPE_CHECKING:
     from recsys.progress import Progress
@@ -29,11 +32,11 @@ def nightly_flow(
     run_date: date | None = None,
     recommending: RecommendingChanges | None = None,
     training: dict[str, Override] | None = None,
-) -> None:
+) -> State[None] | None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
     A batch that breaks its contract, items that can't be read, or a champion that can't be read
-    stop the night, and the previous lists stay in place. Too little data to train on does not: the
+    stop the night, and the previous lists stay in place. A training that fails does not: the
     champion, or popularity, serves everyone.
 
     Args:
@@ -54,9 +57,11 @@ def nightly_flow(
         ingest_task(run, source)
         ingest_items_task(run)
         night = run.settings.night_time(run_date)
-        if decide_task(run, train, night).train:
+        decision = decide_task(run, train, night)
+        if decision.train:
             _train(run, changed_training, night)
         recommend_task(run, changed_recommending(run, recommending), run_date)
+        return None if run.error is None else Completed(message=f"The lists stand. {run.error}")
 
 
 @retrying_task("has_champion")
@@ -77,11 +82,17 @@ def decide_task(run: Run, train: Train, night: datetime) -> Decision:
 
 
 def _train(run: Run, training: Training, night: datetime) -> None:
+    """Train; whatever goes wrong, the night goes on, and its row and its state say what it was."""
     try:
         train_task(run, training, night)
-    except GateError as error:
-        run.outcome["train"] = {"refused": str(error)}
-        get_run_logger().warning("not trained; the previous model serves: %s", error)
+    except Exception as error:
+        if is_stopping():
+            raise
+        kind = "refused" if isinstance(error, RecsysError) else "failed"
+        reason = str(error) if kind == "refused" else f"{type(error).__name__}: {error}"
+        run.outcome["train"] = {kind: reason}
+        run.error = f"not trained: {reason}"
+        get_run_logger().warning(run.error)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run as current
 from recsys.errors import RecsysError
 from recsys.operations.runs import Run, record_run
 from recsys.settings import Settings
-from recsys.signals import stop_signal, watch_signals
+from recsys.signals import is_stopping, stop_signal, watch_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -82,7 +82,7 @@ def retrying_task(
 
 def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
     """Say whether trying again may help: after a passing fault of network or storage only."""
-    if stop_signal():
+    if is_stopping():
         return False
     error = state.result(raise_on_failure=False)
     return error.transient if isinstance(error, RecsysError) else isinstance(error, OSError)

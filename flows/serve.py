@@ -27,7 +27,8 @@ def serve_deployments(
 ) -> None:
     """Serve ``nightly/daily`` on a schedule and ``train/on-demand`` until stopped.
 
-    One run at a time: the lake has a single writer.
+    Two runs at a time: a night that is due does not wait for a training. The lake's lock lets one
+    write at a time.
 
     Args:
         cron: when nightly runs, e.g. ``"0 2 * * *"``.
@@ -55,10 +56,10 @@ def serve_deployments(
         ) from error
     Settings().required_source()
     with prefect_server(port, say):
-        prefect.serve(daily, _deployment(train_flow, "on-demand"), limit=1)
+        prefect.serve(daily, _deployment(train_flow, "on-demand"), limit=2)
 
 
-def _deployment(flow: Flow[Any, None], name: str, **options: Any) -> RunnerDeployment:
+def _deployment(flow: Flow[Any, Any], name: str, **options: Any) -> RunnerDeployment:
     """Return a deployment whose runs load the flow from `flows.entrypoints`."""
     deployment = flow.to_deployment(name, **options)
     assert isinstance(deployment, RunnerDeployment)  # noqa: S101 - we are in no event loop

@@ -55,7 +55,8 @@ def train_flow(
     with flow_run("train") as run:
         training = run.settings.training.with_fields(changes)
         check_training(training)
-        train_task(run, training)
+        if train_task(run, training).status == "rejected":
+            run.status = "rejected"
 
 
 def check_training(training: Training) -> None:

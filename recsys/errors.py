@@ -49,3 +49,7 @@ class DamagedError(LakeError):
 
 class GateError(RecsysError):
     """The model or the lists did not pass the gate that stands before publication."""
+
+
+class TimeLimitError(RecsysError):
+    """A run took longer than it may, and was stopped."""

@@ -36,6 +36,8 @@ def train(changes: Set = None) -> None:
     ):
         result = retrain.train(run.lake, settings, training, run_id=run.run_id, progress=progress)
         run.record("train", result)
+        if result.status == "rejected":
+            run.status = "rejected"
     print_line(f"{result.model_id}: {result.status}. {result.why}")
     if result.status == "rejected":
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from recsys.settings import Settings
+from recsys.signals import interruptible
 from recsys.temporary import temporary_folder
 from sql import literal, quote
 
@@ -44,7 +45,8 @@ def open_duckdb(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a DuckDB that keeps to its limits, speaks UTC and never fetches an extension.
 
-    What does not fit in memory spills into a temporary folder.
+    What does not fit in memory spills into a temporary folder. A request to stop interrupts a query
+    that runs, see `recsys.signals`.
 
     Args:
         limits: threads and memory.
@@ -60,7 +62,15 @@ def open_duckdb(
         }
         with duckdb.connect(file or ":memory:", read_only=read_only, config=config) as con:
             con.execute("SET TimeZone = 'UTC'")
-            yield con
+            with interruptible(con.interrupt):
+                yield con
+
+
+@contextmanager
+def open_cursor(con: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a second connection to the same database; it is interrupted on its own."""
+    with con.cursor() as cursor, interruptible(cursor.interrupt):
+        yield cursor
 
 
 def select_files(

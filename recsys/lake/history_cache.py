@@ -16,7 +16,7 @@ from pyarrow import ipc
 
 from recsys import columns
 from recsys.errors import LakeError
-from recsys.lake.engine import select_files
+from recsys.lake.engine import open_cursor, select_files
 from recsys.lake.packing import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
 from recsys.temporary import replace_file
 from sql import load
@@ -63,7 +63,7 @@ def load_histories(
     path = Path(lake.uri(_FOLDER, _NAME))
     state = _restore(path, con, opened) if lake.is_local else None
     if state is None:
-        with con.cursor() as cursor:
+        with open_cursor(con) as cursor:
             lake.view(cursor, columns.INTERACTIONS, version)
             if not lake.is_local:
                 return pack(cursor, first)
@@ -146,7 +146,7 @@ def _restore(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _
             if retyped or not snapshot.files <= files.keys():
                 return None
             if snapshot.files < files.keys():
-                with con.cursor() as cursor:
+                with open_cursor(con) as cursor:
                     return _grown(snapshot, cursor, table)
             codes = joined(snapshot.codes(), offsets(snapshot.users)[-1])
             coded = Coded(snapshot.users, snapshot.items, codes)

@@ -226,16 +226,18 @@ _RUNS = Table(
         Column(
             "status",
             TEXT,
-            "completed, refused (by a contract, a gate or a setting) or failed.",
+            "running; completed; rejected: the gate rejected the model of a training; refused, by "
+            "a contract, a gate or a setting; failed; cancelled; crashed: its process was killed.",
             required=True,
         ),
         Column("started", TIMESTAMP, "When it started, in UTC."),
-        Column("finished", TIMESTAMP, "When it ended, in UTC."),
+        Column("finished", TIMESTAMP, "When it ended, in UTC; null for one that runs or crashed."),
         Column("seconds", REAL, "Wall time, in seconds."),
         Column("parameters", TEXT, "What it was started with, as JSON."),
         Column("outcome", TEXT, "The result of each step, as JSON."),
-        Column("error", TEXT, "What stopped it; null for a completed run."),
+        Column("error", TEXT, "What stopped it, or what failed in a run that went on; or null."),
         Column("code_version", TEXT, "The version of the code that ran."),
+        Column("process", TEXT, "Where it runs: host, boot of the host, process id and its start."),
     ),
 )
 

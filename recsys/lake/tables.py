@@ -57,6 +57,7 @@ class Lake:
                 f"{' '.join(unfit)}; choose another folder"
             )
         self._options = {} if self.is_local else storage.delta_options()
+        self._lock = ExitStack()
         self._opened: dict[str, DeltaTable] | None = None
         self._files: dict[str, bytes] | None = None
 
@@ -115,15 +116,34 @@ class Lake:
         Raises:
             LakeError: the other one did not end within an hour, or the folder can't be written.
         """
-        with ExitStack() as stack:
-            if self.is_local:
-                with explain_delta_errors(f"write {self.root}", is_local=True):
-                    stack.enter_context(folder_lock(Path(self.root)))
+        with ExitStack() as self._lock:
+            self._take_lock()
             self._opened, self._files = {}, {}
             try:
                 yield
             finally:
                 self._opened, self._files = None, None
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """Let other runs write while this block, inside that of `write_lock`, runs.
+
+        What is open shows their work afterwards. Nothing happens outside of `write_lock`.
+        """
+        if self._opened is None:
+            yield
+            return
+        self._lock.close()
+        try:
+            yield
+        finally:
+            self._take_lock()
+            self.refresh()
+
+    def _take_lock(self) -> None:
+        if self.is_local:
+            with explain_delta_errors(f"write {self.root}", is_local=True):
+                self._lock.enter_context(folder_lock(Path(self.root)))
 
     def refresh(self) -> None:
         """Let a run see what others have written since it opened its tables; see `write_lock`."""
@@ -180,16 +200,16 @@ class Lake:
         """Return the Arrow schema of a table."""
         return pa.schema(self.open(table).schema())
 
-    def rows(self, table: str, names: Sequence[str] | None = None) -> pa.Table:
-        """Return the rows of a table that is small enough for memory.
+    def rows(
+        self, table: str, names: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.Table:
+        """Return the columns ``names`` (all by default) of a table that is small enough for memory.
 
-        Args:
-            table: the table.
-            names: its columns; all without it.
+        ``where`` is a predicate that skips the files it excludes; the others are read whole.
         """
         opened = self.open(table)
         with self._explain(f"read {opened.table_uri}"):
-            return self.dataset(opened).to_table(columns=names)
+            return self.dataset(opened, where).to_table(columns=names)
 
     def append(
         self,

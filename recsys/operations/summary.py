@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from recsys.lake.tables import Lake
 
 _SAMPLE_USERS, _HISTORY_ITEMS, _LIST_ITEMS = 3, 5, 10
-_NEWEST_NIGHT = "select outcome from runs where flow = 'nightly' order by started desc limit 1"
+_NEWEST_NIGHT = (
+    "select outcome from runs where flow = 'nightly' and status = 'completed' "
+    "order by started desc limit 1"
+)
 
 
 def night_summary(lake: Lake) -> str:

@@ -23,6 +23,9 @@ from recsys.catalog.query import query_catalog
 from recsys.errors import ConfigurationError, ContractError, SourceError
 from recsys.lake.tables import Lake
 from recsys.model.presets import PRESETS
+from recsys.operations.summary import night_summary
+from recsys.registry.models import model_rows
+from recsys.registry.promote import promote
 from recsys.settings import RecommendingChanges, Settings
 from tests import lakes
 from tests.flows import nights
@@ -155,6 +158,43 @@ def test_users_with_one_interaction_each_are_served_by_popularity(
     assert reasons == [{"reason": "popular", "model_id": None}]
     outcome = json.loads(rows(lake, "select outcome from runs")[0]["outcome"])
     assert "interactions" in outcome["train"]["refused"]
+
+
+def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path, Lake]) -> None:
+    source, lake = shop
+    nightly_flow(train="always", run_date=DAY)
+    with lake.write_lock():
+        promote(lake, model_rows(lake)[0].model_id, why="a test", run_id="test")
+    for day, wrong, reason in (
+        (3, {"dropuot": 0.1}, "dropuot"),
+        (4, {"width": 400_000}, "memory"),
+    ):
+        nights.next_day(source)
+        state = nightly_flow(
+            train="always", run_date=date(2026, 1, day), training=wrong, return_state=True
+        )
+        assert state.is_completed()
+        assert "not trained" in str(state.message)
+        assert reason in str(state.message)
+        (run,) = rows(lake, "select * from runs order by started desc limit 1")
+        assert (run["status"], reason in run["error"]) == ("completed", True)
+        (served,) = rows(
+            lake,
+            "select count(distinct user_id) as users, run_date from latest_recommendations "
+            "group by run_date",
+        )
+        assert served == {"users": nights.USERS, "run_date": date(2026, 1, day)}
+        assert reason in night_summary(lake)
+
+
+def test_a_training_that_the_gate_rejected_is_not_completed(shop: tuple[Path, Lake]) -> None:
+    """Every user's next item is theirs to guess: after one epoch, popularity is as good."""
+    nightly_flow(train="never", run_date=DAY)
+    train_flow(epochs=1, overrides={"learning_rate": 1e-9})
+    found = {row["flow"]: row for row in rows(shop[1], "select * from runs")}
+    outcome = json.loads(found["train"]["outcome"])["train"]
+    assert (outcome["status"], found["train"]["status"]) == ("rejected", "rejected")
+    assert found["nightly"]["status"] == "completed"
 
 
 def test_wrong_parameters_are_refused_before_anything_runs(shop: tuple[Path, Lake]) -> None:

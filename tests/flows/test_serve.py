@@ -112,7 +112,7 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(
         until(lambda: state_of(env, night) == "CANCELLED", 60)
     statement = "select status, error from runs where flow = 'nightly'"
     rows = query_catalog(Lake(str(lake), ObjectStorage()), statement, {})
-    assert rows.to_pylist() == [{"status": "failed", "error": "stopped by SIGTERM"}]
+    assert rows.to_pylist() == [{"status": "cancelled", "error": "stopped by SIGTERM"}]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
     assert servers
     assert not psutil.wait_procs(servers, 30)[1]
     rows = query_catalog(Lake(str(lake), ObjectStorage()), "select status, error from runs", {})
-    assert rows.to_pylist() == [{"status": "failed", "error": f"stopped by {number.name}"}]
+    assert rows.to_pylist() == [{"status": "cancelled", "error": f"stopped by {number.name}"}]
 
 
 def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path: Path) -> None:
