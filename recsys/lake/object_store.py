@@ -133,13 +133,6 @@ def upload_folder(
                 client.upload_file(str(path), bucket, key, Config=_one_thread())
 
 
-def delete(uri: str, storage: ObjectStorage) -> None:
-    """Remove an object; nothing happens where there is none."""
-    bucket, key = split(uri)
-    with explain_s3_errors(uri, "delete"):
-        _client(storage).delete_object(Bucket=bucket, Key=key)
-
-
 def _one_thread() -> TransferConfig:
     """Transfer in the calling thread: ten threads a file cost small files more than they gain."""
     from boto3.s3.transfer import TransferConfig

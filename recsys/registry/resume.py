@@ -95,6 +95,6 @@ class SavedTraining:
                 if Path(self._uri).parent.exists():
                     Path(self._uri).parent.rmdir()
             else:
-                object_store.delete(self._uri, self._lake.storage)
+                object_store.delete([self._uri], self._lake.storage)
         except (OSError, LakeError) as error:
             _log.warning("%s could not be removed: %s", self._uri, error)
