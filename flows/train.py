@@ -12,7 +12,8 @@ from flows.artifacts import run_step
 from flows.runs import flow_run, retrying_task
 from recsys.model.presets import PRESETS, resolve
 from recsys.operations.runs import Run
-from recsys.registry.retrain import TrainResult, train
+from recsys.registry.retrain import train
+from recsys.registry.train_result import TrainResult
 from recsys.settings import Epochs, Seed, Training
 
 # Prefect's API reads the schema of a parameter, and refuses a wrong one before it makes a run.

@@ -43,7 +43,11 @@ def test_a_room_imports_only_from_below(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "planted", "contract"),
     [
-        ("recsys/lake/object_store.py", "from recsys.registry.retrain import TrainResult", "rooms"),
+        (
+            "recsys/lake/object_store.py",
+            "from recsys.registry.train_result import TrainResult",
+            "rooms",
+        ),
         (
             "recsys/lake/object_store.py",
             "if TYPE_CHECKING:\n    from recsys.ingest.batch import IngestResult",

@@ -11,6 +11,7 @@ import torch
 
 from recsys.errors import DamagedError, LakeError, MissingError
 from recsys.lake import object_store
+from recsys.registry.models import WEIGHTS
 from recsys.temporary import replace_file, temporary_folder
 from recsys.training.state import load_state, save_state
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from recsys.registry.recipe import Recipe
     from recsys.training.state import TrainingState
 
-_FOLDER, _NAME = "trainings", "state.safetensors"
+_NAME = "state.safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +40,8 @@ class SavedTraining:
 
     def __init__(self, lake: Lake, recipe: Recipe, every: timedelta) -> None:
         self._lake = lake
-        self._uri = lake.uri(_FOLDER, recipe.model_id, _NAME)
+        # Beside the models: what nobody goes on with is removed as files of a lost training are.
+        self._uri = lake.uri(WEIGHTS, f"{recipe.model_id}-training", _NAME)
         self._key = f"{recipe.model_id}, torch {torch.__version__}"
         self._every = every.total_seconds()
         self._last = time.monotonic()

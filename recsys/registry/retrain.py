@@ -40,6 +40,7 @@ from recsys.registry.promote import register_model
 from recsys.registry.recipe import resolve_recipe
 from recsys.registry.refit import refit
 from recsys.registry.resume import SavedTraining
+from recsys.registry.train_result import TrainResult
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
@@ -48,50 +49,12 @@ if TYPE_CHECKING:
     from recsys.lake.tables import Lake
     from recsys.registry.comparison import Champion, Comparison
     from recsys.registry.gate import Verdict
-    from recsys.registry.models import Model, Status
+    from recsys.registry.models import Model
     from recsys.registry.recipe import Recipe
     from recsys.settings import Settings, Training
     from recsys.training.trainer import FitResult
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The result of a training.
-
-    Attributes:
-        model_id: key of `models`.
-        status: champion or rejected. A model that was trained before keeps its status, but one
-            that was rejected is judged again, by today's tolerance and champion.
-        why: the gate's reason.
-        is_new: False where the same model had been trained before.
-        interactions_version: version of `interactions` it learnt from.
-        epochs: epochs that were run.
-        validation_ndcg_10: of lists as they are served (see ``GATE_METRIC``), as all figures here.
-        test_ndcg_10: on every user's last item, by the judged weights.
-        test_hr_10: likewise.
-        popularity_test_ndcg_10: popularity's, same users.
-        popularity_test_hr_10: likewise.
-        best_baseline: the baseline with the best validation NDCG@10; None in older rows.
-        best_baseline_test_ndcg_10: its figure on the same test items.
-        seconds: wall time.
-    """
-
-    model_id: str
-    status: Status
-    why: str
-    is_new: bool
-    interactions_version: int
-    epochs: int
-    validation_ndcg_10: float
-    test_ndcg_10: float
-    test_hr_10: float
-    popularity_test_ndcg_10: float
-    popularity_test_hr_10: float
-    best_baseline: str | None
-    best_baseline_test_ndcg_10: float | None
-    seconds: float
 
 
 def train(
@@ -128,7 +91,7 @@ def train(
     registered = find_model(lake, recipe.model_id)
     previous = _load_trained(lake, registered, settings) if registered else None
     if previous and previous.row.status != "rejected":
-        return _result(previous.row, is_new=False, seconds=time.perf_counter() - started)
+        return TrainResult.of(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
     data = _load_data(lake, settings, recipe)
     saved = SavedTraining(lake, recipe, training.save_every)
@@ -142,13 +105,13 @@ def train(
     other = find_model(lake, recipe.model_id)
     if other and other != registered:  # another run has registered the same model meanwhile
         saved.remove()
-        return _result(other, is_new=False, seconds=time.perf_counter() - started)
+        return TrainResult.of(other, is_new=False, seconds=time.perf_counter() - started)
     champion, row = _judge_by_todays_champion(lake, settings, training, data, champion, row)
     if previous is None or row != previous.row:
         judged_against = champion.model_id if champion else None
         register_model(lake, row, judged_against, run_id=run_id, at=at)
     saved.remove()
-    return _result(row, is_new=previous is None, seconds=time.perf_counter() - started)
+    return TrainResult.of(row, is_new=previous is None, seconds=time.perf_counter() - started)
 
 
 def _judge_by_todays_champion(
@@ -339,24 +302,4 @@ def _row(
         code_version=recipe.code_version,
         seconds=time.perf_counter() - started,
         trained_at=datetime.now(UTC),
-    )
-
-
-def _result(row: ModelRow, *, is_new: bool, seconds: float) -> TrainResult:
-    best = row.best_baseline()
-    return TrainResult(
-        model_id=row.model_id,
-        status=row.status,
-        why=row.why,
-        is_new=is_new,
-        interactions_version=row.interactions_version,
-        epochs=json.loads(row.config)["epochs_run"],
-        validation_ndcg_10=row.validation_ndcg_10,
-        test_ndcg_10=row.test_ndcg_10,
-        test_hr_10=row.test_hr_10,
-        popularity_test_ndcg_10=row.popularity_test_ndcg_10,
-        popularity_test_hr_10=row.popularity_test_hr_10,
-        best_baseline=best[0] if best else None,
-        best_baseline_test_ndcg_10=best[1].test.metrics(row.protocol)["ndcg@10"] if best else None,
-        seconds=seconds,
     )

@@ -16,7 +16,8 @@ from recsys.lists.recommend import recommend
 from recsys.registry import refit as refitting
 from recsys.registry.models import Model, ModelRow, UnusableModelError, find_model, load_model
 from recsys.registry.refit import refit_epochs
-from recsys.registry.retrain import TrainResult, train
+from recsys.registry.retrain import train
+from recsys.registry.train_result import TrainResult
 from recsys.settings import Recommending, Settings
 from tests.registry.test_retrain import known_world, training
 from tests.worlds import pack

@@ -88,7 +88,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_weights(
         train(retried, other, RECIPE)
     assert len(steps) == len(all_steps) - STEPS
     assert weights(retried) == weights(lake)
-    assert not list(Path(retried.uri("trainings")).iterdir()), "nothing is left of it"
+    assert not list(Path(retried.uri("weights")).glob("*-training")), "nothing is left of it"
 
 
 def test_another_worker_goes_on_with_what_lies_on_s3(
@@ -103,13 +103,13 @@ def test_another_worker_goes_on_with_what_lies_on_s3(
         known_world(lake)
         with pytest.raises(StoppedError), gradient_steps(stop_after=STEPS):
             train(lake, settings, RECIPE)
-        assert object_store.find(lake.uri("trainings", "**"), storage)
+        assert object_store.find(lake.uri("weights", "*-training", "*"), storage)
         with pytest.raises(StoppedError), gradient_steps(stop_after=5) as steps:
             train(Lake.from_settings(settings), settings, RECIPE)
         with gradient_steps() as last_steps:
             train(Lake.from_settings(settings), settings, RECIPE)
         assert (len(steps), 0 < len(last_steps) < STEPS) == (5, True)
-        assert not object_store.find(lake.uri("trainings", "**"), storage)
+        assert not object_store.find(lake.uri("weights", "*-training", "*"), storage)
 
 
 @pytest.mark.parametrize("spoil", ["torn", "another torch"])
@@ -119,7 +119,7 @@ def test_a_state_that_is_damaged_or_of_other_code_is_not_used(
     known_world(lake)
     with pytest.raises(StoppedError), gradient_steps(stop_after=STEPS):
         train(lake, settings, RECIPE)
-    (state,) = Path(lake.uri("trainings")).rglob("*.safetensors")
+    (state,) = Path(lake.uri("weights")).glob("*-training/*")
     if spoil == "torn":
         state.write_bytes(state.read_bytes()[:100])
     else:
