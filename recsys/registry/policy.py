@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from recsys.lake.tables import Lake
-    from recsys.registry.models import ModelRow
     from recsys.settings import Policy, Settings
 
 Train = Literal["policy", "always", "never"]
@@ -91,11 +90,11 @@ def decide(train: Train, policy: Policy, standing: Standing, now: datetime) -> D
 def _reason(train: Train, policy: Policy, standing: Standing, now: datetime) -> tuple[bool, str]:
     if train != "policy":
         return train == "always", f"train = {train}"
-    if standing.champion_id is None:
+    if standing.last_at is None:
         return True, "there is no champion"
     if standing.problem:
         return True, f"the champion can't serve: {standing.problem}"
-    if standing.last_at is None or standing.interactions == standing.last_interactions:
+    if standing.interactions == standing.last_interactions:
         return False, f"nothing new came since {standing.last_id} was trained"
     age = now - standing.last_at
     growth = standing.interactions / max(1, standing.last_interactions) - 1
@@ -114,10 +113,10 @@ def _reason(train: Train, policy: Policy, standing: Standing, now: datetime) -> 
             f"the champion does not know the items of {unknown:.1%} of the interactions; "
             f"the limit is {policy.unknown_share:.1%}"
         )
-    return False, (
-        f"since the last training ({last}) interactions grew by {growth:.1%}, and the champion "
-        f"does not know the items of {unknown:.1%} of them"
-    )
+    grown = f"since the last training ({last}) interactions grew by {growth:.1%}"
+    if standing.champion_id is None:
+        return False, f"{grown}; there is no champion"
+    return False, f"{grown}, and the champion does not know the items of {unknown:.1%} of them"
 
 
 def _days(count: int) -> str:
@@ -131,33 +130,27 @@ def read_standing(lake: Lake, settings: Settings, train: Train) -> Standing:
         LakeError: the lake can't be read: nothing is known then.
     """
     rows = model_rows(lake)  # the newest comes first
-    champion = next((row for row in rows if row.status == "champion"), None)
-    if champion is None:
+    if not rows:
         return Standing()
-    standing = Standing(champion.model_id, champion.trained_at)
+    champion = next((row for row in rows if row.status == "champion"), None)
+    standing = Standing(
+        champion_id=champion.model_id if champion else None,
+        champion_at=champion.trained_at if champion else None,
+        last_id=rows[0].model_id,
+        last_at=rows[0].trained_at,
+        last_interactions=rows[0].interactions,
+    )
     if train != "policy":
         return standing
-    return _with_counts(lake, settings, standing, champion, rows[0])
-
-
-def _with_counts(
-    lake: Lake, settings: Settings, standing: Standing, champion: ModelRow, last: ModelRow
-) -> Standing:
     try:
-        items = load_items(lake, champion)
+        known_items = load_items(lake, champion).ids if champion else None
     except UnusableModelError as error:
-        return Standing(standing.champion_id, standing.champion_at, problem=error.reason)
+        return replace(standing, problem=error.reason)
     with open_duckdb(settings) as con:
         lake.view(con, columns.INTERACTIONS)
-        con.register("known_items", pa.table({columns.ITEM_ID: items.ids}))
-        counted = con.sql(load("registry/unknown_interactions")).fetchall()
-    ((interactions, unknown),) = counted
-    return Standing(
-        champion_id=champion.model_id,
-        champion_at=champion.trained_at,
-        last_id=last.model_id,
-        last_at=last.trained_at,
-        last_interactions=last.interactions,
-        interactions=interactions,
-        unknown=unknown,
-    )
+        if known_items is None:
+            ((interactions,),) = con.sql("select count(*) from interactions").fetchall()
+            return replace(standing, interactions=interactions)
+        con.register("known_items", pa.table({columns.ITEM_ID: known_items}))
+        ((interactions, unknown),) = con.sql(load("registry/unknown_interactions")).fetchall()
+        return replace(standing, interactions=interactions, unknown=unknown)

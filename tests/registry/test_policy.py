@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ REJECTED = replace(YOUNG, champion_at=days_ago(10), last_id="m-2", last_at=days_
         ("policy", replace(REJECTED, unknown=900), False, "(m-2, which does not serve)"),
         ("policy", replace(REJECTED, last_at=days_ago(8)), True, "over 7 days ago"),
         ("policy", replace(REJECTED, interactions=1100), True, "grew by 10.0%"),
+        ("policy", replace(REJECTED, champion_id=None, champion_at=None), False, "no champion"),
+        ("policy", replace(REJECTED, champion_id=None, interactions=1100), True, "by 10.0%"),
         # Erased rows are no news that shrinking could hide.
         ("policy", replace(YOUNG, last_at=days_ago(8), interactions=900), True, "over 7 days"),
         # A clock that went back, or the night of a day in the past.
@@ -85,6 +87,9 @@ def test_what_the_policy_reads_from_a_lake(lake: Lake, settings: Settings) -> No
 
     known_world(lake)
     assert decided(NOW) == "there is no champion"
+    lakes.write(lake, "models", [asdict(lakes.model_row("m", "rejected", trained_at=NOW))])
+    assert "(m, which does not serve) interactions grew by" in decided(NOW, new_data_share=1e9)
+    lake.delete("models", "model_id = 'm'")
     trained = train(lake, settings, Training(epochs=1, overrides=SMALL, tolerance=1), at=NOW)
     (row,) = model_rows(lake)
     assert row.trained_at == NOW
