@@ -30,6 +30,12 @@ ENDLESS = (
     "from range(1_000_000_000_000) where range % 7 = 8"
 )
 
+# Another, which heeds no signal.
+CROSS_JOIN = (
+    "select a.range as user_id, b.range as item_id, timestamp '2026-01-01' as timestamp "
+    "from range(1_000_000) a, range(10_000_000) b where a.range * b.range % 7 = 8"
+)
+
 # What differs between two runs on the same inputs: who ran, and when.
 _VOLATILE = {
     columns.INTERACTIONS: {"ingested_at"},

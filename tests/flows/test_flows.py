@@ -187,6 +187,22 @@ def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path,
         assert reason in night_summary(lake)
 
 
+def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
+    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, lake = shop
+    nightly_flow(train="never", run_date=DAY)
+    endless = {"uri": str(source), "query": nights.CROSS_JOIN}
+    monkeypatch.setenv("RECSYS_SOURCE", json.dumps(endless))
+    monkeypatch.setenv("RECSYS_TIME_LIMIT", "PT3S")
+    state = nightly_flow(train="never", run_date=date(2026, 1, 3), return_state=True)
+    assert state.is_failed()
+    assert "longer than time_limit = 0:00:03" in str(state.message)
+    assert lake.version("runs") == 4, "its row tells of it"
+    statuses = {row["status"] for row in lake.rows("runs").to_pylist()}
+    assert statuses == {"completed", "failed"}
+
+
 def test_a_training_that_the_gate_rejected_is_not_completed(shop: tuple[Path, Lake]) -> None:
     """Every user's next item is theirs to guess: after one epoch, popularity is as good."""
     nightly_flow(train="never", run_date=DAY)
