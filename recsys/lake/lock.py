@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from recsys.errors import LakeError
+from recsys.lake.faults import explain_delta_errors
 from recsys.signals import is_stopping
 
 if TYPE_CHECKING:
@@ -20,8 +21,49 @@ _WAIT_SECONDS, _STOP_SECONDS = 3600.0, 10.0
 _log = logging.getLogger(__name__)
 
 
+class WriteLock:
+    """The lock of a lake, which a run holds and lets go for a while.
+
+    Args:
+        folder: the lake's; None on S3, where nothing can be locked.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock while the block runs; wait for it first.
+
+        Raises:
+            LakeError: another run holds it for too long, or the folder can't be written.
+        """
+        with ExitStack() as self._stack:
+            self._take()
+            yield
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Let the lock go while this block, inside that of `held`, runs; then wait for it again.
+
+        Raises:
+            LakeError: as `held`.
+        """
+        self._stack.close()
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _take(self) -> None:
+        if self._folder is not None:
+            with explain_delta_errors(f"write {self._folder}", is_local=True):
+                self._stack.enter_context(_folder_lock(self._folder))
+
+
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def _folder_lock(folder: Path) -> Iterator[None]:
     """Keep every other process out of this block for a folder; wait for one that is in it.
 
     Raises:

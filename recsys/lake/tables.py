@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from recsys.errors import LakeError, MissingError
 from recsys.lake import commits, s3_files
 from recsys.lake.engine import Limits, select_files
 from recsys.lake.faults import explain_delta_errors
-from recsys.lake.lock import folder_lock
+from recsys.lake.lock import WriteLock
 from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from sql import quote
 
@@ -57,7 +57,7 @@ class Lake:
                 f"{' '.join(unfit)}; choose another folder"
             )
         self._options = {} if self.is_local else storage.delta_options()
-        self._lock = ExitStack()
+        self._lock = WriteLock(Path(self.root) if self.is_local else None)
         self._opened: dict[str, DeltaTable] | None = None
         self._files: dict[str, bytes] | None = None
 
@@ -116,8 +116,7 @@ class Lake:
         Raises:
             LakeError: the other one did not end within an hour, or the folder can't be written.
         """
-        with ExitStack() as self._lock:
-            self._take_lock()
+        with self._lock.held():
             self._opened, self._files = {}, {}
             try:
                 yield
@@ -133,17 +132,11 @@ class Lake:
         if self._opened is None:
             yield
             return
-        self._lock.close()
         try:
-            yield
+            with self._lock.released():
+                yield
         finally:
-            self._take_lock()
             self.refresh()
-
-    def _take_lock(self) -> None:
-        if self.is_local:
-            with explain_delta_errors(f"write {self.root}", is_local=True):
-                self._lock.enter_context(folder_lock(Path(self.root)))
 
     def refresh(self) -> None:
         """Let a run see what others have written since it opened its tables; see `write_lock`."""
