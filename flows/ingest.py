@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows.artifacts import run_step
 from flows.runs import flow_run, retrying_task
@@ -26,7 +26,9 @@ def ingest_task(run: Run, source: Source | None) -> IngestResult:
 def ingest_items_task(run: Run) -> None:
     """Make the items table what its source is, where one is configured."""
     if run.settings.items is not None:
-        ingest_items(run.lake, run.settings)
+        result = ingest_items(run.lake, run.settings)
+        run.record("items", result)
+        get_run_logger().info("%s", result.understood)
 
 
 @flow(name="ingest")

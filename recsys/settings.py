@@ -50,6 +50,7 @@ class Config(BaseModel):
 class _Location(Config):
     our_columns: ClassVar[tuple[str, ...]]
     """Our columns that a mapping can name."""
+    required_columns: ClassVar[tuple[str, ...]]
 
     uri: str = Field(
         min_length=1,
@@ -59,7 +60,8 @@ class _Location(Config):
     table: str | None = Field(None, description="DuckDB table, optionally schema.table")
     query: str | None = Field(None, description="DuckDB query, in place of a table")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="our column name -> the source's column name"
+        default_factory=dict,
+        description="our column name -> the source's column name; empty: it has none",
     )
 
     @field_validator("uri")
@@ -79,7 +81,9 @@ class _Location(Config):
             if ours not in self.our_columns:
                 allowed = ", ".join(self.our_columns)
                 raise ValueError(f"the mapping names {ours!r}; it can name {allowed}")
-            if theirs in ours_of:
+            if not theirs and ours in self.required_columns:
+                raise ValueError(f"the mapping gives {ours} no column, but every row needs one")
+            if theirs and theirs in ours_of:
                 raise ValueError(
                     f"the mapping names column {theirs!r} twice: for {ours_of[theirs]!r} and "
                     f"{ours!r}; give each its own"
@@ -92,6 +96,7 @@ class Source(_Location):
     """Where interactions come from."""
 
     our_columns = (*columns.REQUIRED, *columns.OPTIONAL)
+    required_columns = columns.REQUIRED
 
 
 class ItemSource(_Location):
@@ -101,6 +106,7 @@ class ItemSource(_Location):
     """
 
     our_columns = columns.OF_ITEMS
+    required_columns = (columns.ITEM_ID,)
 
 
 class Contract(Config):

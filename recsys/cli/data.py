@@ -9,21 +9,28 @@ import typer
 from recsys.cli.common import app, name_value_pairs, new_run_id
 from recsys.errors import ConfigurationError
 from recsys.settings import Settings, Source
-from recsys.terminal import bars, print_line
+from recsys.terminal import bars, print_line, render_table
+
+SourceUri = Annotated[
+    str | None,
+    typer.Argument(help="DuckDB file, or files by path or glob, local or s3://."),
+]
+Table = Annotated[str | None, typer.Option(help="Table of a DuckDB file.")]
+Query = Annotated[str | None, typer.Option(help="Query on a DuckDB file.")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OURS=THEIRS", help="Map a column, or `OURS=` to leave it out; may be repeated."
+    ),
+]
 
 
 @app.command()
 def ingest(
-    source: Annotated[
-        str | None,
-        typer.Argument(help="DuckDB file, or files by path or glob, local or s3://."),
-    ] = None,
-    table: Annotated[str | None, typer.Option(help="Table of a DuckDB file.")] = None,
-    query: Annotated[str | None, typer.Option(help="Query on a DuckDB file.")] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="Map a column; may be repeated."),
-    ] = None,
+    source: SourceUri = None,
+    table: Table = None,
+    query: Query = None,
+    column: Column = None,
 ) -> None:
     """Read new interactions, check them, and add them to the lake.
 
@@ -34,22 +41,56 @@ def ingest(
     from recsys.operations.runs import record_run
 
     settings = Settings()
-    chosen_source = None
-    if source is not None:
-        chosen_source = Source(
-            uri=source, table=table, query=query, columns=name_value_pairs(column)
-        )
-    elif table or query or column:
-        raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
+    chosen_source = _chosen_source(source, table, query, column)
     with (
         record_run("ingest", new_run_id(), settings, {"source": source}) as run,
         bars() as progress,
     ):
         result = batch.ingest(run.lake, settings, chosen_source, progress=progress)
         run.record("ingest", result)
+        understood = [result.understood]
         if settings.items is not None and chosen_source is None:
-            ingest_items(run.lake, settings)
+            items = ingest_items(run.lake, settings)
+            run.record("items", items)
+            understood.append(items.understood)
     print_line(
         f"{result.status}: {result.rows_in:,} rows read, {result.accepted:,} accepted, "
         f"{result.quarantined:,} quarantined, {result.duplicates:,} already in the lake"
     )
+    for line in filter(None, understood):
+        print_line(line)
+
+
+@app.command()
+def check_source(
+    source: SourceUri = None,
+    table: Table = None,
+    query: Query = None,
+    column: Column = None,
+) -> None:
+    """Say how a source is understood, and what an ingest would refuse; nothing is written.
+
+    Without SOURCE, the configured source is read. Exits with 1 when the batch would be refused.
+    """
+    from recsys.ingest import check_source as checks
+    from recsys.lake.tables import Lake
+
+    settings = Settings()
+    chosen_source = _chosen_source(source, table, query, column)
+    result = checks.check_source(Lake.from_settings(settings), settings, chosen_source)
+    print_line(result.understood)
+    typer.echo(render_table(result.first_rows, "table", "First rows"))
+    print_line(f"{result.explain()}\nNothing was written.")
+    if result.broken_rules:
+        raise typer.Exit(1)
+
+
+def _chosen_source(
+    source: str | None, table: str | None, query: str | None, column: list[str] | None
+) -> Source | None:
+    """Return the source that a command names, or None for the configured one."""
+    if source is not None:
+        return Source(uri=source, table=table, query=query, columns=name_value_pairs(column))
+    if table or query or column:
+        raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
+    return None

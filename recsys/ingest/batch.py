@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from recsys.ingest.commit import (
     write_batch,
     write_source_error,
 )
-from recsys.ingest.contract import PROFILE, ROWS, contract_rules, evaluate_contract
+from recsys.ingest.contract import check_contract
 from recsys.ingest.contract_report import breakage_report, refusal_report
 from recsys.ingest.data_docs import write_data_docs
 from recsys.ingest.row_checks import classify_rows, is_usual_size, profile_batch
@@ -33,7 +33,6 @@ from recsys.lake.engine import open_duckdb
 from recsys.lake.row_counts import check_row_counts
 from recsys.progress import silent
 from recsys.temporary import temporary_folder
-from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +72,7 @@ class IngestResult:
         objects: files or objects read.
         interactions_version: the newest version of `interactions`, or None where there is no lake.
         seconds: wall time.
+        understood: a sentence on the source's columns, for people; empty where nothing was read.
     """
 
     batch_id: str | None
@@ -84,6 +84,7 @@ class IngestResult:
     objects: int
     interactions_version: int | None
     seconds: float
+    understood: str = ""
 
 
 def ingest(
@@ -115,7 +116,9 @@ def ingest(
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
     with temporary_folder() as folder, open_duckdb(settings) as con:
-        status, batch = _Ingest(lake, settings, source, con, folder, progress, now).run()
+        status, batch, understood = _Ingest(
+            lake, settings, source, con, folder, progress, now
+        ).run()
     progress("ingest", len(_STEPS), len(_STEPS), "done")
     return IngestResult(
         batch_id=batch.batch_id if status == ACCEPTED and batch else None,
@@ -127,6 +130,7 @@ def ingest(
         objects=len(batch.objects) if batch else 0,
         interactions_version=(batch and batch.interactions_version) or _version(lake),
         seconds=time.monotonic() - started,
+        understood=understood,
     )
 
 
@@ -146,14 +150,14 @@ class _Ingest:
     progress: Progress
     now: datetime
 
-    def run(self) -> tuple[str, Batch | None]:
-        """Return the outcome, and the batch that was read, if there was one to read."""
+    def run(self) -> tuple[str, Batch | None, str]:
+        """Return the outcome, and what was read and understood, if there was something to read."""
         self._say(0)
         batches = [batch for batch in recover(self.lake) if batch.status == ACCEPTED]
         check_row_counts(self.lake, batches=batches)
         objects = _new_objects(sources.find(self.source, self.settings.s3), batches)
         if not objects:
-            return NOTHING_NEW, None
+            return NOTHING_NEW, None, ""
 
         self._say(1)
         lake_types = lake_id_types(self.lake)
@@ -165,15 +169,24 @@ class _Ingest:
         profile = profile_batch(self.con, staged, self._name, batches)
         batch = self._describe(objects, profile, batches)
         if not profile.has_new_rows and self._needs_no_check(batch, profile, batches):
-            return NOTHING_NEW, batch
+            return NOTHING_NEW, batch, staged.explain()
 
         self._say(3)
-        results = self._check_contract(batch, profile, lake_types)
+        results = check_contract(
+            self.con,
+            self._contract,
+            profile,
+            lake_types,
+            self._latest,
+            batch.batch_id,
+            self._data_docs,
+        )
         self._create_tables(staged.id_types)
         self._enforce_contract(batch, results)
 
         self._say(4)
-        return ACCEPTED, write_batch(self.lake, self.con, batch, self.now)
+        batch = write_batch(self.lake, self.con, batch, self.now)
+        return ACCEPTED, batch, staged.explain()
 
     def _say(self, step: int) -> None:
         self.progress("ingest", step, len(_STEPS), _STEPS[step])
@@ -256,22 +269,6 @@ class _Ingest:
             record(self.lake, batch)
             return True
         return is_usual_size(profile, self._name, batches, self._contract)
-
-    def _check_contract(
-        self, batch: Batch, profile: BatchProfile, lake_types: IdTypes | None
-    ) -> list[CheckResult]:
-        """Check the batch's profile, and its accepted rows up to a limit."""
-        import pandas as pd
-
-        rules = contract_rules(self._contract, profile, lake_types, self._latest)
-        figures = {rule.column for rule in rules if rule.suite == PROFILE}
-        row = {name: value for name, value in asdict(profile).items() if name in figures}
-        frames = {PROFILE: pd.DataFrame([row])}
-        if profile.accepted:
-            limits = {"most": self._contract.sample_rows, "accepted": profile.accepted, "seed": 0}
-            sample = self.con.sql(load("ingest/row_sample"), params=limits)
-            frames[ROWS] = sample.to_arrow_table().to_pandas()
-        return evaluate_contract(rules, frames, batch.batch_id, self._data_docs)
 
     @property
     def _data_docs(self) -> Path:

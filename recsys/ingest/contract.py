@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from recsys import columns
 from recsys.errors import BrokenCheckError
 from recsys.ingest.staging import TYPE_NAMES
 from recsys.lake.check_results import CheckResult
+from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    import duckdb
     import pandas as pd
 
     from recsys.ingest.row_checks import BatchProfile
@@ -100,6 +102,42 @@ def _at_most(name: str, column: str, limit: float, unit: str = "") -> Rule:
     """Return the rule that a figure of the profile has an upper limit."""
     threshold = f"at most {limit:g}{unit}"
     return Rule(PROFILE, name, column, _BETWEEN, threshold, {"max_value": limit})
+
+
+def check_contract(
+    con: duckdb.DuckDBPyConnection,
+    contract: Contract,
+    profile: BatchProfile,
+    lake_types: IdTypes | None,
+    latest: datetime,
+    run_name: str,
+    docs: Path | None = None,
+) -> list[CheckResult]:
+    """Check a batch's profile, and its accepted rows up to a limit; nothing is written to a lake.
+
+    Args:
+        con: holds ``accepted_rows``, see :func:`recsys.ingest.row_checks.classify_rows`.
+        contract: the limits.
+        profile: the batch's profile.
+        lake_types: the types of ids in the lake, where it has some.
+        latest: the latest timestamp that an interaction may have.
+        run_name: what the check is called in the Data Docs.
+        docs: where the Data Docs go; without it there are none.
+
+    Raises:
+        BrokenCheckError: Great Expectations itself failed before any result.
+    """
+    import pandas as pd
+
+    rules = contract_rules(contract, profile, lake_types, latest)
+    figures = {rule.column for rule in rules if rule.suite == PROFILE}
+    row = {name: value for name, value in asdict(profile).items() if name in figures}
+    frames = {PROFILE: pd.DataFrame([row])}
+    if profile.accepted:
+        limits = {"most": contract.sample_rows, "accepted": profile.accepted, "seed": 0}
+        sample = con.sql(load("ingest/row_sample"), params=limits)
+        frames[ROWS] = sample.to_arrow_table().to_pandas()
+    return evaluate_contract(rules, frames, run_name, docs)
 
 
 def evaluate_contract(

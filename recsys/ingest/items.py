@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
 from recsys.ingest import sources
+from recsys.ingest.column_map import ColumnMap, resolve
 from recsys.ingest.staging import DUCKDB_TYPES, as_schema, count_rows, explained, id_type
 from recsys.ingest.text_files import csv_dialect, csv_relation
 from recsys.lake.engine import column_types, open_duckdb, type_family
@@ -24,16 +26,28 @@ if TYPE_CHECKING:
     from recsys.settings import ItemSource, Settings
 
 
-def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None) -> int:
+@dataclass(frozen=True)
+class ItemsResult:
+    """The outcome of an ingest of items.
+
+    Attributes:
+        rows: items that the source has.
+        changed: whether `items` was written.
+        understood: a sentence on the source's columns, for people.
+    """
+
+    rows: int
+    changed: bool
+    understood: str
+
+
+def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None) -> ItemsResult:
     """Make `items` equal to a source, in one commit, or in none where nothing has changed.
 
     Args:
         lake: where to; it has interactions, whose item ids these are.
         settings: the S3 endpoint, the memory limit of DuckDB.
         items: where from; the configured item source when not given.
-
-    Returns:
-        How many items there are.
 
     Raises:
         ConfigurationError: no item source is given or configured.
@@ -50,7 +64,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
     with temporary_folder() as folder, open_duckdb(settings) as con:
         objects = sources.find(items, settings.s3)
         paths = sources.fetch(objects, folder / "objects", settings.s3)
-        _stage(con, items, paths, DUCKDB_TYPES[schema.field(columns.ITEM_ID).type])
+        column_map = _stage(con, items, paths, DUCKDB_TYPES[schema.field(columns.ITEM_ID).type])
         name = sources.identity(items)
         for without_id, repeated, example in con.execute(load("ingest/bad_items")).fetchall():
             raise SourceError(
@@ -62,15 +76,20 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
         count = count_rows(con, "new_items")
         if not count:
             raise SourceError(f"{name} holds no item; `items` was not changed")
-        if con.execute(load("ingest/changed_items")).fetchall()[0][0]:
+        changed = bool(con.execute(load("ingest/changed_items")).fetchall()[0][0])
+        if changed:
             lake.replace(columns.ITEMS, as_schema(schema, con.sql("select * from new_items")))
-        return count
+        understood = column_map.explain(columns.ITEMS, count, columns.OF_ITEMS)
+        return ItemsResult(count, changed, understood)
 
 
 def _stage(
     con: duckdb.DuckDBPyConnection, source: ItemSource, paths: Sequence[Path], lake_type: str
-) -> None:
+) -> ColumnMap:
     """Fill ``new_items`` (see sql/ingest/create_new_items.sql) with ids of the lake's type.
+
+    Returns:
+        Which columns of the source it took; the others are in ``extra``.
 
     Raises:
         SourceError: the source can't be read, or lacks item_id, or has one of another type.
@@ -79,13 +98,10 @@ def _stage(
     with explained(name):
         _read(con, source, kind, paths)
         types = column_types(con, "source_items")
-        names = {ours: source.columns.get(ours, ours) for ours in columns.OF_ITEMS}
-        for ours, theirs in names.items():
-            if theirs not in types and (ours == columns.ITEM_ID or ours in source.columns):
-                raise SourceError(
-                    f"{name} has no column {theirs!r}; it has {', '.join(types)}; "
-                    f"map it: {ours}=<one of them>"
-                )
+        column_map = resolve(
+            source.columns, list(types), name, columns.OF_ITEMS, required=[columns.ITEM_ID]
+        )
+        names = column_map.names
         id_column = names[columns.ITEM_ID]
         source_type = id_type(columns.ITEM_ID, id_column, types[id_column])
         if kind != "csv" and source_type != lake_type:
@@ -94,18 +110,18 @@ def _stage(
                 f"interactions {'integers' if lake_type == 'BIGINT' else 'text'}; cast it"
             )
         selected = ", ".join(
-            f"{quote(names[ours]) if names[ours] in types else 'null'} as {ours}"
+            f"{quote(names[ours]) if ours in names else 'null'} as {ours}"
             for ours in columns.OF_ITEMS
         )
-        others = [column for column in types if column not in names.values()]
-        pairs = ", ".join(f"{literal(column)}, {quote(column)}" for column in others)
-        extra = f"cast(json_object({pairs}) as varchar)" if others else "null::varchar"
+        pairs = ", ".join(f"{literal(column)}, {quote(column)}" for column in column_map.unused)
+        extra = f"cast(json_object({pairs}) as varchar)" if pairs else "null::varchar"
         con.execute(
             f"create or replace temp view catalogue as select {selected}, {extra} as extra "  # noqa: S608 - names are quoted
             "from source_items"
         )
         con.execute(f"create or replace temp macro as_item(input) as cast(input as {lake_type})")
         con.execute(load("ingest/create_new_items"))
+    return column_map
 
 
 def _read(

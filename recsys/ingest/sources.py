@@ -14,7 +14,8 @@ import duckdb
 from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
 from recsys.ingest import text_files
-from recsys.ingest.staging import count_rows, explained, first_line, resolve, stage_typed
+from recsys.ingest.column_map import ColumnMap, resolve
+from recsys.ingest.staging import count_rows, explained, first_line, stage_typed
 from recsys.lake import object_store
 from recsys.lake.engine import column_types, type_family
 from recsys.lake.object_store import Stored
@@ -131,13 +132,14 @@ def stage(
     with explained(source.uri):
         if kind == "duckdb":
             with attached(con, source, paths[0]) as relation:
-                names = resolve(source.columns, list(column_types(con, relation)), identity(source))
-                staged = stage_typed(con, relation, names, lake_types)
+                names = list(column_types(con, relation))
+                column_map = resolve(source.columns, names, identity(source))
+                staged = stage_typed(con, relation, column_map, lake_types)
             counts = [staged.rows]
         elif kind == "parquet":
             counts = _parquet_rows(con, objects, paths)
-            names = _common_columns(con, source, objects, paths)
-            staged = stage_typed(con, parquet(paths), names, lake_types)
+            column_map = _common_columns(con, source, objects, paths)
+            staged = stage_typed(con, parquet(paths), column_map, lake_types)
         else:
             staged, counts = text_files.stage(con, source, kind, objects, paths, lake_types)
     con.execute("create or replace table objects (object varchar, first_row bigint, rows bigint)")
@@ -220,8 +222,8 @@ def _common_columns(
     source: Source,
     objects: Sequence[Stored],
     paths: Sequence[Path],
-) -> dict[str, str]:
-    """Return our column -> the files', for the columns that any of them has.
+) -> ColumnMap:
+    """Find our columns in files, of which any may lack one that may be absent.
 
     A column that may be absent is null in the files that lack it.
 
@@ -230,14 +232,14 @@ def _common_columns(
             it than the first one.
     """
     families: dict[str, str] = {}
-    names: dict[str, str] = {}
+    column_map = ColumnMap({})
     for stored, path in zip(objects, paths, strict=True):
         with explained(stored.key):
             types = column_types(con, parquet([path]))
-        file_names = resolve(source.columns, list(types), stored.key)
-        names |= file_names
+        of_file = resolve(source.columns, list(types), stored.key)
+        column_map |= of_file
         for ours in columns.REQUIRED:
-            theirs = file_names[ours]
+            theirs = of_file.names[ours]
             family = type_family(types[theirs])
             if families.setdefault(ours, family) != family:
                 raise SourceError(
@@ -245,4 +247,4 @@ def _common_columns(
                     f"{objects[0].key}; write them with the same type, or ingest each file by "
                     "itself with `recsys ingest`"
                 )
-    return names
+    return column_map

@@ -15,8 +15,9 @@ from recsys.lake.engine import INTEGER_TYPES, column_types, type_family
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
+    from recsys.ingest.column_map import ColumnMap
     from recsys.lake.tables import Lake
 
 # What does not make an id: white space, and marks that show nothing.
@@ -39,6 +40,7 @@ ARROW_TYPES = {"BIGINT": pa.int64(), "VARCHAR": pa.string()}
 DUCKDB_TYPES = {arrow: name for name, arrow in ARROW_TYPES.items()}
 # How a batch's profile and a contract name the types of ids.
 TYPE_NAMES = {"BIGINT": "integer", "VARCHAR": "text"}
+_ID_WORDS = {"BIGINT": "integers", "VARCHAR": "text"}
 
 
 def lake_id_types(lake: Lake) -> IdTypes | None:
@@ -57,43 +59,24 @@ def lake_id_types(lake: Lake) -> IdTypes | None:
 
 @dataclass(frozen=True)
 class StagedBatch:
-    """What `staged_rows` holds: how many rows, and the types of their ids."""
+    """What `staged_rows` holds: how many rows, the types of their ids, and from which columns."""
 
     rows: int
     id_types: IdTypes
+    columns: ColumnMap
 
-
-def resolve(mapping: Mapping[str, str], source_columns: Sequence[str], name: str) -> dict[str, str]:
-    """Return our column -> the source's: the required ones, and the optional ones that it has.
-
-    Args:
-        mapping: our column -> the source's, where their names differ.
-        source_columns: the columns of the source.
-        name: the source's name in an error.
-
-    Raises:
-        SourceError: a required or a mapped column is missing.
-    """
-    resolved = {}
-    for ours in (*columns.REQUIRED, *columns.OPTIONAL):
-        theirs = mapping.get(ours, ours)
-        if theirs in source_columns:
-            resolved[ours] = theirs
-        elif ours in columns.REQUIRED or ours in mapping:
-            listed = ", ".join(source_columns[:50]) or "none"
-            hint = (
-                f"the mapping says {ours}={theirs}"
-                if ours in mapping
-                else f"map it, e.g. {ours}=<one of them>"
-            )
-            raise SourceError(f"{name} has no column {theirs!r}; it has {listed}; {hint}")
-    return resolved
+    def explain(self) -> str:
+        """Say in one line what was understood of the source."""
+        id_types = {ours: getattr(self.id_types, ours) for ours in _IDS}
+        notes = {ours: _ID_WORDS[kind] for ours, kind in id_types.items()}
+        ours = (*columns.REQUIRED, *columns.OPTIONAL)
+        return self.columns.noted(notes).explain(columns.INTERACTIONS, self.rows, ours)
 
 
 def stage_typed(
     con: duckdb.DuckDBPyConnection,
     relation: str,
-    names: Mapping[str, str],
+    column_map: ColumnMap,
     lake_types: IdTypes | None,
 ) -> StagedBatch:
     """Fill ``staged_rows`` from a relation that has types of its own.
@@ -101,10 +84,12 @@ def stage_typed(
     Args:
         con: the connection that ``staged_rows`` is made in.
         relation: something to select from.
-        names: our column -> the relation's.
+        column_map: which of the relation's columns are ours.
         lake_types: the types of ids in the lake, where it has some.
     """
     source_types = column_types(con, relation)
+    column_map = _without_unfit_value(con, relation, column_map, source_types)
+    names = column_map.names
     types = {ours: source_types[theirs] for ours, theirs in names.items()}
     id_types = IdTypes(*(id_type(ours, names[ours], types[ours]) for ours in _IDS))
     require_lake_types(id_types, lake_types)
@@ -128,7 +113,27 @@ def stage_typed(
         con, id_types, types["timestamp"], types.get("value", "DOUBLE"), has_faults=bool(wide)
     )
     con.execute(load("ingest/create_staged_rows"))
-    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types)
+    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types, column_map)
+
+
+def _without_unfit_value(
+    con: duckdb.DuckDBPyConnection,
+    relation: str,
+    column_map: ColumnMap,
+    source_types: Mapping[str, str],
+) -> ColumnMap:
+    """Leave out a column of values that holds no numbers, such as dates or lists."""
+    theirs = column_map.names.get(columns.VALUE)
+    if theirs is None:
+        return column_map
+    source_type = source_types[theirs]
+    if type_family(source_type) in ("integers", "real numbers", "text") or source_type in (
+        "BOOLEAN",
+        "JSON",
+    ):
+        return column_map
+    ((values,),) = con.execute(f"select count({quote(theirs)}) from {relation}").fetchall()  # noqa: S608 - names are quoted
+    return column_map.without(columns.VALUE, f"{values:,} values of {source_type} are not numbers")
 
 
 def id_type(ours: str, theirs: str, source_type: str) -> str:
@@ -150,15 +155,14 @@ def id_type(ours: str, theirs: str, source_type: str) -> str:
 
 def require_lake_types(id_types: IdTypes, lake_types: IdTypes | None) -> None:
     """Refuse ids of other types than the lake's, where it has some."""
-    words = {"BIGINT": "integers", "VARCHAR": "text"}
     if lake_types is None:
         return
     for ours in _IDS:
         source_type, lake_type = getattr(id_types, ours), getattr(lake_types, ours)
         if source_type != lake_type:
             raise SourceError(
-                f"{ours} of the source holds {words[source_type]}, but the lake holds "
-                f"{words[lake_type]}; cast it at the source, or use another lake for it"
+                f"{ours} of the source holds {_ID_WORDS[source_type]}, but the lake holds "
+                f"{_ID_WORDS[lake_type]}; cast it at the source, or use another lake for it"
             )
 
 
@@ -209,7 +213,7 @@ def define_type_macros(
         "user_text": "input" if user == "VARCHAR" else "null::varchar",
         "item_text": "input" if item == "VARCHAR" else "null::varchar",
         "timestamp_text": raw_timestamp,
-        "value_text": "input" if value == "VARCHAR" else "null::varchar",
+        "value_text": "cast(input as varchar)" if type_family(value) == "text" else "null::varchar",
     }.items():
         con.execute(f"create or replace temp macro {name}(input) as {body}")
 

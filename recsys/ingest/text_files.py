@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from recsys import columns
 from recsys.errors import SourceError
+from recsys.ingest.column_map import ColumnMap, resolve
 from recsys.ingest.staging import (
     BLANKS,
     IdTypes,
@@ -23,7 +24,6 @@ from recsys.ingest.staging import (
     define_row_as_json,
     define_type_macros,
     explained,
-    resolve,
 )
 from sql import file_literal, literal, load, quote
 
@@ -49,22 +49,22 @@ def stage(
     con.execute(load("ingest/create_source_rows"))
     read = _read_csv if kind == "csv" else _read_json_lines
     counts = []
-    names: dict[str, str] = {}
+    column_map = ColumnMap({})
     for stored, path in zip(objects, paths, strict=True):
         before = count_rows(con, "recsys_source_rows")
         with explained(stored.key):
-            names |= read(con, source, stored, path)
+            column_map |= read(con, source, stored, path)
         counts.append(count_rows(con, "recsys_source_rows") - before)
-    return _stage(con, names, lake_types), counts
+    return _stage(con, column_map, lake_types), counts
 
 
 def _stage(
-    con: duckdb.DuckDBPyConnection, names: dict[str, str], lake_types: IdTypes | None
+    con: duckdb.DuckDBPyConnection, column_map: ColumnMap, lake_types: IdTypes | None
 ) -> StagedBatch:
     # Text has no types: where the lake holds text, digits stay text too; where it holds integers,
     # a row whose id is not an integer is rejected, and not the whole batch.
     id_types = lake_types or _infer_id_types(con)
-    define_row_as_json(con, names)
+    define_row_as_json(con, column_map.names)
     integers = {
         "user_is_integer": id_types.user_id == "BIGINT",
         "item_is_integer": id_types.item_id == "BIGINT",
@@ -74,7 +74,7 @@ def _stage(
     define_type_macros(con, id_types, "VARCHAR", "VARCHAR", has_faults=True)
     con.execute(load("ingest/create_staged_rows"))
     con.execute("drop table recsys_source_rows")
-    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types)
+    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types, column_map)
 
 
 def _infer_id_types(con: duckdb.DuckDBPyConnection) -> IdTypes:
@@ -130,9 +130,10 @@ def csv_relation(path: Path, delimiter: str, names: Iterable[str], more: str = "
 
 def _read_csv(
     con: duckdb.DuckDBPyConnection, source: Source, stored: Stored, path: Path
-) -> dict[str, str]:
+) -> ColumnMap:
     delimiter, file_columns = csv_dialect(path, stored.key)
-    names = resolve(source.columns, file_columns, stored.key)
+    column_map = resolve(source.columns, file_columns, stored.key)
+    names = column_map.names
     for theirs in names.values():
         if file_columns.count(theirs) > 1:
             raise SourceError(f"{stored.key} has two columns named {theirs!r}; rename one")
@@ -166,7 +167,7 @@ def _read_csv(
         )
     con.execute(load("ingest/insert_csv_records"))
     con.execute("drop table records")
-    return names
+    return column_map
 
 
 def _position(file_columns: Sequence[str], name: str | None) -> str:
@@ -175,7 +176,7 @@ def _position(file_columns: Sequence[str], name: str | None) -> str:
 
 def _read_json_lines(
     con: duckdb.DuckDBPyConnection, source: Source, stored: Stored, path: Path
-) -> dict[str, str]:
+) -> ColumnMap:
     con.execute("create or replace temp table lines (line varchar, fault varchar)")
     for batch in _lines(path, stored.key):
         con.register("lines_of_chunk", batch)
@@ -184,14 +185,14 @@ def _read_json_lines(
     keys = [key for (key,) in con.execute(load("ingest/json_keys")).fetchall()]
     if not keys:
         raise SourceError(f"{stored.key} is empty, or no line of it is a JSON object")
-    names = resolve(source.columns, keys, stored.key)
+    column_map = resolve(source.columns, keys, stored.key)
     pointers = {
-        ours: "/" + source.columns.get(ours, ours).replace("~", "~0").replace("/", "~1")
+        ours: "/" + column_map.names.get(ours, ours).replace("~", "~0").replace("/", "~1")
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     }
     con.execute(load("ingest/insert_json_lines"), pointers)
     con.execute("drop table lines")
-    return names
+    return column_map
 
 
 def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:

@@ -670,7 +670,7 @@ def test_items_are_replaced_in_one_commit_and_only_when_they_change(
         "eligible": [None, False],
     }
     source = _items(tmp_path / "items.parquet", rows)
-    assert ingest_items(lake, settings, source) == 2
+    assert ingest_items(lake, settings, source).rows == 2
     assert lake.open(columns.ITEMS).to_pyarrow_table().to_pylist() == [
         {
             "item_id": 1,
@@ -704,9 +704,8 @@ def test_items_come_from_every_kind_of_source(
     _write(file, kind, pa.table({"movie": [7, 8], "name": ["A;'\"", "B\nC"]}))
     mapping = {"item_id": "movie", "title": "name"}
     table = "t" if kind == "duckdb" else None
-    assert (
-        ingest_items(lake, settings, ItemSource(uri=str(file), table=table, columns=mapping)) == 2
-    )
+    source = ItemSource(uri=str(file), table=table, columns=mapping)
+    assert ingest_items(lake, settings, source).rows == 2
     rows = [(row["item_id"], row["title"], row["extra"]) for row in rows_of(lake, columns.ITEMS)]
     assert rows == [(7, "A;'\"", None), (8, "B\nC", None)]
 
