@@ -98,6 +98,11 @@ class Source(_Location):
     our_columns = (*columns.REQUIRED, *columns.OPTIONAL)
     required_columns = columns.REQUIRED
 
+    drop_null_users: bool = Field(
+        False,
+        description="whether rows without a user are expected: they are counted, and left out",
+    )
+
 
 class ItemSource(_Location):
     """Where the optional item table comes from: item_id, title, category, eligible and more.

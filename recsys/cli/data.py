@@ -31,6 +31,14 @@ def ingest(
     table: Table = None,
     query: Query = None,
     column: Column = None,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Read all of the source once more, and replace what it brought before: after "
+            "the mapping was mended.",
+        ),
+    ] = False,
 ) -> None:
     """Read new interactions, check them, and add them to the lake.
 
@@ -43,10 +51,10 @@ def ingest(
     settings = Settings()
     chosen_source = _chosen_source(source, table, query, column)
     with (
-        record_run("ingest", new_run_id(), settings, {"source": source}) as run,
+        record_run("ingest", new_run_id(), settings, {"source": source, "again": again}) as run,
         bars() as progress,
     ):
-        result = batch.ingest(run.lake, settings, chosen_source, progress=progress)
+        result = batch.ingest(run.lake, settings, chosen_source, again=again, progress=progress)
         run.record("ingest", result)
         understood = [result.understood]
         if settings.items is not None and chosen_source is None:
@@ -56,6 +64,7 @@ def ingest(
     print_line(
         f"{result.status}: {result.rows_in:,} rows read, {result.accepted:,} accepted, "
         f"{result.quarantined:,} quarantined, {result.duplicates:,} already in the lake"
+        + (f", {result.anonymous:,} without a user" if result.anonymous else "")
     )
     for line in filter(None, understood):
         print_line(line)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from recsys import columns
 from recsys.errors import BrokenCheckError, ContractError, SourceError
 from recsys.ingest import sources
+from recsys.ingest.again import choose_replaced, require_rows
 from recsys.ingest.commit import (
     ACCEPTED,
     REFUSED,
@@ -33,6 +34,7 @@ from recsys.lake.engine import open_duckdb
 from recsys.lake.row_counts import check_row_counts
 from recsys.progress import silent
 from recsys.temporary import temporary_folder
+from sql import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +71,7 @@ class IngestResult:
         accepted: rows appended to `interactions`.
         quarantined: rows appended to `quarantine`.
         duplicates: rows that were already in the lake.
+        anonymous: rows without a user, where the source says that there are such.
         objects: files or objects read.
         interactions_version: the newest version of `interactions`, or None where there is no lake.
         seconds: wall time.
@@ -81,6 +84,7 @@ class IngestResult:
     accepted: int
     quarantined: int
     duplicates: int
+    anonymous: int
     objects: int
     interactions_version: int | None
     seconds: float
@@ -92,6 +96,7 @@ def ingest(
     settings: Settings,
     source: Source | None = None,
     *,
+    again: bool = False,
     progress: Progress = silent,
     now: datetime | None = None,
 ) -> IngestResult:
@@ -101,6 +106,8 @@ def ingest(
         lake: where to.
         settings: the contract, the S3 endpoint, the memory limit of DuckDB.
         source: where from; the configured one when not given.
+        again: whether to read all of the source once more, in place of what its earlier batches
+            brought, see :mod:`recsys.ingest.again`.
         progress: told of each step.
         now: the time of ingestion, which no timestamp may exceed by more than the contract allows;
             the clock's when not given.
@@ -116,9 +123,8 @@ def ingest(
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
     with temporary_folder() as folder, open_duckdb(settings) as con:
-        status, batch, understood = _Ingest(
-            lake, settings, source, con, folder, progress, now
-        ).run()
+        run = _Ingest(lake, settings, source, con, folder, progress, now)
+        status, batch, understood = run.run(again)
     progress("ingest", len(_STEPS), len(_STEPS), "done")
     return IngestResult(
         batch_id=batch.batch_id if status == ACCEPTED and batch else None,
@@ -127,6 +133,7 @@ def ingest(
         accepted=batch.accepted if batch else 0,
         quarantined=batch.quarantined if batch else 0,
         duplicates=batch.duplicates if batch else 0,
+        anonymous=(batch.anonymous or 0) if batch else 0,
         objects=len(batch.objects) if batch else 0,
         interactions_version=(batch and batch.interactions_version) or _version(lake),
         seconds=time.monotonic() - started,
@@ -150,25 +157,39 @@ class _Ingest:
     progress: Progress
     now: datetime
 
-    def run(self) -> tuple[str, Batch | None, str]:
+    def run(self, again: bool) -> tuple[str, Batch | None, str]:
         """Return the outcome, and what was read and understood, if there was something to read."""
         self._say(0)
         batches = [batch for batch in recover(self.lake) if batch.status == ACCEPTED]
         check_row_counts(self.lake, batches=batches)
-        objects = _new_objects(sources.find(self.source, self.settings.s3), batches)
+        objects = sources.find(self.source, self.settings.s3)
+        replaced: list[Batch] = []
+        if again:
+            objects, replaced = choose_replaced(self._name, objects, batches)
+        else:
+            objects = _new_objects(objects, batches)
         if not objects:
             return NOTHING_NEW, None, ""
 
         self._say(1)
         lake_types = lake_id_types(self.lake)
         staged = self._read(objects, lake_types)
+        require_rows(self._name, staged.rows, replaced)
 
         self._say(2)
-        has_rows = lake_types is not None
-        classify_rows(self.con, self.lake, self._name, self._contract, self._latest, has_rows)
-        profile = profile_batch(self.con, staged, self._name, batches)
+        classify_rows(
+            self.con,
+            self.lake,
+            self.source,
+            self._contract,
+            self._latest,
+            compare=lake_types is not None,
+            replaced=replaced,
+        )
+        # The usual size of a batch says nothing about all of them in one.
+        profile = profile_batch(self.con, staged, self._name, [] if replaced else batches)
         batch = self._describe(objects, profile, batches)
-        if not profile.has_new_rows and self._needs_no_check(batch, profile, batches):
+        if not self._has_changes(batch, profile, batches, replaced):
             return NOTHING_NEW, batch, staged.explain()
 
         self._say(3)
@@ -185,7 +206,7 @@ class _Ingest:
         self._enforce_contract(batch, results)
 
         self._say(4)
-        batch = write_batch(self.lake, self.con, batch, self.now)
+        batch = write_batch(self.lake, self.con, batch, self.now, replaced)
         return ACCEPTED, batch, staged.explain()
 
     def _say(self, step: int) -> None:
@@ -236,6 +257,7 @@ class _Ingest:
             quarantined=profile.quarantined,
             duplicates=profile.duplicates,
             started=self.now,
+            anonymous=profile.anonymous if self.source.drop_null_users else None,
         )
 
     def _batch_id(
@@ -256,6 +278,23 @@ class _Ingest:
         while unique in names or self.lake.has(columns.INTERACTIONS, unique):
             unique, number = f"{batch_id}-{number}", number + 1
         return unique
+
+    def _has_changes(
+        self,
+        batch: Batch,
+        profile: BatchProfile,
+        batches: Sequence[Batch],
+        replaced: Sequence[Batch],
+    ) -> bool:
+        """Say whether there is something to check and write."""
+        if replaced:
+            self.lake.view(self.con, columns.QUARANTINE)
+            batch_ids = [one.batch_id for one in replaced]
+            changes = self.con.sql(
+                load("ingest/replacement_changes"), params={"batches": batch_ids}
+            )
+            return bool(changes.fetchall()[0][0]) or not _cover(replaced, batch.objects)
+        return profile.has_new_rows or not self._needs_no_check(batch, profile, batches)
 
     def _needs_no_check(
         self, batch: Batch, profile: BatchProfile, batches: Sequence[Batch]
@@ -306,6 +345,11 @@ def _new_objects(objects: Sequence[Stored], batches: Sequence[Batch]) -> list[St
         if stored.etag is not None
     }
     return [stored for stored in objects if (stored.key, stored.etag) not in ingested]
+
+
+def _cover(batches: Sequence[Batch], objects: Sequence[Stored]) -> bool:
+    """Say whether batches have read these objects, as they are now."""
+    return not _new_objects(objects, batches) or not _have_etags(objects)
 
 
 def _have_etags(objects: Sequence[Stored]) -> bool:

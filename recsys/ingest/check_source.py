@@ -53,6 +53,7 @@ class SourceCheck:
             f"{profile.accepted:,} of {profile.row_count:,} rows would be accepted, "
             f"{profile.rejected:,} rejected ({profile.rejected_share:.1%}); "
             f"{profile.duplicates:,} are in the lake already"
+            + (f", {profile.anonymous:,} have no user" if profile.anonymous else "")
         ]
         lines += [f"  {reason}: {rows:,}" for reason, rows in self.reasons.items()]
         if self.broken_rules:
@@ -94,7 +95,7 @@ def check_source(
         staged = sources.stage(con, source, objects, paths, lake_types)
         if not staged.rows:
             raise SourceError(f"{name} is empty: an ingest would refuse it")
-        classify_rows(con, lake, name, contract, latest, compare=lake_types is not None)
+        classify_rows(con, lake, source, contract, latest, compare=lake_types is not None)
         profile = profile_batch(con, staged, name, batches=[])
         results = check_contract(con, contract, profile, lake_types, latest, name)
         return SourceCheck(

@@ -6,6 +6,9 @@
    travels in it as a note.
 4. `batches`: that row. A batch without accepted rows to append has its row here all the same.
 
+A batch that replaces others takes their rows out of `interactions` in the commit 3, marks them as
+replaced in the commit 4, and deletes what they had in `quarantine` last.
+
 A run that is killed before 3 has ingested nothing: :func:`recover` deletes what 1 and 2 wrote. One
 that is killed after 3 has ingested its batch: :func:`recover` writes 4 from the note.
 """
@@ -21,6 +24,7 @@ import pyarrow as pa
 from recsys import columns
 from recsys.errors import DamagedError
 from recsys.ingest.contract import PROFILE, ROWS
+from recsys.ingest.sources import canonical
 from recsys.ingest.staging import as_schema
 from recsys.lake.check_results import CheckResult, write_check_results
 from recsys.lake.engine import open_duckdb
@@ -29,13 +33,13 @@ from recsys.lake.row_counts import accepted_batches
 from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import duckdb
 
     from recsys.lake.tables import Lake
 
-ACCEPTED, REFUSED = "accepted", "refused"
+ACCEPTED, REFUSED, REPLACED = "accepted", "refused", "replaced"
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Batch:
     Attributes:
         batch_id: derived from what the batch holds.
         source: the source's name.
-        status: accepted or refused.
+        status: accepted, refused, or replaced by a batch that read its objects again.
         objects: the files or objects that were read.
         rows_in: rows read.
         accepted: rows appended to `interactions`.
@@ -54,6 +58,7 @@ class Batch:
         started: when the ingest began.
         finished: when its rows were written.
         interactions_version: version of `interactions` that holds the rows.
+        anonymous: rows without a user, where the source says that there are such.
     """
 
     batch_id: str
@@ -67,11 +72,15 @@ class Batch:
     started: datetime
     finished: datetime | None = None
     interactions_version: int | None = None
+    anonymous: int | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the batch of a row of `batches`."""
-        return cls(**{**row, "objects": tuple(Stored(**stored) for stored in row["objects"] or ())})
+        # An earlier release kept local paths as they were spelt.
+        objects = (Stored(**stored) for stored in row["objects"] or ())
+        same = tuple(replace(stored, key=canonical(stored.key)) for stored in objects)
+        return cls(**{**row, "source": canonical(row["source"]), "objects": same})
 
     @classmethod
     def from_note(cls, note: Mapping[str, Any]) -> Self:
@@ -105,7 +114,13 @@ def write_source_error(lake: Lake, source: str, error: Exception, now: datetime)
     write_check_results(lake, source, [result], now)
 
 
-def write_batch(lake: Lake, con: duckdb.DuckDBPyConnection, batch: Batch, now: datetime) -> Batch:
+def write_batch(
+    lake: Lake,
+    con: duckdb.DuckDBPyConnection,
+    batch: Batch,
+    now: datetime,
+    replaced: Sequence[Batch] = (),
+) -> Batch:
     """Write the rows of an accepted batch and then its row of `batches`.
 
     Args:
@@ -113,6 +128,7 @@ def write_batch(lake: Lake, con: duckdb.DuckDBPyConnection, batch: Batch, now: d
         con: holds what :func:`recsys.ingest.row_checks.classify_rows` made.
         batch: the batch.
         now: the time of ingestion that its rows carry.
+        replaced: the batches whose rows go in the same commit.
 
     Returns:
         The batch as `batches` holds it.
@@ -126,23 +142,36 @@ def write_batch(lake: Lake, con: duckdb.DuckDBPyConnection, batch: Batch, now: d
             where=f"batch_id = {literal(batch.batch_id)}",
         )
     batch = replace(batch, finished=datetime.now(UTC))
-    rows = con.sql(load("ingest/interactions"), params=stamp)
-    version = lake.append(
-        columns.INTERACTIONS,
-        as_schema(lake.schema(columns.INTERACTIONS), rows),
-        transaction=batch.batch_id,
-        note={"batch": batch.as_note()},
-    )
+    query = load("ingest/replacing_interactions" if replaced else "ingest/interactions")
+    reader = as_schema(lake.schema(columns.INTERACTIONS), con.sql(query, params=stamp))
+    note: dict[str, Any] = {"batch": batch.as_note()}
+    if replaced:
+        note["replaces"] = [one.batch_id for one in replaced]
+        version = lake.replace(
+            columns.INTERACTIONS, reader, where=_among([batch, *replaced]), note=note
+        )
+    else:
+        version = lake.append(columns.INTERACTIONS, reader, transaction=batch.batch_id, note=note)
     batch = replace(batch, interactions_version=version)
-    record(lake, batch)
+    record(lake, batch, replaced)
+    if any(one.quarantined for one in replaced):
+        lake.delete(columns.QUARANTINE, _among(replaced))
     return batch
 
 
-def record(lake: Lake, batch: Batch) -> None:
-    """Write a batch's row of `batches`, in place of an earlier refusal of the same batch."""
+def record(lake: Lake, batch: Batch, replaced: Sequence[Batch] = ()) -> None:
+    """Write a batch's row of `batches`, in place of an earlier refusal of the same batch.
+
+    The batches that it replaces are marked in the same commit.
+    """
     row = asdict(batch) | {"finished": batch.finished or datetime.now(UTC)}
-    table = pa.Table.from_pylist([row], schema=lake.schema(columns.BATCHES))
-    lake.replace(columns.BATCHES, table, where=f"batch_id = {literal(batch.batch_id)}")
+    rows = [row, *(asdict(one) | {"status": REPLACED} for one in replaced)]
+    table = pa.Table.from_pylist(rows, schema=lake.schema(columns.BATCHES))
+    lake.replace(columns.BATCHES, table, where=_among([batch, *replaced]))
+
+
+def _among(batches: Sequence[Batch]) -> str:
+    return f"batch_id in ({', '.join(literal(batch.batch_id) for batch in batches)})"
 
 
 # --- recovering
@@ -166,7 +195,7 @@ def recover(lake: Lake) -> list[Batch]:
     names = [field.name for field in fields(Batch)]
     rows = lake.rows(columns.BATCHES, names).to_pylist()
     batches = {row["batch_id"]: Batch.from_row(row) for row in rows}
-    accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
+    decided = {batch.batch_id for batch in batches.values() if batch.status != REFUSED}
     recorded = (batch.interactions_version or 0 for batch in batches.values())
     commits_since = lake.version(columns.INTERACTIONS) - max(recorded, default=0)
     if commits_since > 0:
@@ -174,10 +203,13 @@ def recover(lake: Lake) -> list[Batch]:
             if not note.get("batch"):
                 continue
             batch = replace(Batch.from_note(note["batch"]), interactions_version=version)
-            if batch.batch_id not in accepted and _has_its_rows(lake, batch):
-                record(lake, batch)
+            if batch.batch_id not in decided and _has_its_rows(lake, batch):
+                replaced = [batches[one] for one in note.get("replaces", ()) if one in batches]
+                record(lake, batch, replaced)
+                batches |= {one.batch_id: replace(one, status=REPLACED) for one in replaced}
                 batches[batch.batch_id] = batch
-                accepted.add(batch.batch_id)
+                decided.add(batch.batch_id)
+    accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
     _delete_unrecorded(lake, columns.QUARANTINE, "batch_id", accepted)
     suites = f"suite in ({literal(PROFILE)}, {literal(ROWS)})"
     _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", batches.keys(), suites)

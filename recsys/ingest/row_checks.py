@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from recsys import columns
-from recsys.ingest.staging import BLANKS, TYPE_NAMES
+from recsys.ingest.staging import BLANKS, TYPE_NAMES, count_rows
 from recsys.lake.erasures import view_erasures
 from sql import load
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recsys.ingest.commit import Batch
     from recsys.ingest.staging import StagedBatch
     from recsys.lake.tables import Lake
-    from recsys.settings import Contract
+    from recsys.settings import Contract, Source
 
 _BATCHES_TO_COMPARE = 3
 
@@ -35,7 +35,8 @@ class BatchProfile:
         rejected: rows that break a rule.
         quarantined: those of them that are not in `quarantine` yet.
         duplicates: rows that are already in the lake.
-        rejected_share: rejected / row_count.
+        anonymous: rows without a user, where the source says that there are such.
+        rejected_share: rejected / (row_count - anonymous).
         span_days: days between the oldest and the newest accepted row.
         row_count_change: how many times more or fewer rows than the median of the source's earlier
             batches; None where there are too few of them.
@@ -49,6 +50,7 @@ class BatchProfile:
     rejected: int
     quarantined: int
     duplicates: int
+    anonymous: int
     rejected_share: float
     span_days: float
     row_count_change: float | None
@@ -65,25 +67,33 @@ class BatchProfile:
 def classify_rows(
     con: duckdb.DuckDBPyConnection,
     lake: Lake,
-    source: str,
+    source: Source,
     contract: Contract,
     latest: datetime,
+    *,
     compare: bool,
+    replaced: Sequence[Batch] = (),
 ) -> None:
     """Make a table of each class of staged rows, see sql/ingest/create_*_rows.sql.
 
-    They are faulty_rows, rows_in_lake, repeated_rows, rejected_rows, new_rejected_rows, and the
-    view accepted_rows.
+    They are anonymous_rows, faulty_rows, rows_in_lake, repeated_rows, rejected_rows,
+    new_rejected_rows, and the view accepted_rows.
 
     Args:
         con: holds ``staged_rows``.
         lake: its interactions and quarantined rows are not ingested again, nor those of users who
             were erased.
-        source: the source's name in `quarantine`.
+        source: whether rows without a user are expected.
         contract: how long an id may be.
         latest: the latest timestamp that an interaction may have.
         compare: whether the lake has interactions to compare with.
+        replaced: the batches that this one replaces: their rows count as not there.
     """
+    batch_ids = [batch.batch_id for batch in replaced]
+    con.execute(
+        load("ingest/create_anonymous_rows"),
+        {"blanks": BLANKS, "drop_null_users": source.drop_null_users},
+    )
     con.execute(
         load("ingest/create_faulty_rows"),
         {"blanks": BLANKS, "max_id_bytes": contract.max_id_bytes, "latest": latest},
@@ -92,7 +102,12 @@ def classify_rows(
     con.execute("create or replace temp table quarantined_rows (row varchar, reasons varchar[])")
     if compare:
         span = con.execute('select min("timestamp"), max("timestamp") from staged_rows').fetchall()
-        lake.view(con, columns.INTERACTIONS)
+        if replaced:
+            lake.view(con, columns.INTERACTIONS, name="all_interactions")
+            for name in ("create_replaced_rows", "create_other_interactions"):
+                con.execute(load(f"ingest/{name}"), {"batches": batch_ids})
+        else:
+            lake.view(con, columns.INTERACTIONS)
         bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
         con.execute(load("ingest/create_rows_in_lake"), bounds)
     has_erasures = view_erasures(con, lake)
@@ -101,11 +116,12 @@ def classify_rows(
     con.execute(load("ingest/create_repeated_hashes"))
     con.execute(load("ingest/create_repeated_rows"))
     con.execute(load("ingest/create_rejected_rows"))
-    if lake.exists(columns.QUARANTINE):
+    if count_rows(con, "rejected_rows") and lake.exists(columns.QUARANTINE):
         lake.view(con, columns.QUARANTINE)
         con.execute(
-            "insert into quarantined_rows select row, reasons from quarantine where source = ?",
-            [source],
+            "insert into quarantined_rows select row, reasons from quarantine "
+            "where not list_contains(?::varchar[], batch_id)",
+            [batch_ids],
         )
     if has_erasures:
         con.execute(load("ingest/insert_erased_rejections"))
@@ -128,7 +144,7 @@ def profile_batch(
     counts = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
     return BatchProfile(
         **counts,
-        rejected_share=counts["rejected"] / counts["row_count"],
+        rejected_share=counts["rejected"] / max(1, counts["row_count"] - counts["anonymous"]),
         row_count_change=_row_count_change(counts["row_count"], _with_rows(batches, source)),
         user_id_type=TYPE_NAMES[staged.id_types.user_id],
         item_id_type=TYPE_NAMES[staged.id_types.item_id],

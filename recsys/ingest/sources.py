@@ -54,13 +54,26 @@ def kind_of(source: Source | ItemSource) -> Kind:
 
 
 def identity(source: Source | ItemSource) -> str:
-    """Return the name that a source has in `batches` and `quarantine`."""
-    uri = source.uri if "://" in source.uri else os.path.normpath(source.uri)
+    """Return the name that a source has in `batches` and `quarantine`, however it is spelt."""
+    uri = canonical(source.uri)
     if source.table is not None:
         return f"{uri}#{source.table}"
     if source.query is not None:
         return f"{uri}?query={hashlib.sha256(source.query.encode()).hexdigest()[:12]}"
     return uri
+
+
+def canonical(uri: str) -> str:
+    """Return the one spelling of a local path: absolute, without symbolic links.
+
+    A link to a file of another ending keeps its name, since that says how to read the file.
+    """
+    if "://" in uri:
+        return uri
+    path = os.path.realpath(uri)
+    if os.path.splitext(path)[1].lower() == os.path.splitext(uri)[1].lower():
+        return path
+    return os.path.join(os.path.realpath(os.path.dirname(uri)), os.path.basename(uri))
 
 
 def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
@@ -76,7 +89,7 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
     if kind_of(source) == "duckdb":
         if not Path(uri).is_file():
             raise SourceError(f"no such file: {uri}; check the source's uri")
-        return [Stored(os.path.normpath(uri), None, None)]
+        return [Stored(canonical(uri), None, None)]
     if "://" in uri:
         objects = object_store.find(uri, storage, raising=SourceError)
     elif Path(uri).is_file():
@@ -87,12 +100,12 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
     if not objects:
         problem = "nothing matches" if any(sign in uri for sign in "*?[") else "no such file:"
         raise SourceError(f"{problem} {uri}; check the source's uri")
-    return objects
+    return list({stored.key: stored for stored in objects}.values())  # two links to one file
 
 
 def _local(path: str) -> Stored:
     state = os.stat(path)
-    return Stored(os.path.normpath(path), f"{state.st_size:x}-{state.st_mtime_ns:x}", state.st_size)
+    return Stored(canonical(path), f"{state.st_size:x}-{state.st_mtime_ns:x}", state.st_size)
 
 
 def fetch(objects: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list[Path]:

@@ -101,7 +101,7 @@ _BATCHES = Table(
         Column(
             "status",
             TEXT,
-            "accepted, or refused where the batch broke its contract.",
+            "accepted; refused: it broke its contract; replaced: by `recsys ingest --again`.",
             required=True,
         ),
         Column("objects", FILES, "The files or objects: address, ETag, and size in bytes."),
@@ -114,6 +114,11 @@ _BATCHES = Table(
         ),
         Column("started", TIMESTAMP, "When the ingest started, in UTC."),
         Column("finished", TIMESTAMP, "When the batch was decided, in UTC."),
+        Column(
+            "anonymous",
+            COUNT,
+            "Rows without a user, left out; null where drop_null_users was not set.",
+        ),
     ),
 )
 

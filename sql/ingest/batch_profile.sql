@@ -1,6 +1,7 @@
 -- One row: what the contract looks at, over the whole batch, and a hash of what is new.
--- reads: accepted_rows, new_rejected_rows, rejected_rows, rows_in_lake, staged_rows
--- makes: rows (row_count, accepted, rejected, quarantined, duplicates, span_days, fingerprint)
+-- reads: accepted_rows, anonymous_rows, new_rejected_rows, rejected_rows, rows_in_lake, staged_rows
+-- makes: rows (row_count, accepted, rejected, quarantined, duplicates, anonymous, span_days,
+--     fingerprint)
 with accepted as (
     select
         count(*) as accepted,
@@ -24,6 +25,7 @@ select
     (select count(*) from rejected_rows) as rejected,
     new_rejected.quarantined,
     (select count(*) from rows_in_lake) as duplicates,
+    (select count(*) from anonymous_rows) as anonymous,
     coalesce(epoch(accepted.newest) - epoch(accepted.oldest), 0) / 86400 as span_days,
     concat_ws(
         '-', accepted.accepted, accepted.content, accepted.total, new_rejected.content

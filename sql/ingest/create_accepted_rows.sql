@@ -1,5 +1,5 @@
 -- One row per staged row to append: as `interactions` will hold it, in source order.
--- reads: rejected_rows, rows_in_lake, staged_rows
+-- reads: anonymous_rows, rejected_rows, rows_in_lake, staged_rows
 -- makes: view accepted_rows (user_id, item_id, timestamp, event, value, source_row)
 create or replace temp view accepted_rows as
 select
@@ -16,4 +16,8 @@ anti join (
     union all
 
     select seq from rejected_rows
+
+    union all
+
+    select seq from anonymous_rows
 ) as left_out on staged_rows.rowid = left_out.seq

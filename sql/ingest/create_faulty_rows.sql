@@ -1,6 +1,6 @@
 -- One row per staged row that breaks a rule by itself: its number (seq) and every reason.
 -- Only an id that begins with no visible ASCII is trimmed, which is slow.
--- reads: staged_rows, item_text, user_text, $blanks, $latest, $max_id_bytes
+-- reads: anonymous_rows, staged_rows, item_text, user_text, $blanks, $latest, $max_id_bytes
 -- makes: table faulty_rows (seq, reasons)
 create or replace temp table faulty_rows as
 with faults as (
@@ -27,6 +27,7 @@ with faults as (
         "value" is null and value_text is not null as value_unparsable,
         fault
     from staged_rows
+    anti join anonymous_rows on staged_rows.rowid = anonymous_rows.seq
 )
 
 select

@@ -1,6 +1,6 @@
 -- One row per staged row that repeats an earlier one's user, item and timestamp: its number (seq).
--- Faulty rows and rows that are already in the lake do not count.
--- reads: faulty_rows, repeated_hashes, rows_in_lake, staged_rows
+-- Rows without a user, faulty rows and rows that are already in the lake do not count.
+-- reads: anonymous_rows, faulty_rows, repeated_hashes, rows_in_lake, staged_rows
 -- makes: table repeated_rows (seq)
 create or replace temp table repeated_rows as
 with suspected as materialized (
@@ -17,6 +17,7 @@ with suspected as materialized (
 rivals as (
     select *
     from suspected
+    anti join anonymous_rows using (seq)
     anti join faulty_rows using (seq)
     anti join rows_in_lake using (seq)
 )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import os
@@ -496,21 +495,15 @@ GREW = (
 )
 
 
-def _night(root: Path, statement: str) -> None:
-    """One undisturbed ingest, from a source of the name that all of them share."""
-    duck(root / "s.duckdb", statement)
-    settings = Settings(lake=str(root / "lake"))
-    _ingest_shared(Lake.from_settings(settings), settings, root)
-
-
-def _ingest_shared(lake: Lake, settings: Settings, root: Path) -> None:
-    with contextlib.chdir(root):
-        ingest_source(lake, settings, "s.duckdb", table="t")
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source that all of these lakes share: its path is in their rows."""
+    return tmp_path_factory.mktemp("shop") / "s.duckdb"
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders with a source and a lake: after one night, after two, after both nights at once."""
+def nights(tmp_path_factory: pytest.TempPathFactory, shop: Path) -> dict[str, Path]:
+    """Folders of a lake: after one undisturbed night, after two, after both nights at once."""
     roots = {name: tmp_path_factory.mktemp(name) for name in ("one", "two", "at_once")}
     for name, statements in {
         "one": [MADE],
@@ -518,7 +511,8 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "at_once": [f"{MADE}; {GREW}"],
     }.items():
         for statement in statements:
-            _night(roots[name], statement)
+            settings = Settings(lake=str(roots[name] / "lake"))
+            ingest_source(Lake.from_settings(settings), settings, duck(shop, statement), table="t")
     return roots
 
 
@@ -527,23 +521,23 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("changes", [False, True], ids=["same source", "changed source"])
 def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
     nights: dict[str, Path],
+    shop: Path,
     settings: Settings,
     tmp_path: Path,
     commits: int,
     after: bool,
     changes: bool,
 ) -> None:
-    if changes:
-        duck(tmp_path / "s.duckdb", MADE)
-    else:
+    duck(shop, MADE)
+    if not changes:
         shutil.copytree(nights["one"], tmp_path, dirs_exist_ok=True)
-        duck(tmp_path / "s.duckdb", GREW)
+        duck(shop, GREW)
     lake = Lake.from_settings(settings)
     with pytest.raises(Killed):
-        _ingest_shared(Dying(lake, commits, after), settings, tmp_path)
+        ingest_source(Dying(lake, commits, after), settings, shop, table="t")
     if changes:
-        duck(tmp_path / "s.duckdb", GREW)
-    _ingest_shared(lake, settings, tmp_path)
+        duck(shop, GREW)
+    ingest_source(lake, settings, shop, table="t")
 
     landed = commits == 4 or (commits == 3 and after)
     # A batch that landed stands, so that a change after it makes a second one.

@@ -48,6 +48,8 @@ class Staging:
         ).fetchall()
 
     def reasons(self) -> dict[int, list[str]]:
+        nobody = {"blanks": staging.BLANKS, "drop_null_users": False}
+        self.con.execute(load("ingest/create_anonymous_rows"), nobody)
         rules = {"blanks": staging.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
         self.con.execute(load("ingest/create_faulty_rows"), rules)
         rows = self.con.execute(
