@@ -164,7 +164,7 @@ def test_a_check_that_breaks_is_not_called_bad_data(
         broken = Rule(ROWS, "broken", "no_such_column", "ExpectColumnValuesToNotBeNull", "none", {})
         return [*rules(*arguments), broken]
 
-    monkeypatch.setattr("recsys.ingest.batch.contract_rules", with_a_broken_rule)
+    monkeypatch.setattr("recsys.ingest.contract.contract_rules", with_a_broken_rule)
     source = Source(uri=str(write(tmp_path / "a.parquet", [1, 2])))
     with pytest.raises(BrokenCheckError, match=r"rows: broken \(no_such_column\)") as refusal:
         ingest(lake, settings, source, now=NOW)
@@ -174,7 +174,7 @@ def test_a_check_that_breaks_is_not_called_bad_data(
     assert statuses["broken"] == "broken"
     assert statuses["rejected share"] == "passed"
     assert "failed" not in statuses.values()
-    monkeypatch.setattr("recsys.ingest.batch.contract_rules", rules)
+    monkeypatch.setattr("recsys.ingest.contract.contract_rules", rules)
     assert ingest(lake, settings, source, now=NOW).accepted == 2
     assert {row["status"] for row in table(lake, columns.QUALITY_RESULTS)} == {"passed"}
 
