@@ -19,7 +19,7 @@ from flows import cli
 from recsys.catalog.publish import publish_catalog
 from recsys.lake.tables import Lake
 from recsys.registry.gate import judge
-from recsys.settings import ObjectStorage, Settings
+from recsys.settings import ItemSource, ObjectStorage, Settings, Source
 from tests import lakes
 from tests.test_cli import recsys
 
