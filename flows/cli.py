@@ -11,7 +11,16 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 import recsys.cli  # noqa: F401 - puts its commands on the app
-from recsys.cli.common import RunDate, Set, app, name_value_pairs, run_app
+from recsys.cli.common import (
+    AsOfText,
+    ReplaceWhy,
+    RunDate,
+    Set,
+    app,
+    name_value_pairs,
+    read_as_of,
+    run_app,
+)
 from recsys.terminal import print_line
 
 Train = Annotated[
@@ -26,6 +35,8 @@ _TRAINING = "training."
 def nightly(
     train: Train = "policy",
     run_date: RunDate = None,
+    as_of: AsOfText = None,
+    replace: ReplaceWhy = None,
     changes: Set = None,
 ) -> None:
     """Run the whole night as a Prefect flow: ingest, train where asked, recommend, publish.
@@ -46,14 +57,21 @@ def nightly(
     training = {name.removeprefix(_TRAINING): pairs.pop(name) for name in ours}
     recommending = RecommendingChanges.model_validate(pairs)
     settings.training.with_fields(training)  # refused now rather than by the flow
-    day = run_date.date() if run_date else None
+    day, known = run_date.date() if run_date else None, read_as_of(as_of)
     if day:
         settings.check_run_date(day)
     settings.required_source()
     start_temporary_server()
     from flows.nightly import nightly_flow
 
-    nightly_flow(train=train, run_date=day, recommending=recommending, training=training or None)
+    nightly_flow(
+        train=train,
+        run_date=day,
+        recommending=recommending,
+        training=training or None,
+        as_of=known,
+        replace=replace,
+    )
     print_line(f"\n{night_summary(Lake.from_settings(settings))}")
 
 

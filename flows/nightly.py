@@ -10,15 +10,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.artifacts import run_step
+from flows.catch_up import CatchUp, newer_night
 from flows.ingest import ingest_items_task, ingest_task
 from flows.recommend import changed_recommending, recommend_task
 from flows.runs import checked_run_date, flow_run, retrying_task
 from flows.train import Override, check_training, train_task
 from recsys.errors import RecsysError
+from recsys.lake.bound import Bound
 from recsys.operations.runs import Run
 from recsys.registry.models import find_champion
 from recsys.registry.policy import Decision, Train, decide, read_standing
-from recsys.settings import RecommendingChanges, Source, Training
+from recsys.settings import AsOf, RecommendingChanges, Source, Training
 from recsys.signals import is_stopping
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ def nightly_flow(
     run_date: date | None = None,
     recommending: RecommendingChanges | None = None,
     training: dict[str, Override] | None = None,
+    as_of: AsOf | None = None,
+    replace: str | None = None,
+    catch_up: CatchUp = "newest",
 ) -> State[None] | None:
     """Run a whole night; a second run on the same inputs changes nothing.
 
@@ -47,10 +52,20 @@ def nightly_flow(
         run_date: the day the lists are for; the day the run was scheduled for when not given.
         recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
         training: what to change of the configured ``training``, e.g. ``{"epochs": 2}``.
+        as_of: make lists from what was ingested before this time, "now" for all; by default the
+            end of a day that is over.
+        replace: why another edition is to be published over lists that stand.
+        catch_up: where several nights that were scheduled run late, whether only the newest one
+            makes lists, or each does.
     """
     with flow_run("nightly") as run:
         run.settings.check_source_parameter(source)
+        is_scheduled = run_date is None
         run_date = checked_run_date(run, run_date)
+        bound = Bound.of(run.settings, run_date, as_of)
+        if is_scheduled and catch_up == "newest" and (newer := newer_night(run, run_date)):
+            run.outcome["skipped"] = newer
+            return Completed(name="Skipped", message=f"skipped: {newer}")
         changed_training = run.settings.training.with_fields(training or {})
         if train != "never" and not has_champion_task(run):
             check_training(changed_training)
@@ -60,7 +75,7 @@ def nightly_flow(
         decision = decide_task(run, train, night)
         if decision.train:
             _train(run, changed_training, night)
-        recommend_task(run, changed_recommending(run, recommending), run_date)
+        recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)
         return None if run.error is None else Completed(message=f"The lists stand. {run.error}")
 
 

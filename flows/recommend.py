@@ -8,13 +8,20 @@ from prefect import flow
 
 from flows.artifacts import run_step
 from flows.runs import checked_run_date, flow_run, retrying_task
+from recsys.lake.bound import Bound
 from recsys.lists.recommend import RecommendResult, recommend
 from recsys.operations.runs import Run
-from recsys.settings import Recommending, RecommendingChanges
+from recsys.settings import AsOf, Recommending, RecommendingChanges
 
 
 @retrying_task("recommend")
-def recommend_task(run: Run, recommending: Recommending, run_date: date) -> RecommendResult:
+def recommend_task(
+    run: Run,
+    recommending: Recommending,
+    run_date: date,
+    bound: Bound | None = None,
+    replace: str | None = None,
+) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
     return run_step(
         run,
@@ -25,6 +32,8 @@ def recommend_task(run: Run, recommending: Recommending, run_date: date) -> Reco
             recommending,
             run_date=run_date,
             run_id=run.run_id,
+            bound=bound,
+            replace_why=replace,
             progress=progress,
         ),
     )
@@ -37,14 +46,21 @@ def changed_recommending(run: Run, changes: RecommendingChanges | None) -> Recom
 
 @flow(name="recommend")
 def recommend_flow(
-    run_date: date | None = None, recommending: RecommendingChanges | None = None
+    run_date: date | None = None,
+    recommending: RecommendingChanges | None = None,
+    as_of: AsOf | None = None,
+    replace: str | None = None,
 ) -> None:
     """Recommend to every user with the champion.
 
     Args:
         run_date: the day the lists are for; the day the run was scheduled for when not given.
         recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
+        as_of: use what was ingested before this time, "now" for all; by default the end of a day
+            that is over.
+        replace: why another edition is to be published over lists that stand.
     """
     with flow_run("recommend") as run:
         run_date = checked_run_date(run, run_date)
-        recommend_task(run, changed_recommending(run, recommending), run_date)
+        bound = Bound.of(run.settings, run_date, as_of)
+        recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)

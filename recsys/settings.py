@@ -34,6 +34,8 @@ K = Annotated[int, Field(ge=1, le=10_000)]
 Block = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seen = Literal["exclude", "include"]
+AsOf = Literal["now"] | datetime
+"""Which data lists may know: what had been ingested before a time, or all that is there now."""
 
 
 class Config(BaseModel):
@@ -374,8 +376,16 @@ class Settings(BaseSettings):
 
     def night_time(self, run_date: date) -> datetime:
         """Return the time of the night of a run_date: now, or the end of a day that is over."""
-        midnight = datetime.combine(run_date + timedelta(days=1), time(), ZoneInfo(self.timezone))
-        return min(datetime.now(UTC), midnight.astimezone(UTC) - timedelta(microseconds=1))
+        return min(datetime.now(UTC), self.end_of(run_date) - timedelta(microseconds=1))
+
+    def end_of(self, run_date: date) -> datetime:
+        """Return when a day ends in our time zone, in UTC."""
+        midnight = datetime.combine(run_date + timedelta(days=1), time())
+        return self.in_zone(midnight).astimezone(UTC)
+
+    def in_zone(self, timestamp: datetime) -> datetime:
+        """Return a timestamp; one without a time zone is in ours."""
+        return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=ZoneInfo(self.timezone))
 
     def check_run_date(self, run_date: date) -> None:
         """Refuse a day after tomorrow: until then, its lists would hide those of every night.

@@ -80,6 +80,12 @@ def model_row(model_id: str, status: Status = "champion", **changes: Any) -> Mod
     return replace(row, **changes)
 
 
+def edition(run_date: date, number: int = 1, **changes: Any) -> dict[str, Any]:
+    """A row of `editions`."""
+    row = {"run_date": run_date, "edition": number, "status": "current", "run_id": "run"}
+    return {**row, **changes}
+
+
 def lists(run_date: date, made: dict[Any, Sequence[Any]], **same: Any) -> list[dict[str, Any]]:
     """Rows of `recommendations`: each user's items in rank order."""
     return [
@@ -94,6 +100,7 @@ def lists(run_date: date, made: dict[Any, Sequence[Any]], **same: Any) -> list[d
             "model_id": "m",
             "interactions_version": 1,
             "generated_at": START,
+            "edition": 1,
             **same,
         }
         for user, items in made.items()

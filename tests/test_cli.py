@@ -81,9 +81,11 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     code, _, err = ask(*at, "train", *small, "--set", "epochs=1", "--set", "learning_rate=1e-9")
     assert code == 1, "the gate rejected it"
     assert "rejected" in err
-    code, _, err = ask(*at, "recommend", "--run-date", "2026-01-02", "--set", "k=3")
+    code, _, err = ask(
+        *at, "recommend", "--run-date", "2026-01-02", "--as-of", "now", "--set", "k=3"
+    )
     assert code == 0, err
-    assert "published: 120 rows for 40 users on 2026-01-02" in err
+    assert "published, edition 1 of 2026-01-02: 120 rows for 40 users" in err
     code, out, _ = ask(*at, "sql", "select count(*) as n from latest_recommendations", "-f", "json")
     assert (code, json.loads(out)) == (0, [{"n": 120}])
     code, out, _ = ask(*at, "models", "-f", "csv")

@@ -187,6 +187,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     for day in (1, 2):
         rows = lakes.lists(date(2026, 1, day), {42: [12], 7: [10, 11]}, run_id=f"run {day}")
         lakes.write(lake, "recommendations", rows)
+        lakes.write(lake, "editions", [lakes.edition(date(2026, 1, day))])
     model = {"model_id": "m", "status": "champion", "why": "first", "preset": "best"}
     lakes.write(lake, "models", [{**model, "trained_at": lakes.START}])
     now = datetime.now(UTC)

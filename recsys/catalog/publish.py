@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys import columns
 from recsys.catalog.query import CATALOG_FILE
@@ -62,14 +63,19 @@ def _build(lake: Lake, path: Path) -> None:
             con.execute("insert into tables values (?, ?, now())", [table.name, opened.version()])
             if not lake.is_local:
                 files.put_table(opened, opened.file_uris())
-            con.execute(f"create view {quote(table.name)} as {select_files(con, opened)}")
-            if table.name == columns.RECOMMENDATIONS:
+            selected = select_files(con, opened)
+            if table.name == columns.RECOMMENDATIONS:  # `editions`, made before, says what counts
+                con.execute(f"create macro stored_recommendations() as table {selected}")
+                con.execute(load("views/recommendation_editions"))
+                con.execute(load("views/recommendations"))
                 _view_newest_lists(con, lake, opened.version())
+            else:
+                con.execute(f"create view {quote(table.name)} as {selected}")
             stored = pa.schema(opened.schema()).names  # an older lake may lack a column
             meanings = {name: text for name, text in table.meanings().items() if name in stored}
             _describe(con, "view", table.name, table.meaning, meanings)
         for view in VIEWS.values():
-            if view.name != "tables":
+            if view.name not in ("tables", "recommendation_editions"):
                 con.execute(load(f"views/{view.name}"))
             kind = "table" if view.is_table else "view"
             _describe(con, kind, view.name, view.meaning, view.columns)
@@ -77,11 +83,15 @@ def _build(lake: Lake, path: Path) -> None:
 
 
 def _view_newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
-    """Make the view stored_recommendations: the files that hold the lists to be copied."""
-    tomorrow = (datetime.now(UTC).date() + timedelta(days=1)).isoformat()
-    days = [day for day in lake.partitions(columns.RECOMMENDATIONS, "run_date") if day <= tomorrow]
-    where = f"run_date = {literal(max(days, default=tomorrow))}"
-    lake.view(con, columns.RECOMMENDATIONS, version, "stored_recommendations", where)
+    """Make the views newest_edition, of one row or none, and newest_files, that hold its lists."""
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    editions = lake.rows(columns.EDITIONS, ["run_date", "edition", "status"])
+    is_shown = (pc.field("status") == "current") & (pc.field("run_date") <= tomorrow)
+    newest = editions.filter(is_shown).sort_by([("run_date", "descending")]).slice(0, 1)
+    con.register("newest_edition", newest)
+    (run_date,) = newest["run_date"].to_pylist() or [tomorrow]
+    where = f"run_date = {literal(run_date.isoformat())}"
+    lake.view(con, columns.RECOMMENDATIONS, version, "newest_files", where)
 
 
 def _describe(

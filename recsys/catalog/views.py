@@ -35,6 +35,7 @@ class View:
 
 _MODELS = TABLES[columns.MODELS].meanings()
 _LISTS = TABLES[columns.RECOMMENDATIONS].meanings()
+_EDITIONS = TABLES[columns.EDITIONS].meanings()
 _ITEMS = TABLES[columns.ITEMS].meanings()
 
 VIEWS = {
@@ -49,6 +50,11 @@ VIEWS = {
                 "catalog_built_at": "When the catalog was built.",
             },
             is_table=True,
+        ),
+        View(
+            "recommendation_editions",
+            "One row per run_date, edition, user and rank: every list that was ever published.",
+            {**_LISTS, "status": _EDITIONS["status"]},
         ),
         View(
             "latest_recommendations",

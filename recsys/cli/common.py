@@ -8,7 +8,7 @@ import tomllib
 import uuid
 from datetime import datetime
 from traceback import clear_frames
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import duckdb
 import typer
@@ -18,6 +18,9 @@ from pydantic_settings import SettingsError
 from recsys.errors import ConfigurationError, RecsysError
 from recsys.signals import exit_on_signals
 from recsys.terminal import Format, print_line
+
+if TYPE_CHECKING:
+    from recsys.settings import AsOf
 
 app = typer.Typer(
     name="recsys",
@@ -34,6 +37,23 @@ Set = Annotated[
 RunDate = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d"], help="Day the lists are for; today by default."),
+]
+AsOfText = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        help="Use what was ingested before this time, such as 2026-01-31T06:00; now for all. "
+        "By default the end of a day that is over.",
+    ),
+]
+ReplaceWhy = Annotated[
+    str | None,
+    typer.Option(
+        "--replace",
+        metavar="WHY",
+        help="Publish another edition over lists that stand, for this reason.",
+    ),
 ]
 Shown = Annotated[Format, typer.Option("--format", "-f", help="How rows are shown.")]
 
@@ -64,6 +84,22 @@ def name_value_pairs(words: list[str] | None) -> dict[str, Any]:
             raise ConfigurationError(f"{name.strip()!r} is given twice; give it once")
         pairs[name.strip()] = value
     return pairs
+
+
+def read_as_of(text: str | None) -> AsOf | None:
+    """Return a time as it was typed.
+
+    Raises:
+        ConfigurationError: it is not a time.
+    """
+    if text is None or text == "now":
+        return text  # type: ignore[return-value]  # mypy does not narrow to the literal
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"--as-of {text!r} should be now, or a time such as 2026-01-31 or 2026-01-31T06:00"
+        ) from None
 
 
 def new_run_id() -> str:

@@ -1,30 +1,64 @@
-"""Commands that make lists."""
+"""Commands that make lists, and that decide which of them are served."""
 
 from __future__ import annotations
 
-from recsys.cli.common import RunDate, Set, app, name_value_pairs, new_run_id
+import sys
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from recsys.cli.common import (
+    AsOfText,
+    ReplaceWhy,
+    RunDate,
+    Set,
+    Shown,
+    app,
+    name_value_pairs,
+    new_run_id,
+    read_as_of,
+)
 from recsys.settings import Settings
-from recsys.terminal import bars, print_line
+from recsys.terminal import bars, print_line, write_rows
+
+lists_app = typer.Typer(help="Show editions of lists, and roll one back.", no_args_is_help=True)
+app.add_typer(lists_app, name="lists")
+
+_DAY = ["%Y-%m-%d"]
 
 
 @app.command()
 def recommend(
     run_date: RunDate = None,
+    as_of: AsOfText = None,
+    replace: ReplaceWhy = None,
     changes: Set = None,
 ) -> None:
     """Make every user's list with the champion, check it, and publish it.
 
+    Lists for a day know what happened before its end. Lists that were published for that day stand
+    as they were served, unless --replace says why.
+
     --set takes k, steps, seed, block and seen (exclude or include).
     """
+    from recsys.lake.bound import Bound
     from recsys.lists import recommend as lists
     from recsys.operations.runs import record_run
+    from recsys.operations.summary import list_summary
 
     settings = Settings()
     recommending = settings.recommending.changed(name_value_pairs(changes))
     run_id = new_run_id()
     day = run_date.date() if run_date else settings.run_date()
     settings.check_run_date(day)
-    parameters = {"run_date": day, **recommending.model_dump()}
+    bound = Bound.of(settings, day, read_as_of(as_of))
+    parameters = {
+        "run_date": day,
+        "as_of": as_of,
+        "replace": replace,
+        **recommending.model_dump(),
+    }
     with record_run("recommend", run_id, settings, parameters) as run, bars() as progress:
         result = lists.recommend(
             run.lake,
@@ -32,10 +66,95 @@ def recommend(
             recommending,
             run_date=day,
             run_id=run_id,
+            bound=bound,
+            replace_why=replace,
             progress=progress,
         )
         run.record("recommend", result)
-    print_line(
-        f"{result.status}: {result.rows:,} rows for {result.users:,} users on {result.run_date}, "
-        f"{result.popular_users:,} of them get popular items"
-    )
+    print_line(list_summary(run.outcome["recommend"]))
+
+
+@app.command()
+def backfill(
+    first: Annotated[datetime, typer.Option("--from", formats=_DAY, help="The first day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=_DAY, help="The last day.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, and change nothing.")
+    ] = False,
+    as_of: AsOfText = None,
+    changes: Set = None,
+) -> None:
+    """Make the lists of days that have none, in order; those that stand are left alone.
+
+    --set takes what `recsys recommend` takes.
+    """
+    from recsys.lake.tables import Lake
+    from recsys.lists import recommend as lists
+    from recsys.lists.backfill import plan_backfill
+    from recsys.operations.runs import record_run
+    from recsys.operations.summary import list_summary
+
+    settings, day_of = Settings(), datetime.date
+    recommending = settings.recommending.changed(name_value_pairs(changes))
+    span = (day_of(first), day_of(last), read_as_of(as_of))
+    if dry_run:
+        for planned in plan_backfill(Lake.from_settings(settings), settings, *span):
+            print_line(str(planned))
+        return
+    run_id = new_run_id()
+    parameters = {"from": span[0], "to": span[1], "as_of": as_of, **recommending.model_dump()}
+    with record_run("backfill", run_id, settings, parameters) as run, bars() as progress:
+        for planned in plan_backfill(run.lake, settings, *span):
+            if planned.standing:
+                print_line(str(planned))
+                continue
+            result = lists.recommend(
+                run.lake,
+                settings,
+                recommending,
+                run_date=planned.run_date,
+                run_id=run_id,
+                bound=planned.bound,
+                progress=progress,
+            )
+            run.record(f"recommend {planned.run_date}", result)
+            print_line(list_summary(run.outcome[f"recommend {planned.run_date}"]))
+
+
+@lists_app.command()
+def show(output: Shown = "table") -> None:
+    """Show every edition, newest first: what was published when, and what is served."""
+    from recsys.catalog.query import stream_catalog
+    from recsys.lake.tables import Lake
+    from sql import load
+
+    with stream_catalog(Lake.from_settings(Settings()), load("queries/list_editions")) as rows:
+        write_rows(rows, output, sys.stdout)
+
+
+@lists_app.command()
+def rollback(
+    run_date: Annotated[
+        datetime, typer.Option(formats=_DAY, help="The day whose lists are rolled back.")
+    ],
+    why: Annotated[str, typer.Option(help="The reason, which is kept.")],
+    to: Annotated[
+        int | None,
+        typer.Option(min=1, help="The edition to serve, also a later one; the one before."),
+    ] = None,
+) -> None:
+    """Serve an earlier edition of a day's lists again.
+
+    Where there is no earlier one, the lists are withdrawn, and latest_recommendations shows the
+    day before. Nothing is deleted: --to serves any edition again.
+    """
+    from recsys.account import current_account
+    from recsys.lists.rollback import roll_back
+    from recsys.operations.runs import record_run
+
+    settings, day = Settings(), run_date.date()
+    parameters = {"run_date": day, "to": to, "why": why}
+    with record_run("lists-rollback", new_run_id(), settings, parameters) as run:
+        result = roll_back(run.lake, day, to=to, why=why, who=current_account())
+        run.record("rollback", result)
+    print_line(str(result))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recsys.histories import ItemIds, Packed
+    from recsys.lake.bound import Bound
     from recsys.lake.tables import Lake
 
 _FOLDER, _NAME = "packed", "interactions.arrows"
@@ -41,7 +42,11 @@ _log = logging.getLogger(__name__)
 
 
 def load_histories(
-    lake: Lake, con: duckdb.DuckDBPyConnection, version: int, first: ItemIds | None = None
+    lake: Lake,
+    con: duckdb.DuckDBPyConnection,
+    version: int,
+    first: ItemIds | None = None,
+    bound: Bound | None = None,
 ) -> Packed:
     """Pack `interactions` at a version, as `pack` does on a view of it.
 
@@ -55,11 +60,16 @@ def load_histories(
         con: a connection; no view or table of this stays in it.
         version: the version of `interactions`.
         first: item ids that keep their indices, see `pack`.
+        bound: which rows. Where some lie beyond it, the others are packed afresh.
 
     Raises:
         LakeError: the table or the version does not exist, or it or the snapshot can't be read.
     """
     opened = lake.open(columns.INTERACTIONS, version)
+    if bound and not bound.covers(opened):
+        with con.cursor() as cursor:
+            bound.view(lake, cursor, version)
+            return pack(cursor, first)
     path = Path(lake.uri(_FOLDER, _NAME))
     state = _restore(path, con, opened) if lake.is_local else None
     if state is None:

@@ -6,12 +6,14 @@ lacks columns gets them in one commit, null in the rows that are there, and each
 that is missing is made. Then the lake gets the new version. A run that is killed in between leaves
 a lake without it, so that the next run goes on. Columns are never removed, renamed or given another
 type.
+
+Version 2 brought `editions`: lists of before are the first edition of their run_date.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -20,13 +22,15 @@ from recsys.errors import LakeError, MissingError
 from recsys.lake.schemas import SCHEMA_VERSION, VERSION_PROPERTY, schemas
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from recsys.lake.tables import Lake
 
 _log = logging.getLogger(__name__)
 
 
 def migrate(lake: Lake) -> None:
-    """Give the tables of an older lake the columns that they lack; refuse a newer lake.
+    """Give an older lake the columns and tables that it lacks; refuse a newer lake.
 
     A lake of this version, or without tables, is left as it is.
 
@@ -48,6 +52,8 @@ def migrate(lake: Lake) -> None:
             _add_columns(lake, name, schema, version)
         elif not {columns.USER_ID, columns.ITEM_ID} & set(schema.names):
             lake.create_table(name, schema)  # the others come with the next ingest, in its types
+    if lake.exists(columns.RECOMMENDATIONS):
+        _write_first_editions(lake)
     if lake.exists(columns.BATCHES):
         lake.set_property(columns.BATCHES, VERSION_PROPERTY, str(SCHEMA_VERSION))
 
@@ -90,3 +96,29 @@ def _add_columns(lake: Lake, name: str, schema: pa.Schema, version: int) -> None
         note = {"migration": {"from": version, "to": SCHEMA_VERSION, "added": added}}
         lake.add_columns(name, pa.schema(missing), note=note)
         _log.info("%s has new columns: %s", lake.uri(name), ", ".join(added))
+
+
+def _write_first_editions(lake: Lake) -> None:
+    """Write a row of `editions` for each run_date whose lists were published before it existed.
+
+    All of it stands in the log of `recommendations`: no list is read.
+    """
+    files = pa.table(lake.open(columns.RECOMMENDATIONS).get_add_actions(flatten=True)).to_pylist()
+    known = set(lake.rows(columns.EDITIONS, ["run_date"])["run_date"].to_pylist())
+    editions: dict[date, dict[str, Any]] = {}
+    for file in files:  # older ones may lack statistics
+        run_date = file["partition.run_date"]
+        rows = editions.get(run_date, {"rows": 0})["rows"] + (file["num_records"] or 0)
+        editions[run_date] = {
+            "run_date": run_date,
+            "edition": 1,
+            "status": "current",
+            **{name: file.get(f"max.{name}") for name in ("run_id", "model_id")},
+            "interactions_version": file.get("max.interactions_version"),
+            "rows": rows,
+            "published_at": file.get("max.generated_at"),
+        }
+    new = [row for run_date, row in sorted(editions.items()) if run_date not in known]
+    if new:
+        table = pa.Table.from_pylist(new, schema=lake.schema(columns.EDITIONS))
+        lake.append(columns.EDITIONS, table)

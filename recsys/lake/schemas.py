@@ -1,4 +1,7 @@
-"""The data dictionary: every table of the lake, with each column's type, unit and meaning."""
+"""The data dictionary: every table of the lake, with each column's type, unit and meaning.
+
+It is longer than other files, since a reader looks for a table in one place.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import pyarrow as pa
 
 from recsys import columns
 
-# Raise it with every column that a table gets, so that older lakes are given it too, see
-# recsys.lake.migration. A new column may be null.
+# Raise it with every table, and with every column that a table gets, so that older lakes are given
+# it too, see recsys.lake.migration. A new column may be null.
 SCHEMA_VERSION = 2
 VERSION_PROPERTY = "recsys.schema_version"
 
@@ -134,9 +137,38 @@ _ITEMS = Table(
     ),
 )
 
+_EDITIONS = Table(
+    columns.EDITIONS,
+    "One row per run_date and edition: lists that were published, also those that nobody got.",
+    (
+        Column("run_date", pa.date32(), "The day that the lists are for.", required=True),
+        Column("edition", pa.int32(), "The edition, from 1; a later one replaces.", required=True),
+        Column(
+            "status",
+            TEXT,
+            "current (served), superseded (a later edition replaced it) or withdrawn.",
+            required=True,
+        ),
+        Column("run_id", TEXT, "The run that published it, a key of runs."),
+        Column("model_id", TEXT, "The model that made it, a key of models; null without one."),
+        Column("interactions_version", COUNT, "The version of interactions that was read."),
+        Column("data_until", TIMESTAMP, "Interactions before this time were read, in UTC."),
+        Column("as_of", TIMESTAMP, "What was ingested before this was read, in UTC; null: all."),
+        Column("users", COUNT, "Users with a list."),
+        Column("popular_users", COUNT, "Users whose whole list comes from popularity."),
+        Column("without_list", COUNT, "Users with interactions for whom no item was left."),
+        Column("rows", COUNT, "Rows of recommendations that belong to it."),
+        Column("inputs", TEXT, "All that decides the lists, as JSON: the same make the same."),
+        Column("why", TEXT, "Why it replaced another one, or why its status was changed."),
+        Column("who", TEXT, "Who published it, or changed its status last."),
+        Column("changed_at", TIMESTAMP, "When its status was set last, in UTC."),
+        Column("published_at", TIMESTAMP, "When it was published, in UTC."),
+    ),
+)
+
 _RECOMMENDATIONS = Table(
     columns.RECOMMENDATIONS,
-    "One row per run_date, user and rank: every list that was ever published.",
+    "One row per run_date, edition, user and rank; the catalog shows current editions only.",
     (
         Column("run_date", pa.date32(), "The day that the list is for.", required=True),
         Column("run_id", TEXT, "The run that made it, a key of runs.", required=True),
@@ -152,6 +184,7 @@ _RECOMMENDATIONS = Table(
         Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
         Column("interactions_version", COUNT, "The version of interactions that was read."),
         Column("generated_at", TIMESTAMP, "When the lists were made, in UTC."),
+        Column("edition", pa.int32(), "The edition of the run_date's lists, from 1, see editions."),
     ),
     partitions=("run_date",),
 )
@@ -225,9 +258,7 @@ _RUNS = Table(
     "One row per run of a flow or a command that writes to the lake.",
     (
         Column("run_id", TEXT, "The key; a Prefect flow run has the same id.", required=True),
-        Column(
-            "flow", TEXT, "nightly, ingest, train, recommend, maintain or erase.", required=True
-        ),
+        Column("flow", TEXT, "The flow or the command, such as nightly or train.", required=True),
         Column(
             "status",
             TEXT,
@@ -318,6 +349,7 @@ TABLES = {
         _QUARANTINE,
         _BATCHES,
         _ITEMS,
+        _EDITIONS,
         _RECOMMENDATIONS,
         _MODELS,
         _PROMOTIONS,

@@ -49,6 +49,11 @@ class ListBlock:
         """Users whose whole list comes from popularity."""
         return int(((self.items[:, 0] != 0) & ~self.from_model[:, 0]).sum())
 
+    @property
+    def unserved(self) -> NDArray[np.int64]:
+        """Positions of the users for whom no item was left, among all."""
+        return self.start + np.flatnonzero(self.items[:, 0] == 0)
+
     def parts(self) -> Iterator[ListBlock]:
         """Yield the same lists, so many users at a time that their rows are bounded."""
         step = max(1, _ROWS // self.items.shape[1])

@@ -1,30 +1,34 @@
-"""Every user's top-K: score in a stream, check what was made, publish it in one commit."""
+"""Every user's top-K: score in a stream, check what was made, publish it as an edition."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from recsys import columns
-from recsys.errors import GateError
+from recsys.errors import ConfigurationError, GateError
+from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
 from recsys.lake.row_counts import check_row_counts
 from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
-from recsys.lists.commit_note import ListCounts, ListInputs, commit_note, published_counts
-from recsys.lists.staging import stage_lists, staged_rows
+from recsys.lists.editions import ListInputs, current_of, editions_of
+from recsys.lists.publishing import ListStatus, decide, publish
+from recsys.lists.staging import StagedLists, stage_lists
 from recsys.progress import Progress, silent
 from recsys.registry.models import find_champion, load_model
+from recsys.registry.promotions import champion_at
 from recsys.temporary import temporary_folder
+from recsys.version import code_version
 from sql import load
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
     from pathlib import Path
 
     import duckdb
@@ -32,35 +36,78 @@ if TYPE_CHECKING:
 
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
+    from recsys.lists.editions import EditionRow
     from recsys.registry.models import ModelRow
     from recsys.settings import Recommending, Settings
 
 
 @dataclass(frozen=True)
 class RecommendResult:
-    """The result of a night's recommendations.
+    """The result of a night's recommendations: the edition that stands at its end.
 
     Attributes:
-        status: "published", or "unchanged" where the same lists had been published before.
-        run_date: the partition of `recommendations`.
-        model_id: the champion, or None where popularity served everyone.
+        status: "published"; "unchanged" where the same inputs had made the current edition before;
+            "stands" where others had, or the lists were withdrawn, and nothing was changed.
+        run_date: the day that the lists are for.
+        edition: which of its editions.
+        model_id: the model that made it, or None where popularity served everyone.
         interactions_version: version of `interactions` that was read.
-        users: users served.
-        rows: rows published.
+        data_until: interactions before this time were read.
+        as_of: what was ingested before this was read; None for all.
+        users: users with a list.
+        rows: rows.
         popular_users: users whose whole list comes from popularity.
+        without_list: users with interactions for whom no item was left.
+        users_without_list: a few of them, where lists were made.
         version: version of `recommendations` that holds the lists.
+        why: why lists were published over others, or why these stand.
         seconds: wall time.
     """
 
-    status: Literal["published", "unchanged"]
+    status: ListStatus
     run_date: date
+    edition: int
     model_id: str | None
-    interactions_version: int
+    interactions_version: int | None
+    data_until: datetime | None
+    as_of: datetime | None
     users: int
     rows: int
     popular_users: int
+    without_list: int
+    users_without_list: list[Any]
     version: int
+    why: str | None
     seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        row: EditionRow,
+        status: ListStatus,
+        why: str | None,
+        users_without_list: list[Any],
+        version: int,
+        seconds: float,
+    ) -> RecommendResult:
+        """Return the result with what an edition's row says; 0 for a count that it lacks."""
+        return cls(
+            status=status,
+            run_date=row.run_date,
+            edition=row.edition,
+            model_id=row.model_id,
+            interactions_version=row.interactions_version,
+            data_until=row.data_until,
+            as_of=row.as_of,
+            users=row.users or 0,
+            rows=row.rows or 0,
+            popular_users=row.popular_users or 0,
+            without_list=row.without_list or 0,
+            users_without_list=users_without_list,
+            version=version,
+            why=why,
+            seconds=seconds,
+        )
 
 
 def recommend(
@@ -70,49 +117,76 @@ def recommend(
     *,
     run_date: date,
     run_id: str,
+    bound: Bound | None = None,
+    replace_why: str | None = None,
     progress: Progress = silent,
 ) -> RecommendResult:
-    """Make and publish the lists of every user with at least one interaction.
+    """Make and publish the lists of every user with at least one interaction before the day's end.
 
     The champion ranks the items it knows; popularity fills what it can't: users none of whose
     items it knows, lists that its items don't fill, and everyone while there is no champion.
+    Lists that were published for the run_date stand as they were served, unless ``replace_why``
+    says why another edition is to be published.
+
+    Args:
+        lake: the lake.
+        settings: with the time zone, and the machine's limits.
+        recommending: how many items, of which kind; as it is configured when not given.
+        run_date: the day that the lists are for.
+        run_id: key of `runs`.
+        bound: which interactions are read; `Bound.of` the run_date when not given.
+        replace_why: the reason to replace lists that stand.
+        progress: called as the work goes on.
 
     Raises:
         LakeError: the lake has no interactions, has lost or doubled rows, or can't be read or
             written. The champion is among what is read: popularity does not take the place of one
             that is missing or damaged.
-        ConfigurationError: ``run_date`` lies in the future.
-        GateError: no item may be shown, or the lists broke a rule; nothing was published.
+        ConfigurationError: ``run_date`` lies in the future, or ``replace_why`` is empty.
+        GateError: there is nobody to serve, no item may be shown, or the lists broke a rule;
+            nothing was published.
     """
     started = time.perf_counter()
     settings.check_run_date(run_date)
+    if replace_why is not None and not replace_why.strip():
+        raise ConfigurationError("lists are replaced for a reason: say why, it is kept")
+    bound = bound or Bound.of(settings, run_date)
     version = lake.version(columns.INTERACTIONS)
     check_row_counts(lake, version)
-    champion = find_champion(lake)
-    inputs = ListInputs(
+    champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
+    recommending = recommending or settings.recommending
+    inputs = _inputs(lake, champion, run_date, version, bound, recommending)
+    editions = editions_of(lake, run_date)
+    status, why = decide(lake, editions, inputs, replace_why)
+    users_without_list: list[Any] = []
+    if status == "published":
+        with temporary_folder() as folder:
+            file = folder / "lists.parquet"
+            staged = _make_lists(lake, settings, champion, inputs, file, progress)
+            row = publish(lake, staged, inputs, editions, run_id, why)
+        users_without_list = staged.users_without_list
+    else:
+        row = current_of(editions) or editions[-1]
+    published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
+    return RecommendResult.of(row, status, why, users_without_list, published, seconds)
+
+
+def _inputs(
+    lake: Lake,
+    champion: ModelRow | None,
+    run_date: date,
+    version: int,
+    bound: Bound,
+    recommending: Recommending,
+) -> ListInputs:
+    return ListInputs(
         run_date=run_date,
         model_id=champion.model_id if champion else None,
         interactions_version=version,
+        bound=bound,
         items_version=lake.version(columns.ITEMS),
-        recommending=recommending or settings.recommending,
-    )
-    status: Literal["published", "unchanged"] = "unchanged"
-    if counts := published_counts(lake, inputs):
-        published = lake.version(columns.RECOMMENDATIONS)
-    else:
-        status = "published"
-        with temporary_folder() as folder:
-            staged = folder / "lists.parquet"
-            counts = _make_lists(lake, settings, champion, inputs, staged, progress)
-            published = _publish(lake, staged, inputs, counts, run_id)
-    return RecommendResult(
-        status=status,
-        run_date=run_date,
-        model_id=inputs.model_id,
-        interactions_version=version,
-        version=published,
-        seconds=time.perf_counter() - started,
-        **asdict(counts),
+        recommending=recommending,
+        code_version=code_version(),
     )
 
 
@@ -121,9 +195,9 @@ def _make_lists(
     settings: Settings,
     champion: ModelRow | None,
     inputs: ListInputs,
-    staged: Path,
+    file: Path,
     progress: Progress,
-) -> ListCounts:
+) -> StagedLists:
     """Write checked lists to a file.
 
     Raises:
@@ -131,14 +205,14 @@ def _make_lists(
     """
     recommending = inputs.recommending
     with open_duckdb(settings) as con:
-        lake.view(con, columns.INTERACTIONS, inputs.interactions_version)
+        inputs.bound.view(lake, con, inputs.interactions_version)
         lake.view(con, columns.ITEMS, inputs.items_version)
         model = load_model(lake, champion, settings.device) if champion else None
         packed = load_histories(
-            lake, con, inputs.interactions_version, model.items if model else None
+            lake, con, inputs.interactions_version, model.items if model else None, inputs.bound
         )
         if not len(packed.histories):
-            raise GateError("no lists were made: `interactions` is empty; run `recsys ingest`")
+            raise GateError(f"no lists were made: {_why_nobody_is_known(lake, inputs)}")
         eligible = _eligible_items(con, packed)
         if not eligible.any():
             raise GateError(
@@ -153,9 +227,18 @@ def _make_lists(
         )
         lists = make_lists(model, packed, eligible, recommending, settings, progress)
         schema = lake.schema(columns.RECOMMENDATIONS)
-        counts = stage_lists(lists, packed, checks, staged, schema)
+        staged = stage_lists(lists, packed, checks, file, schema)
         enforce(lake, checks.violations(), inputs.run_date)
-    return counts
+    return staged
+
+
+def _why_nobody_is_known(lake: Lake, inputs: ListInputs) -> str:
+    bound = inputs.bound
+    if bound.covers(lake.open(columns.INTERACTIONS, inputs.interactions_version)):
+        return "`interactions` is empty; run `recsys ingest`"
+    if bound.as_of is None:
+        return f"there is no interaction {bound}; give a later day"
+    return f"there is no interaction {bound}; to use what was ingested later, give --as-of now"
 
 
 def _eligible_items(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool_]:
@@ -171,21 +254,3 @@ def _eligible_items(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[n
     mask = np.zeros(len(packed.items) + 1, dtype=bool)
     mask[eligible] = True
     return mask
-
-
-def _publish(lake: Lake, staged: Path, inputs: ListInputs, counts: ListCounts, run_id: str) -> int:
-    """Replace the lists of a run_date in one commit; return the version that holds them."""
-    schema = lake.schema(columns.RECOMMENDATIONS)
-    shared = {
-        "run_date": pa.scalar(inputs.run_date, pa.date32()),
-        "run_id": pa.scalar(run_id),
-        "model_id": pa.scalar(inputs.model_id, pa.string()),
-        "interactions_version": pa.scalar(inputs.interactions_version),
-        "generated_at": pa.scalar(datetime.now(UTC), schema.field("generated_at").type),
-    }
-    return lake.replace(
-        columns.RECOMMENDATIONS,
-        staged_rows(staged, shared, schema),
-        where=f"run_date = '{inputs.run_date.isoformat()}'",
-        note=commit_note(inputs, counts),
-    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys import columns
-from recsys.lists.commit_note import ListCounts
+from recsys.lists.editions import ListCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,12 +25,28 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _STAGED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason")
 _BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
+_EXAMPLES = 5  # users without a list that are named
 _WAITING = 2  # blocks of lists that may wait to be checked and written
+
+
+@dataclass(frozen=True)
+class StagedLists:
+    """Lists in a file.
+
+    Attributes:
+        file: Parquet; see `staged_rows`.
+        counts: of the lists.
+        users_without_list: a few of the users for whom no item was left.
+    """
+
+    file: Path
+    counts: ListCounts
+    users_without_list: list[Any]
 
 
 def stage_lists(
     lists: Iterable[ListBlock], packed: Packed, checks: ListChecks, file: Path, schema: pa.Schema
-) -> ListCounts:
+) -> StagedLists:
     """Check the lists and write them to a Parquet file, while the next ones are made.
 
     Args:
@@ -39,7 +56,8 @@ def stage_lists(
         file: where to.
         schema: of `recommendations`; what all rows share is left out, see `staged_rows`.
     """
-    rows = popular_users = 0
+    rows = popular_users = without_list = 0
+    unserved: list[int] = []
     staged = pa.schema([schema.field(name) for name in _STAGED])
     # Dictionaries of ids and scores would not get small, and trying takes half of the time.
     with pq.ParquetWriter(
@@ -47,16 +65,20 @@ def stage_lists(
     ) as writer:
 
         def check_and_write(block: ListBlock) -> None:
-            nonlocal rows, popular_users
+            nonlocal rows, popular_users, without_list
             for part in block.parts():
                 table = part.rows(packed, staged)
                 checks.check(table, part.history(packed))
                 writer.write_table(table)
                 rows += len(table)
             popular_users += block.popular_users
+            without_list += len(block.unserved)
+            unserved.extend(block.unserved[: _EXAMPLES - len(unserved)].tolist())
 
         run_behind(check_and_write, lists)
-    return ListCounts(users=len(packed.histories), rows=rows, popular_users=popular_users)
+    users = len(packed.histories) - without_list
+    counts = ListCounts(users, rows, popular_users, without_list)
+    return StagedLists(file, counts, packed.users.take(pa.array(unserved, pa.int64())).to_pylist())
 
 
 def staged_rows(

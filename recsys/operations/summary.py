@@ -10,7 +10,7 @@ from recsys.terminal import render_table
 from sql import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from recsys.lake.tables import Lake
 
@@ -31,14 +31,15 @@ def night_summary(lake: Lake) -> str:
     if not rows:
         return "no night has run yet"
     outcome = json.loads(rows[0]["outcome"])
+    if "skipped" in outcome:
+        return f"skipped: {outcome['skipped']}"
     ingest, lists = outcome["ingest"], outcome["recommend"]
     verdict = training_summary(outcome)
     return (
         f"ingest: {ingest['status']}, {ingest['accepted']:,} new interactions "
         f"({ingest['duplicates']:,} already in the lake, {ingest['quarantined']:,} quarantined)\n"
         f"train: {verdict}\n"
-        f"recommend: {lists['status']}, {lists['rows']:,} rows for {lists['users']:,} users "
-        f"on {lists['run_date']}"
+        f"recommend: {list_summary(lists)}"
     )
 
 
@@ -52,6 +53,30 @@ def training_summary(outcome: dict[str, Any]) -> str:
     if problem:
         return f"failed: {problem} (trained because {why})"
     return f"{training['status']}, {training['why']} (trained because {why})"
+
+
+def list_summary(lists: Mapping[str, Any]) -> str:
+    """Return what `runs.outcome` says of a night's lists, in a sentence.
+
+    Args:
+        lists: a `RecommendResult` as a dictionary, or as the JSON of it.
+    """
+    if lists["status"] == "stands":
+        return f"{lists['status']}, {lists['why']}"
+    why = f" ({lists['why']})" if lists["why"] else ""
+    text = (
+        f"{lists['status']}, edition {lists['edition']} of {lists['run_date']}{why}: "
+        f"{lists['rows']:,} rows for {lists['users']:,} users, "
+        f"{lists['popular_users']:,} of them get popular items"
+    )
+    if lists["without_list"]:
+        examples = ", ".join(map(str, lists["users_without_list"]))
+        named = f", for example {examples}" if examples else ""
+        text += f"; {lists['without_list']:,} users get no list, because no item is left{named}"
+    bound = f"{lists['data_until']}" + (
+        f", ingested before {lists['as_of']}" * bool(lists["as_of"])
+    )
+    return f"{text}. Read: interactions version {lists['interactions_version']}, before {bound}"
 
 
 def sample_lists(lake: Lake) -> Iterator[str]:

@@ -1,7 +1,6 @@
--- One row per row of `lists`, which is `recommendations` of a lake that may have no editions yet.
+-- One row per row of `lists`, which is `recommendations`; rows of before there were editions belong
+-- to the first.
 -- reads: lists
--- makes: rows (*, edition)
-select
-    *,
-    1 as edition
+-- makes: rows (*)
+select * replace (coalesce(edition, 1) as edition)
 from lists

@@ -1,10 +1,15 @@
 -- One row per user of the two newest run dates: how many items stayed, were added and were removed.
-with dates as (
+with served as (
+    select run_date
+    from editions
+    where status = 'current'
+),
+
+dates as (
     select
         max(run_date) as today,
-        max(run_date) filter (where run_date < (select max(run_date) from recommendations))
-            as yesterday
-    from recommendations
+        max(run_date) filter (where run_date < (select max(run_date) from served)) as yesterday
+    from served
 ),
 
 today as (

@@ -21,6 +21,7 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from recsys.ingest.batch import ingest
+from recsys.lake.bound import Bound
 from recsys.lists.recommend import recommend
 from recsys.operations.maintain import maintain
 from recsys.operations.runs import record_run
@@ -69,7 +70,10 @@ class Shop:
         day = FIRST + timedelta(days=number)
         with record_run("nightly", f"run {number}", self.settings, {}) as run:
             run.record("ingest", ingest(run.lake, self.settings))
-            result = recommend(run.lake, self.settings, run_date=day, run_id=run.run_id)
+            bound = Bound.of(self.settings, day, "now")
+            result = recommend(
+                run.lake, self.settings, run_date=day, run_id=run.run_id, bound=bound
+            )
             run.record("recommend", result)
         return self._requests()[before:]
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def recommend(args: argparse.Namespace) -> Figures:
                 return
             yield block
 
-    wanted, run_date = Recommending(k=args.k), date(2026, 1, 1)
+    wanted, run_date = Recommending(k=args.k), settings.run_date()
     run = partial(nightly.recommend, lake, settings, wanted, run_date=run_date, run_id="scale")
     with patch.object(made, "top_k", watched):
         figures, result = _timed(run)

@@ -40,6 +40,7 @@ from recsys import columns
 from recsys.catalog.publish import CATALOG_FILE
 from recsys.errors import GateError
 from recsys.ingest.batch import ingest
+from recsys.lake.bound import Bound
 from recsys.lake.row_counts import check_row_counts
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
@@ -219,10 +220,9 @@ class Year:
         """Ingest, recommend, publish."""
         with record_run("nightly", f"night {day}", self.settings, {}) as run:
             run.record("ingest", ingest(run.lake, self.settings))
-            run.record(
-                "recommend",
-                recommend(run.lake, self.settings, run_date=day, run_id=run.run_id),
-            )
+            bound = Bound.of(self.settings, day, "now")
+            lists = recommend(run.lake, self.settings, run_date=day, run_id=run.run_id, bound=bound)
+            run.record("recommend", lists)
 
     def kill(self, day: date) -> None:
         """Begin a night that ends at one of its writes, before it or after it."""

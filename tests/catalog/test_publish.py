@@ -23,6 +23,7 @@ def with_lists(lake: Lake, items: list[int], day: date = DAY) -> None:
     if not lake.exists("interactions"):
         lakes.fill(lake, {1: [1, 2], 2: [3]})
     lakes.write(lake, "recommendations", lakes.lists(day, {1: items, 2: items}))
+    lakes.write(lake, "editions", [lakes.edition(day)])
 
 
 def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> None:

@@ -34,6 +34,16 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lakes.write(lake, "recommendations", lakes.lists(YESTERDAY, {1: [12], 2: [10, 11]}))
     lakes.write(lake, "recommendations", lakes.lists(TODAY, {1: [12], 2: [11]}))
     lakes.write(lake, "recommendations", lakes.lists(TODAY, {3: [12, 11]}, reason="popular"))
+    lakes.write(lake, "recommendations", lakes.lists(TODAY, {2: [10]}, edition=2))
+    lakes.write(
+        lake,
+        "editions",
+        [
+            lakes.edition(YESTERDAY, users=2, rows=3, without_list=1, published_at=lakes.START),
+            lakes.edition(TODAY, users=3, rows=4, without_list=0),
+            lakes.edition(TODAY, 2, status="withdrawn", why="too short", who="ada@desk"),
+        ],
+    )
     model = {
         "model_id": "m",
         "status": "champion",
@@ -97,6 +107,16 @@ def test_user_list(known: Lake) -> None:
         (2, 11, "title 11", 0.5, "popular", TODAY),
     ]
     assert ask(known, "user_list", user_id="3") == ask(known, "user_list", user_id=3)
+
+
+def test_list_editions(known: Lake) -> None:
+    found = ask(known, "list_editions")
+    assert [row[:6] for row in found] == [
+        (TODAY, 2, "withdrawn", None, None, None),
+        (TODAY, 1, "current", 3, 0, 4),
+        (YESTERDAY, 1, "current", 2, 1, 3),
+    ]
+    assert found[0][9:] == ("too short", "ada@desk", None)
 
 
 def test_user_history(known: Lake) -> None:

@@ -41,6 +41,7 @@ _VOLATILE = {
     columns.INTERACTIONS: {"ingested_at"},
     columns.QUARANTINE: {"quarantined_at"},
     columns.BATCHES: {"started", "finished"},
+    columns.EDITIONS: {"run_id", "changed_at", "published_at"},
     columns.RECOMMENDATIONS: {"run_id", "generated_at"},
     columns.MODELS: {"trained_at", "seconds"},
     columns.QUALITY_RESULTS: {"checked_at", "threshold"},  # which may be a moment
@@ -108,7 +109,7 @@ def _night(env: dict[str, str], day: str) -> None:
     from flows.nightly import nightly_flow
 
     with temporary_settings({PREFECT_API_URL: env["PREFECT_API_URL"]}):
-        nightly_flow(train="always", run_date=date.fromisoformat(day))
+        nightly_flow(train="always", run_date=date.fromisoformat(day), as_of="now")
 
 
 def run_night(env: dict[str, str], day: str) -> None:

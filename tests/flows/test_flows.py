@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ParameterTypeError
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
 
+from flows.backfill import backfill_flow
 from flows.erase import erase_flow
+from flows.lists_rollback import lists_rollback_flow
 from flows.maintain import maintain_flow
 from flows.nightly import nightly_flow
 from flows.promote import promote_flow, rollback_flow
 from flows.train import train_flow
+from recsys.account import current_account
 from recsys.catalog.query import query_catalog
 from recsys.errors import ConfigurationError, ContractError, SourceError
 from recsys.lake.tables import Lake
@@ -67,7 +74,7 @@ def test_what_cannot_be_shown_stops_no_night(
 
     for name in ("create_progress_artifact", "create_markdown_artifact"):
         monkeypatch.setattr(f"flows.artifacts.{name}", refuse)
-    nightly_flow(train="never", run_date=DAY)
+    nightly_flow(train="never", run_date=DAY, as_of="now")
     assert asked
     (found,) = rows(shop[1], "select count(distinct user_id) as users from latest_recommendations")
     assert found["users"] == nights.USERS
@@ -75,7 +82,7 @@ def test_what_cannot_be_shown_stops_no_night(
 
 def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, Lake]) -> None:
     _, lake = shop
-    nightly_flow(train="always", run_date=DAY)
+    nightly_flow(train="always", run_date=DAY, as_of="now")
     (run,) = rows(lake, "select * from runs")
     assert (run["flow"], run["status"]) == ("nightly", "completed")
     outcome = json.loads(run["outcome"])
@@ -98,7 +105,7 @@ def test_a_person_rolls_a_model_back_and_promotes_it_again_by_flows(
     shop: tuple[Path, Lake],
 ) -> None:
     _, lake = shop
-    nightly_flow(train="always", run_date=DAY)
+    nightly_flow(train="always", run_date=DAY, as_of="now")
     (model,) = rows(lake, "select model_id from champion")
     rollback_flow(why="it sold less")
     assert rows(lake, "select model_id from champion") == []
@@ -122,7 +129,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
     shop: tuple[Path, Lake],
 ) -> None:
     source, lake = shop
-    nightly_flow(run_date=DAY)
+    nightly_flow(run_date=DAY, as_of="now")
     before = rows(lake, "select * from latest_recommendations order by user_id, rank")
     with duckdb.connect(str(source)) as con:
         con.execute(
@@ -130,7 +137,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
             "select 1, 2, timestamp '2026-01-03'"
         )
     with pytest.raises(ContractError, match=r"rejected"):
-        nightly_flow(run_date=date(2026, 1, 3))
+        nightly_flow(run_date=date(2026, 1, 3), as_of="now")
     assert rows(lake, "select * from latest_recommendations order by user_id, rank") == before
     run = rows(lake, "select * from runs order by started desc")[0]
     assert run["status"] == "refused"
@@ -143,7 +150,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
 def test_a_missing_source_is_refused_without_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_SOURCE", json.dumps({"uri": "nowhere.duckdb", "table": "t"}))
     with pytest.raises(SourceError, match=r"nowhere\.duckdb"):
-        nightly_flow(run_date=DAY)
+        nightly_flow(run_date=DAY, as_of="now")
 
 
 def test_users_with_one_interaction_each_are_served_by_popularity(
@@ -153,7 +160,7 @@ def test_users_with_one_interaction_each_are_served_by_popularity(
     with duckdb.connect(str(source)) as con:
         con.execute("delete from events where extract(minute from timestamp) > 0")
         con.execute("delete from events where user_id is null or item_id is null")
-    nightly_flow(train="always", run_date=DAY)
+    nightly_flow(train="always", run_date=DAY, as_of="now")
     reasons = rows(lake, "select distinct reason, model_id from latest_recommendations")
     assert reasons == [{"reason": "popular", "model_id": None}]
     outcome = json.loads(rows(lake, "select outcome from runs")[0]["outcome"])
@@ -162,7 +169,7 @@ def test_users_with_one_interaction_each_are_served_by_popularity(
 
 def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path, Lake]) -> None:
     source, lake = shop
-    nightly_flow(train="always", run_date=DAY)
+    nightly_flow(train="always", run_date=DAY, as_of="now")
     with lake.write_lock():
         promote(lake, model_rows(lake)[0].model_id, why="a test", run_id="test")
     for day, wrong, reason in (
@@ -171,7 +178,11 @@ def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path,
     ):
         nights.next_day(source)
         state = nightly_flow(
-            train="always", run_date=date(2026, 1, day), training=wrong, return_state=True
+            train="always",
+            run_date=date(2026, 1, day),
+            training=wrong,
+            as_of="now",
+            return_state=True,
         )
         assert state.is_completed()
         assert "not trained" in str(state.message)
@@ -205,7 +216,7 @@ def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
 
 def test_a_training_that_the_gate_rejected_is_not_completed(shop: tuple[Path, Lake]) -> None:
     """Every user's next item is theirs to guess: after one epoch, popularity is as good."""
-    nightly_flow(train="never", run_date=DAY)
+    nightly_flow(train="never", run_date=DAY, as_of="now")
     train_flow(epochs=1, overrides={"learning_rate": 1e-9})
     found = {row["flow"]: row for row in rows(shop[1], "select * from runs")}
     outcome = json.loads(found["train"]["outcome"])["train"]
@@ -251,7 +262,7 @@ def test_the_schema_of_a_training_knows_presets_and_bounds() -> None:
 
 
 def test_a_night_may_change_what_is_configured_for_lists(shop: tuple[Path, Lake]) -> None:
-    nightly_flow(train="never", run_date=DAY, recommending=RecommendingChanges(k=3))
+    nightly_flow(train="never", run_date=DAY, as_of="now", recommending=RecommendingChanges(k=3))
     assert rows(shop[1], "select max(rank) as k from latest_recommendations") == [{"k": 3}]
 
 
@@ -271,3 +282,63 @@ def test_maintenance_and_an_erasure_are_flows_and_runs_do_not_keep_who_was_erase
     assert "4711" not in repr(erased)
     assert rows(lake, "select distinct user_id from interactions") == [{"user_id": 2}]
     assert "erase" in artifacts(erased["run_id"])
+
+
+def scheduled_night(deployment_id: UUID, time: datetime, **parameters: Any) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.create_flow_run_from_deployment(
+            deployment_id, parameters=parameters, state=Scheduled(scheduled_time=time)
+        )
+
+
+def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
+    """After an outage they run one after the other, oldest first, as a worker takes them."""
+    _, lake = shop
+    deployment_id = nightly_flow.to_deployment("late").apply()
+    now = datetime.now(UTC) - timedelta(seconds=5)
+    missed = [
+        scheduled_night(deployment_id, now - timedelta(days=days), train="never")
+        for days in (2, 1, 0)
+    ]
+    # A day older, and started last: lists of a newer day stand by then.
+    oldest = scheduled_night(deployment_id, now - timedelta(days=3), train="never")
+    states = [
+        run_flow(nightly_flow, flow_run=run, parameters=run.parameters, return_type="state")
+        for run in (*missed, oldest)
+    ]
+    assert [state.name for state in states] == ["Skipped", "Skipped", "Completed", "Skipped"]
+    today = Settings().run_date()
+    assert states[0].message == f"skipped: the night of {today} is due as well"
+    assert states[3].message == f"skipped: edition 1 of {today} stands already"
+    assert rows(lake, "select run_date, edition from editions") == [
+        {"run_date": today, "edition": 1}
+    ]
+    found = rows(lake, "select outcome ->> 'skipped' as why from runs where outcome like '%skip%'")
+    assert len(found) == 3
+    every = scheduled_night(
+        deployment_id, now - timedelta(days=1), train="never", catch_up="all", as_of="now"
+    )
+    run_flow(nightly_flow, flow_run=every, parameters=every.parameters)
+    assert [row["run_date"] for row in rows(lake, "select run_date from editions order by 1")] == [
+        today - timedelta(days=1),
+        today,
+    ]
+
+
+def test_a_backfill_and_a_rollback_of_lists_are_flows(shop: tuple[Path, Lake]) -> None:
+    _, lake = shop
+    nightly_flow(train="never", run_date=DAY, as_of="now")
+    last = DAY + timedelta(days=1)
+    backfill_flow(DAY, last, dry_run=True, as_of="now")
+    assert len(rows(lake, "from editions")) == 1
+    backfill_flow(DAY, last, as_of="now")
+    assert rows(lake, "select run_date, users from editions order by 1") == [
+        {"run_date": DAY, "users": nights.USERS},
+        {"run_date": last, "users": nights.USERS},
+    ]
+    lists_rollback_flow(last, "sold out")
+    newest = rows(lake, "select distinct run_date from latest_recommendations")
+    assert newest == [{"run_date": DAY}]
+    runs = rows(lake, "select parameters, outcome from runs where flow = 'lists-rollback'")
+    assert json.loads(runs[0]["parameters"])["why"] == "sold out"
+    assert json.loads(runs[0]["outcome"])["rollback"]["who"] == current_account()

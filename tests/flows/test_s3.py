@@ -10,6 +10,7 @@ import pytest
 
 from recsys.catalog.query import query_catalog
 from recsys.ingest.batch import ingest
+from recsys.lake.bound import Bound
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
 from recsys.operations.runs import record_run
@@ -34,7 +35,8 @@ def night(settings: Settings, day: date) -> str:
     with record_run("nightly", f"run {day}", settings, {}) as run:
         run.record("ingest", ingest(run.lake, settings))
         run.record("train", train(run.lake, settings))
-        result = recommend(run.lake, settings, run_date=day, run_id=run.run_id)
+        bound = Bound.of(settings, day, "now")
+        result = recommend(run.lake, settings, run_date=day, run_id=run.run_id, bound=bound)
         run.record("recommend", result)
     return result.status
 

@@ -16,6 +16,7 @@ from deltalake import DeltaTable, write_deltalake
 from recsys import columns
 from recsys.errors import LakeError
 from recsys.ingest.batch import ingest
+from recsys.lake.bound import Bound
 from recsys.lake.migration import migrate
 from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from recsys.lake.tables import Lake
@@ -27,19 +28,18 @@ from tests import lakes
 if TYPE_CHECKING:
     from recsys.settings import Settings
 
-# What the tables of an earlier release did not have yet: the last columns that may be null.
+# Tables that an earlier release did not have.
+NEW = {columns.EDITIONS, columns.PROMOTIONS, columns.LIST_DAYS, columns.ERASURES}
+# What its tables did not have yet: the last columns that may be null.
 LATER = {
     columns.INTERACTIONS: ["value", "source_row"],
     columns.QUARANTINE: ["reasons"],
     columns.BATCHES: ["duplicates"],
     columns.ITEMS: ["extra"],
-    columns.RECOMMENDATIONS: ["reason", "generated_at"],
+    columns.RECOMMENDATIONS: ["reason", "generated_at", "edition"],
     columns.MODELS: ["seconds"],
-    columns.PROMOTIONS: ["run_id"],
     columns.RUNS: ["code_version"],
     columns.QUALITY_RESULTS: ["detail"],
-    columns.LIST_DAYS: ["generated_at"],
-    columns.ERASURES: ["why"],
 }
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -57,18 +57,38 @@ def old(lake: Lake) -> Lake:
     lakes.write(new, columns.ITEMS, [{"item_id": 1, "title": "One"}])
     lakes.write(new, columns.RECOMMENDATIONS, lakes.lists(date(2026, 1, 1), {1: [2], 2: [3]}))
     lakes.write(new, columns.RUNS, [{"run_id": "r", "flow": "ingest", "status": "completed"}])
-    for name, table in TABLES.items():
-        rows = new.open(name).to_pyarrow_table().drop_columns(LATER[name])
-        # A column with "required" is never null: Delta keeps that in the schema of the table.
-        fields = [field for field in new.schema(name) if field.name not in LATER[name]]
-        partitions = list(table.partitions) or None
-        uri = lake.uri(name)
-        write_deltalake(uri, rows.cast(pa.schema(fields)), partition_by=partitions)
+    copy_without(new, lake, LATER)
     return lake
 
 
+@pytest.fixture
+def first_version(lake: Lake) -> Lake:
+    """A lake as version 1 made it, with lists of two days."""
+    new = current(lake)
+    lakes.fill(new, {1: [1, 2], 2: [2, 3]})
+    for day, items in ((1, [2]), (2, [3, 2])):
+        rows = lakes.lists(date(2026, 1, day), {1: items, 2: items}, run_id=f"run {day}")
+        lakes.write(new, columns.RECOMMENDATIONS, rows)
+    copy_without(new, lake, {columns.RECOMMENDATIONS: ["edition"]})
+    lake.set_property(columns.BATCHES, VERSION_PROPERTY, "1")
+    return lake
+
+
+def copy_without(new: Lake, old: Lake, later: dict[str, list[str]]) -> None:
+    """Copy each table that is not NEW, without some columns."""
+    for name, table in TABLES.items():
+        if name in NEW:
+            continue
+        missing = later.get(name, [])
+        rows = new.open(name).to_pyarrow_table().drop_columns(missing)
+        # A column with "required" is never null: Delta keeps that in the schema of the table.
+        fields = [field for field in new.schema(name) if field.name not in missing]
+        partitions = list(table.partitions) or None
+        write_deltalake(old.uri(name), rows.cast(pa.schema(fields)), partition_by=partitions)
+
+
 def versions(lake: Lake) -> dict[str, int]:
-    return {name: lake.version(name) for name in TABLES}
+    return {name: lake.version(name) for name in TABLES if lake.exists(name)}
 
 
 def source(folder: Path) -> Source:
@@ -79,13 +99,14 @@ def source(folder: Path) -> Source:
 
 def test_an_older_lake_gets_each_tables_columns_in_one_commit(old: Lake) -> None:
     before = versions(old)
-    rows = {name: old.open(name).to_pyarrow_table().num_rows for name in TABLES}
+    rows = {name: old.open(name).to_pyarrow_table().num_rows for name in before}
     migrate(old)
     marked = {name: version + 1 for name, version in before.items()}
     marked[columns.BATCHES] += 1
+    marked |= {name: int(name == columns.EDITIONS) for name in NEW}
     assert versions(old) == marked
-    for name in TABLES:
-        assert set(old.schema(name)) == set(current(old).schema(name))
+    assert all(set(old.schema(name)) == set(current(old).schema(name)) for name in TABLES)
+    for name in before:
         table = old.open(name).to_pyarrow_table()
         assert table.num_rows == rows[name]
         assert all(table[column].null_count == table.num_rows for column in LATER[name])
@@ -95,10 +116,39 @@ def test_an_older_lake_gets_each_tables_columns_in_one_commit(old: Lake) -> None
     assert versions(old) == marked, "once"
 
 
+def test_lists_of_before_editions_are_the_first_edition_of_their_date(first_version: Lake) -> None:
+    migrate(first_version)
+    migrate(first_version)
+    editions = first_version.rows(columns.EDITIONS).to_pylist()
+    shown = ("run_date", "edition", "status", "run_id", "model_id", "rows", "data_until")
+    assert [tuple(row[name] for name in shown) for row in editions] == [
+        (date(2026, 1, 1), 1, "current", "run 1", "m", 2, None),
+        (date(2026, 1, 2), 1, "current", "run 2", "m", 4, None),
+    ]
+    assert editions[0]["published_at"] == START
+
+
+def test_a_migration_that_was_killed_before_the_editions_goes_on(
+    first_version: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("append", "set_property"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Lake, step, die)
+            with pytest.raises(KeyboardInterrupt):
+                migrate(first_version)
+    migrate(first_version)
+    assert first_version.rows(columns.EDITIONS)["edition"].to_pylist() == [1, 1]
+
+
 def test_a_night_on_an_older_lake_goes_on(old: Lake, settings: Settings, tmp_path: Path) -> None:
     with record_run("nightly", "r-2", settings, {}) as run:
         assert ingest(old, settings, source(tmp_path)).accepted == 1
-        recommend(old, settings, run_date=date(2026, 1, 2), run_id=run.run_id)
+        day = date(2026, 1, 2)
+        bound = Bound.of(settings, day, "now")
+        recommend(old, settings, run_date=day, run_id=run.run_id, bound=bound)
     interactions = old.open(columns.INTERACTIONS).to_pyarrow_table()
     assert sorted(interactions["source_row"].to_pylist(), key=str) == [1, *[None] * 15]
     runs = old.open(columns.RUNS).to_pyarrow_table().to_pylist()
@@ -146,7 +196,7 @@ def test_a_first_ingest_that_an_earlier_release_was_killed_in_is_done_again(
     lake: Lake, settings: Settings, tmp_path: Path, absent: set[str]
 ) -> None:
     for name, schema in schemas(pa.string(), pa.string()).items():  # the source has integers
-        if name not in absent:
+        if name not in absent | NEW:
             fields = [field for field in schema if field.name not in LATER[name]]
             partitions = list(TABLES[name].partitions) or None
             DeltaTable.create(lake.uri(name), pa.schema(fields), partition_by=partitions)
@@ -208,4 +258,4 @@ def test_a_column_that_is_added_raises_the_version() -> None:
         f"{name}: {schema}" for name, schema in schemas(pa.int64(), pa.int64()).items()
     )
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    assert (SCHEMA_VERSION, digest) == (2, "7836225e93c2")
+    assert (SCHEMA_VERSION, digest) == (2, "fc482e5216c3")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from recsys.account import current_account
 from recsys.errors import ConfigurationError, GateError, LakeError
 from recsys.histories import ItemIds
+from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.blocks import ListBlock
+from recsys.lists.editions import editions_of
 from recsys.lists.recommend import RecommendResult, recommend
 from recsys.lists.staging import run_behind
 from recsys.model.presets import resolve
@@ -21,6 +25,7 @@ from recsys.model.recommender import Recommender
 from recsys.registry.models import find_champion, load_model, save_model
 from recsys.registry.promote import register_model
 from recsys.settings import Recommending, Settings
+from recsys.version import code_version
 from tests import lakes
 
 DAY = date(2026, 1, 2)
@@ -38,19 +43,31 @@ def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
     register_model(lake, lakes.model_row(model_id))
 
 
-def published_rows(
-    lake: Lake, settings: Settings, table: str = "recommendations"
-) -> list[tuple[Any, ...]]:
+def published_rows(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
+    """The rows of the current editions."""
     with open_duckdb(settings) as con:
-        lake.view(con, table)
+        lake.view(con, "recommendations")
+        lake.view(con, "editions")
         return con.sql(
-            f"select user_id, rank, item_id, score, reason from {table} order by user_id, rank"
+            "select user_id, rank, item_id, score, reason from recommendations "
+            "semi join (from editions where status = 'current') using (run_date, edition) "
+            "order by user_id, rank"
         ).fetchall()
 
 
-def run(lake: Lake, settings: Settings, **changes: Any) -> RecommendResult:
-    recommending = Recommending(**{"k": 5, **changes})
-    return recommend(lake, settings, recommending, run_date=DAY, run_id="run")
+def run(
+    lake: Lake, settings: Settings, replace: str | None = None, **changes: Any
+) -> RecommendResult:
+    """Make the lists of DAY with the champion of now."""
+    return recommend(
+        lake,
+        settings,
+        Recommending(**{"k": 5, **changes}),
+        run_date=DAY,
+        run_id="run",
+        bound=Bound.of(settings, DAY, "now"),
+        replace_why=replace,
+    )
 
 
 def by_user(rows: list[tuple[Any, ...]]) -> dict[Any, list[Any]]:
@@ -97,7 +114,15 @@ def test_the_same_night_twice_changes_nothing(lake: Lake, settings: Settings) ->
     assert (again.status, again.version, again.rows) == ("unchanged", first.version, first.rows)
     lakes.fill(lake, {31: [101]}, batch_id="later", day=1)
     third = run(lake, settings)
-    assert (third.status, third.users) == ("published", 31)
+    assert (third.status, third.users, third.edition) == ("stands", 30, 1)
+    assert third.why == (
+        "edition 1 of 2026-01-02 stands as it was served, from other inputs (interactions_version);"
+        " nothing was published. Give --replace and a reason to publish another edition"
+    )
+    assert published_rows(lake, settings) == rows
+    third = run(lake, settings, replace="user 31 was missing")
+    assert (third.status, third.users, third.edition) == ("published", 31, 2)
+    assert run(lake, settings, replace="again").status == "unchanged"
     same_users = [row for row in published_rows(lake, settings) if row[0] != 31]
     assert [row[:3] for row in same_users] == [row[:3] for row in rows]
 
@@ -108,7 +133,7 @@ def test_lists_that_somebody_changed_are_made_again(lake: Lake, settings: Settin
     lake.delete("recommendations", "user_id = 3")
     second = run(lake, settings)
     assert (second.status, len(published_rows(lake, settings))) == ("published", first.rows)
-    run(lake, settings, k=3)
+    run(lake, settings, k=3, replace="shorter")
     lake.open("recommendations").restore(second.version)
     third = run(lake, settings, k=3)
     assert (third.status, len(published_rows(lake, settings))) == ("published", third.rows)
@@ -172,7 +197,7 @@ def test_a_catalogue_without_an_eligible_item_keeps_the_previous_lists(
     before = published_rows(lake, settings)
     lakes.write(lake, "items", [{"item_id": item, "eligible": False} for item in (10, 11)])
     with pytest.raises(GateError, match="marks every item as not eligible"):
-        run(lake, settings)
+        run(lake, settings, replace="new items")
     assert published_rows(lake, settings) == before
 
 
@@ -193,9 +218,11 @@ def test_one_item_in_the_catalogue_gives_lists_of_what_is_left(
 ) -> None:
     lakes.fill(lake, {1: [10], 2: [10]})
     untrained(lake, [10])
-    assert run(lake, settings).rows == 0
+    empty = run(lake, settings)
+    assert (empty.rows, empty.users, empty.without_list) == (0, 0, 2)
+    assert empty.users_without_list == [1, 2]
     lakes.fill(lake, {3: [11]}, batch_id="later", day=1)
-    run(lake, settings, k=50)
+    run(lake, settings, k=50, replace="there is another item")
     assert by_user(published_rows(lake, settings)) == {1: [11], 2: [11], 3: [10]}
 
 
@@ -212,7 +239,7 @@ def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Setting
     save_model(lake, "m-broken", model.recommender, model.items, {}, "")
     register_model(lake, lakes.model_row("m-broken"), champion.model_id)
     with pytest.raises(LakeError, match="holds numbers that are not finite; train again"):
-        run(lake, settings)
+        run(lake, settings, replace="a better model")
     assert lake.version("recommendations") == before
 
 
@@ -235,24 +262,30 @@ def test_the_result_of_every_check_is_written(lake: Lake, settings: Settings) ->
     assert results == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
 
 
-def test_the_commit_of_lists_says_what_they_were_made_from(lake: Lake, settings: Settings) -> None:
+def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [10, 11], 2: [10]})
-    run(lake, settings, k=3, block=7)
-    _, _, note = next(lake.commits("recommendations"))
-    assert note == {
-        "recommend": {
-            "inputs": {
-                "run_date": "2026-01-02",
-                "model_id": None,
-                "interactions_version": lake.version("interactions"),
-                "items_version": lake.version("items"),
-                "k": 3,
-                "steps": None,
-                "seed": 0,
-                "seen": "exclude",
-            },
-            "counts": {"users": 2, "rows": 1, "popular_users": 1},
-        }
+    result = run(lake, settings, k=3, block=7)
+    (row,) = editions_of(lake, DAY)
+    assert (row.status, row.users, row.rows, row.popular_users, row.without_list) == (
+        "current",
+        1,
+        1,
+        1,
+        1,
+    )
+    assert (row.data_until, row.as_of) == (datetime(2026, 1, 3, tzinfo=UTC), None)
+    assert (row.run_id, row.who, row.why) == ("run", current_account(), None)
+    assert json.loads(row.inputs or "") == {
+        "model_id": None,
+        "interactions_version": result.interactions_version,
+        "data_until": "2026-01-03T00:00:00+00:00",
+        "as_of": None,
+        "items_version": lake.version("items"),
+        "k": 3,
+        "steps": None,
+        "seed": 0,
+        "seen": "exclude",
+        "code_version": code_version(),
     }
 
 
@@ -269,7 +302,9 @@ def test_working_in_small_pieces_changes_no_list(
     lake.delete("recommendations", "true")
     monkeypatch.setattr(f"recsys.lists.{bound}", 11)
     day = date(2026, 1, 3)
-    recommend(lake, settings, Recommending(k=15, block=8), run_date=day, run_id="run")
+    everything = Bound.of(settings, day, "now")
+    recommending = Recommending(k=15, block=8)
+    recommend(lake, settings, recommending, run_date=day, run_id="run", bound=everything)
     assert published_rows(lake, settings) == whole
 
 
@@ -285,7 +320,7 @@ def test_lists_that_break_a_rule_are_not_published(
         ListBlock, "rows", lambda *arguments: whole(*arguments)[1:]
     )  # a defect of ours
     with pytest.raises(GateError, match=r"or all that are left: 1 violations; ranks run"):
-        run(lake, settings)
+        run(lake, settings, replace="user 31")
     assert (published_rows(lake, settings), lake.version("recommendations")) == (rows, before)
     with open_duckdb(settings) as con:
         lake.view(con, "quality_results")

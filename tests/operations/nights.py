@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from recsys.ingest.batch import ingest
+from recsys.lake.bound import Bound
 from recsys.lists.recommend import recommend
 from recsys.operations.runs import record_run
 from recsys.settings import Maintenance, Recommending, Settings, Source
@@ -49,4 +50,6 @@ def night(settings: Settings, number: int, source: Source | None = None) -> None
     with record_run("nightly", f"run {number}", settings, {}) as run:
         run.record("ingest", ingest(run.lake, settings, source))
         day = FIRST + timedelta(days=number)
-        run.record("recommend", recommend(run.lake, settings, run_date=day, run_id=run.run_id))
+        bound = Bound.of(settings, day, "now")
+        lists = recommend(run.lake, settings, run_date=day, run_id=run.run_id, bound=bound)
+        run.record("recommend", lists)

@@ -16,6 +16,7 @@ from recsys import columns
 from recsys.catalog.publish import CATALOG_FILE
 from recsys.errors import ConfigurationError
 from recsys.ingest.batch import ingest
+from recsys.lake.bound import Bound
 from recsys.lake.row_counts import check_row_counts
 from recsys.lake.schemas import TABLES
 from recsys.lake.tables import Lake
@@ -60,7 +61,8 @@ def shop(tmp_path: Path) -> tuple[Lake, Settings, Path]:
     lake = Lake.from_settings(settings)
     with lake.write_lock():
         ingest(lake, settings)
-        recommend(lake, settings, run_date=FIRST, run_id="run")
+        bound = Bound.of(settings, FIRST, "now")
+        recommend(lake, settings, run_date=FIRST, run_id="run", bound=bound)
     return lake, settings, tmp_path
 
 
@@ -98,7 +100,9 @@ def test_a_user_is_gone_from_every_row_and_from_the_files_after_the_next_mainten
         update={"maintenance": settings.maintenance.changed({"retention": timedelta(0)})}
     )
     with lake.write_lock():
-        recommend(lake, settings, run_date=FIRST + timedelta(days=1), run_id="next")
+        day = FIRST + timedelta(days=1)
+        bound = Bound.of(settings, day, "now")
+        recommend(lake, settings, run_date=day, run_id="next", bound=bound)
         maintain(lake, settings, now=NOW)
         maintain(lake, settings, now=NOW)
     assert holders(folder / "lake", USER) == set()

@@ -16,6 +16,7 @@ import pytest
 
 from recsys import columns
 from recsys.errors import TimeLimitError
+from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
@@ -187,7 +188,10 @@ def test_a_night_and_a_promotion_go_by_while_a_model_trains(lake: Lake, settings
             return
         nights.append(stage)
         with record_run("nightly", "night", settings, {}) as run:
-            lists = recommend(run.lake, settings, Recommending(k=3), run_date=DAY, run_id="night")
+            bound = Bound.of(settings, DAY, "now")
+            lists = recommend(
+                run.lake, settings, Recommending(k=3), run_date=DAY, run_id="night", bound=bound
+            )
             assert lists.model_id == champion.model_id
             promote(run.lake, other, why="a test", run_id="night")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from tests.registry.test_retrain import known_world, statuses, training
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DAY = date(2026, 1, 2)
+DAY = datetime.now(UTC).date()  # its lists come from the champion of now
 GOOD, WORSE, NEW = training(epochs=40), training(epochs=4), training(epochs=1, seed=7)
 PASSING = {"unavailable", "reset", "cut"}
 
@@ -149,7 +149,7 @@ def test_a_damaged_champion_stops_the_night_and_the_gate_says_what_it_is(
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UnusableModelError, match=f"model {champion}: .* is damaged .*train again"):
-        recommend(lake, settings, Recommending(k=4), run_date=DAY, run_id="r")
+        recommend(lake, settings, Recommending(k=4), run_date=DAY, run_id="r", replace_why="longer")
     assert lake.version("recommendations") == version
     result = train(lake, settings, WORSE)
     assert (result.status, result.is_new) == ("champion", False)

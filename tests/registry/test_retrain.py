@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from recsys.settings import Gate, Recommending, Settings, Training
 from tests import lakes
 from tests.worlds import SuccessorWorld, successor_world
 
-DAY = date(2026, 1, 2)
+DAY = datetime.now(UTC).date()  # its lists come from the champion of now
 SMALL = {"width": 32, "heads": 2, "blocks": 1, "max_length": 12, "batch_size": 256}
 
 

@@ -1,0 +1,42 @@
+"""Make the lists of days that have none."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from prefect import flow, get_run_logger
+
+from flows.recommend import changed_recommending, recommend_task
+from flows.runs import flow_run
+from recsys.lists.backfill import plan_backfill
+from recsys.settings import AsOf, RecommendingChanges
+
+
+@flow(name="backfill")
+def backfill_flow(
+    first: date,
+    last: date,
+    dry_run: bool = False,
+    as_of: AsOf | None = None,
+    recommending: RecommendingChanges | None = None,
+) -> None:
+    """Make the lists of days that have none, in order; those that stand are left alone.
+
+    Args:
+        first: the first day.
+        last: the last day.
+        dry_run: whether the plan is only logged.
+        as_of: use what was ingested before this time, "now" for all; by default the end of each
+            day that is over.
+        recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
+    """
+    logger = get_run_logger()
+    with flow_run("backfill") as run:
+        plan = plan_backfill(run.lake, run.settings, first, last, as_of)
+        run.outcome["plan"] = [str(planned) for planned in plan]
+        for planned in plan:
+            logger.info("%s", planned)
+            if not planned.standing and not dry_run:
+                recommend_task(
+                    run, changed_recommending(run, recommending), planned.run_date, planned.bound
+                )

@@ -1,0 +1,26 @@
+"""Serve an earlier edition of a day's lists again."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from prefect import flow, get_run_logger
+
+from flows.runs import flow_run
+from recsys.account import current_account
+from recsys.lists.rollback import roll_back
+
+
+@flow(name="lists-rollback")
+def lists_rollback_flow(run_date: date, why: str, to: int | None = None) -> None:
+    """Serve an earlier edition of a day's lists again, or none where there is no earlier one.
+
+    Args:
+        run_date: the day that the lists are for.
+        why: the reason, which is kept.
+        to: the edition to serve, also a later one; the one before when not given.
+    """
+    with flow_run("lists-rollback") as run:
+        result = roll_back(run.lake, run_date, to=to, why=why, who=current_account())
+        run.record("rollback", result)
+        get_run_logger().info("%s", result)
