@@ -298,7 +298,7 @@ def _number(bound: Any) -> str:
 def _preset_fields(values: Any, auto_fields: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Return name -> field, value in `best`, what it takes, and its meaning from the docstring."""
     rows: dict[str, tuple[str, ...]] = {}
-    meanings = _attributes(type(values))
+    meanings = config.meanings(type(values))
     hints = typing.get_type_hints(type(values), vars(config))
     for field in dataclasses.fields(values):
         name, hint = field.name, hints[field.name]
@@ -308,18 +308,6 @@ def _preset_fields(values: Any, auto_fields: tuple[str, ...]) -> dict[str, tuple
         value = "from the data" if name in auto_fields else f"`{getattr(values, name)}`"
         rows[name] = (f"`{name}`", value, takes, _sentence(meanings[name]))
     return rows
-
-
-def _attributes(kind: type) -> dict[str, str]:
-    """Return name → meaning out of the `Attributes:` of a docstring."""
-    doc = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2]
-    found: dict[str, str] = {}
-    for line in doc.splitlines():
-        if match := re.match(r"    (\w+): (.*)", line):
-            name, found[match[1]] = match[1], match[2]
-        elif line.strip():
-            found[name] += " " + line.strip()
-    return found
 
 
 def _sentence(text: str) -> str:

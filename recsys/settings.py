@@ -17,6 +17,7 @@ from pydantic_settings import (
 
 from recsys import columns
 from recsys.errors import ConfigurationError
+from recsys.model.presets import PRESETS, override_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,17 @@ Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seen = Literal["exclude", "include"]
 AsOf = Literal["now"] | datetime
 """Which data lists may know: what had been ingested before a time, or all that is there now."""
+PresetName = Annotated[str, Field(json_schema_extra={"enum": [*PRESETS]})]
+Override = (
+    Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+    | Annotated[float, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+    | str
+)
+# `resolve` refuses a wrong field or value; by this, Prefect refuses it before it makes a run.
+Overrides = Annotated[
+    dict[str, Override],
+    Field(json_schema_extra={"properties": override_schema(), "additionalProperties": False}),
+]
 
 
 class Config(BaseModel):
@@ -162,7 +174,9 @@ class Policy(Config):
 class Training(Config):
     """A training run. ``overrides`` change single fields of the preset."""
 
-    preset: str = Field("best", description="a named model and its training, see recsys.model")
+    preset: PresetName = Field(
+        "best", description="a named model and its training, see recsys.model"
+    )
     epochs: Epochs | None = Field(None, description="most epochs; the preset's when not given")
     seed: Seed = Field(0, description="the seed of every random draw")
     tolerance: float = Field(
@@ -214,14 +228,31 @@ class Recommending(Config):
     )
 
 
+def _as_configured(name: str) -> Any:
+    """Return a field of `RecommendingChanges`: it says what the setting is, and its default."""
+    setting = Recommending.model_fields[name]
+    default = "" if setting.default is None else f"; by default {setting.default}"
+    return Field(None, description=f"{setting.description} (empty: as configured{default})")
+
+
 class RecommendingChanges(Config):
     """Fields of `Recommending` to change for one run; None: as it is configured."""
 
-    k: K | None = None
-    block: Block | None = None
-    steps: Steps | None = None
-    seed: Seed | None = None
-    seen: Seen | None = None
+    k: K | None = _as_configured("k")
+    block: Block | None = _as_configured("block")
+    steps: Steps | None = _as_configured("steps")
+    seed: Seed | None = _as_configured("seed")
+    seen: Seen | None = _as_configured("seen")
+
+
+def _training_schema() -> dict[str, Any]:
+    own = Training.model_json_schema()["properties"]
+    fields = {name: own[name] for name in ("preset", "epochs", "seed", "tolerance")}
+    return {"properties": {**override_schema(), **fields}, "additionalProperties": False}
+
+
+TrainingChanges = Annotated[dict[str, Override], Field(json_schema_extra=_training_schema())]
+"""Fields of `Training`, and of a preset, to change for one run; see `Training.with_fields`."""
 
 
 class Maintenance(Config):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import inspect
+import operator
+import re
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from recsys.errors import ConfigurationError
@@ -17,6 +20,28 @@ Offset = Literal["none", "mean", "iid", "shared"]
 Similarity = Literal["dot", "cosine"]
 RepeatBias = Literal["none", "learned"]
 Decay = Literal["constant", "step", "plateau"]
+
+_MOST = 2**31 - 1
+"""The largest whole number of any field."""
+
+_BOUNDS = {  # as JSON Schema calls them -> whether a value keeps one, and how it is told
+    "minimum": (operator.ge, "{:,} or more"),
+    "exclusiveMinimum": (operator.gt, "above {:,}"),
+    "maximum": (operator.le, "at most {:,}"),
+    "exclusiveMaximum": (operator.lt, "below {:,}"),
+}
+
+
+def _at_least(minimum: int, default: int) -> Any:
+    return field(default=default, metadata={"minimum": minimum, "maximum": _MOST})
+
+
+def _share(default: float) -> Any:
+    return field(default=default, metadata={"minimum": 0, "exclusiveMaximum": 1})
+
+
+def _between(default: float, **bounds: float) -> Any:
+    return field(default=default, metadata=bounds)
 
 
 @dataclass(frozen=True)
@@ -58,45 +83,38 @@ class ModelConfig:
     objective: Objective = "causal"
     approximator: Approximator = "additive"
     padding: Padding = "hidden"
-    width: int = 128
-    heads: int = 4
-    blocks: int = 2
-    max_length: int = 50
+    width: int = _at_least(1, 128)
+    heads: int = _at_least(1, 4)
+    blocks: int = _at_least(1, 2)
+    max_length: int = _at_least(1, 50)
     positions: Positions = "reversed"
     activation: Activation = "gelu"
-    dropout: float = 0.1
-    embedding_dropout: float = 0.3
-    item_dropout: float = 0.0
+    dropout: float = _share(0.1)
+    embedding_dropout: float = _share(0.3)
+    item_dropout: float = _share(0.0)
     similarity: Similarity = "dot"
-    temperature: float = 0.07
+    temperature: float = _between(0.07, minimum=0.001, maximum=100)
     repeat_bias: RepeatBias = "none"
-    init_std: float = 0.02
+    init_std: float = _between(0.02, exclusiveMinimum=0, exclusiveMaximum=100)
     schedule: Schedule = "truncated-linear"
-    timesteps: int = 32
-    steps: int = 32
-    delta: float = 0.001
+    timesteps: int = _at_least(1, 32)
+    steps: int = _at_least(1, 32)
+    delta: float = _between(0.001, minimum=0, exclusiveMaximum=100)
     offset: Offset = "none"
-    offset_scale: float = 0.1
+    offset_scale: float = _between(0.1, minimum=0, exclusiveMaximum=100)
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("width", "heads", "blocks", "max_length", "timesteps"):
-            _require(self, name, getattr(self, name) >= 1, "1 or more")
-        for name in ("dropout", "embedding_dropout", "item_dropout"):
-            _require(self, name, 0 <= getattr(self, name) < 1, "0 or more and below 1")
+        _check_bounds(self)
         setting = self.objective, self.repeat_bias, self.similarity
         if self.padding == "attended" and setting != ("prefix", "none", "dot"):
             raise ConfigurationError(
                 "padding = attended goes with objective = prefix, repeat_bias = none and "
                 "similarity = dot"
             )
-        _require(self, "steps", 1 <= self.steps <= self.timesteps, f"1..{self.timesteps}")
+        _require(self, "steps", self.steps <= self.timesteps, f"1..{self.timesteps}")
         _require(self, "heads", self.width % self.heads == 0, f"a divisor of width {self.width}")
         _require(self, "width", self.width % 2 == 0, "an even number")
-        _require(self, "init_std", 0 < self.init_std < 100, "above 0 and below 100")
-        _require(self, "temperature", 0.001 <= self.temperature <= 100, "0.001 to 100")
-        _require(self, "delta", 0 <= self.delta < 100, "0 or more and below 100")
-        _require(self, "offset_scale", 0 <= self.offset_scale < 100, "0 or more and below 100")
 
 
 @dataclass(frozen=True)
@@ -125,36 +143,27 @@ class TrainingConfig:
             whole catalogue. For catalogues that it is too slow for; on 12,000 items both are alike.
     """
 
-    epochs: int = 100
-    batch_size: int = 1024
-    batch_tokens: int = 32_768
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    epochs: int = _at_least(1, 100)
+    batch_size: int = _at_least(1, 1024)
+    batch_tokens: int = _at_least(1, 32_768)
+    learning_rate: float = _between(1e-3, exclusiveMinimum=0, exclusiveMaximum=100)
+    weight_decay: float = _between(0.0, minimum=0, exclusiveMaximum=100)
     decay: Decay = "constant"
-    decay_every: int = 1
-    decay_factor: float = 0.1
-    warmup: int = 0
-    clip_norm: float = 0.0
-    average: int = 0
-    validate_every: int = 1
-    patience: int = 5
-    negatives: int = 0
+    decay_every: int = _at_least(1, 1)
+    decay_factor: float = _between(0.1, exclusiveMinimum=0, maximum=1)
+    warmup: int = _at_least(0, 0)
+    clip_norm: float = _between(0.0, minimum=0, exclusiveMaximum=1e9)
+    average: int = _at_least(0, 0)
+    validate_every: int = _at_least(1, 1)
+    patience: int = _at_least(1, 5)
+    negatives: int = _at_least(0, 0)
 
     def __post_init__(self) -> None:
         _check_types(self)
-        for name in ("epochs", "batch_size", "batch_tokens", "decay_every"):
-            _require(self, name, getattr(self, name) >= 1, "1 or more")
-        for name in ("validate_every", "patience"):
-            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        _check_bounds(self)
         if self.decay == "plateau":
             allowed = f"below patience {self.patience}, or training stops before it decays"
             _require(self, "decay_every", self.decay_every < self.patience, allowed)
-        for name in ("warmup", "negatives", "average"):
-            _require(self, name, getattr(self, name) >= 0, "0 or more")
-        _require(self, "learning_rate", 0 < self.learning_rate < 100, "above 0 and below 100")
-        _require(self, "weight_decay", 0 <= self.weight_decay < 100, "0 or more and below 100")
-        _require(self, "clip_norm", 0 <= self.clip_norm < 1e9, "0 or more")
-        _require(self, "decay_factor", 0 < self.decay_factor <= 1, "above 0, at most 1")
 
 
 RESEARCH_FIELDS = frozenset(
@@ -167,6 +176,37 @@ RESEARCH_FIELDS = frozenset(
 
 See docs/experiment-log.md. A first look at the settings can leave them out.
 """
+
+
+_JSON = {int: "integer", float: "number"}
+
+
+def meanings(config: type) -> dict[str, str]:
+    """Return field -> its meaning, out of the `Attributes:` of the docstring."""
+    doc = inspect.cleandoc(config.__doc__ or "").partition("Attributes:\n")[2]
+    told: dict[str, str] = {}
+    for line in doc.splitlines():
+        if match := re.match(r"    (\w+): (.*)", line):
+            name, told[match[1]] = match[1], match[2]
+        elif line.strip():
+            told[name] += " " + line.strip()
+    return told
+
+
+def json_schema(config: type) -> dict[str, dict[str, Any]]:
+    """Return field -> its JSON Schema: type, bounds, meaning."""
+    hints, told = get_type_hints(config), meanings(config)
+    properties: dict[str, dict[str, Any]] = {}
+    for each in fields(config):
+        choices = get_args(hints[each.name])
+        kind = {"enum": list(choices)} if choices else {"type": _JSON[hints[each.name]]}
+        properties[each.name] = {
+            "title": each.name,
+            "description": told[each.name][:1].upper() + told[each.name][1:],
+            **kind,
+            **each.metadata,
+        }
+    return properties
 
 
 def converted(config: type, name: str, value: Any) -> Any:
@@ -193,12 +233,20 @@ def converted(config: type, name: str, value: Any) -> Any:
 
 
 def _check_types(config: Any) -> None:
-    for field in fields(config):
-        value = getattr(config, field.name)
-        number_or_choice = converted(type(config), field.name, value)
+    for each in fields(config):
+        value = getattr(config, each.name)
+        number_or_choice = converted(type(config), each.name, value)
         if isinstance(value, str) and not isinstance(number_or_choice, str):
-            raise _refusal(field.name, value, "a number, not text")
-        object.__setattr__(config, field.name, number_or_choice)
+            raise _refusal(each.name, value, "a number, not text")
+        object.__setattr__(config, each.name, number_or_choice)
+
+
+def _check_bounds(config: Any) -> None:
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if any(not _BOUNDS[name][0](value, bound) for name, bound in each.metadata.items()):
+            told = (_BOUNDS[name][1].format(bound) for name, bound in each.metadata.items())
+            raise _refusal(each.name, value, " and ".join(told))
 
 
 def _require(config: Any, name: str, holds: bool, allowed: str) -> None:

@@ -7,7 +7,13 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigurationError
-from recsys.model.config import ModelConfig, TrainingConfig, converted
+from recsys.model.config import (
+    RESEARCH_FIELDS,
+    ModelConfig,
+    TrainingConfig,
+    converted,
+    json_schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,6 +143,18 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> Preset:
         replace(preset.training, **changed["training"]),
         tuple(field for field in preset.auto_fields if field not in changed["model"]),
     )
+
+
+def override_schema() -> dict[str, dict[str, Any]]:
+    """Return field -> the JSON Schema of what a preset may be changed by; for experiments last."""
+    best = PRESETS["best"]
+    properties = {**json_schema(ModelConfig), **json_schema(TrainingConfig)}
+    for name, schema in properties.items():
+        part = best.model if hasattr(best.model, name) else best.training
+        value = "set from the data" if name in best.auto_fields else getattr(part, name)
+        schema["description"] += f" In the preset best: {value}."
+    first = sorted(properties, key=lambda name: name in RESEARCH_FIELDS)
+    return {name: properties[name] for name in first}
 
 
 def fit_to_data(preset: Preset, targets_per_item: float) -> Preset:
