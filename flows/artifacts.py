@@ -6,17 +6,20 @@ import re
 import time
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from prefect import get_run_logger
 from prefect.artifacts import (
+    create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
 
+from flows.events import tell_refusal, tell_result
+from flows.story import step_told
 from recsys.errors import RecsysError
-from recsys.markdown import markdown_values
 from recsys.terminal import bars
 
 if TYPE_CHECKING:
@@ -62,13 +65,11 @@ def _progress(artifacts: dict[str, UUID], stage: str, done: int, total: int, not
 
 
 def _show(create: Callable[[], object]) -> bool:
-    """Create an artifact, and say whether that went well: an artifact must not stop the work."""
+    """Show or tell something, and say whether that went well: it must not stop the work."""
     try:
         create()
     except Exception as error:  # of httpx, of Prefect, of any layer between
-        get_run_logger().warning(
-            "Prefect can't show the progress: %s: %s", type(error).__name__, error
-        )
+        get_run_logger().warning("Prefect can't show this: %s: %s", type(error).__name__, error)
         return False
     return True
 
@@ -87,10 +88,27 @@ def run_step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
     except RecsysError as error:
         text = f"# {name.capitalize()}: refused\n\n```\n{error}\n```"
         _report(text, f"{name}-refused", f"why {name} was refused")
+        _show(partial(tell_refusal, run, name, error))
         raise
     run.record(name, result)
-    _report(markdown_values(name.capitalize(), run.outcome[name]), name, f"the result of {name}")
+    _show(partial(_tell, run, name))
+    _show(partial(tell_result, run, name))
     return result
+
+
+def _tell(run: Run, step: str) -> None:
+    """Tell of a step in the log and as an artifact; of a batch also where its Data Docs lie."""
+    line, page = step_told(run, step)
+    get_run_logger().info(line)
+    create_markdown_artifact(page, key=step, description=line)
+    if step == "ingest" and run.outcome[step]["rows_in"]:
+        docs = run.lake.uri("data_docs", "index.html")
+        create_link_artifact(
+            Path(docs).absolute().as_uri() if run.lake.is_local else docs,
+            link_text="Data Docs",
+            key="data-docs",
+            description="every check of every batch",
+        )
 
 
 def _report(text: str, key: str, description: str) -> None:

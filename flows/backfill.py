@@ -7,12 +7,13 @@ from datetime import date
 from prefect import flow, get_run_logger
 
 from flows.recommend import changed_recommending, recommend_task
-from flows.runs import flow_run
+from flows.runs import flow_run, run_name
 from recsys.lists.backfill import plan_backfill
 from recsys.settings import AsOf, RecommendingChanges
+from recsys.version import code_version
 
 
-@flow(name="backfill")
+@flow(name="backfill", flow_run_name=run_name, version=code_version())
 def backfill_flow(
     first: date,
     last: date,

@@ -77,22 +77,53 @@ def nightly(
 
 @app.command()
 def serve(
-    cron: Annotated[str, typer.Option(help="When nightly runs.")] = "0 2 * * *",
+    cron: Annotated[
+        str | None,
+        typer.Option(help='When nightly runs; "0 2 * * *", or what was set on Prefect\'s page.'),
+    ] = None,
     timezone: Annotated[
         str | None, typer.Option(help="Time zone of schedule and run dates; the settings' own.")
     ] = None,
-    train: Train = "policy",
+    train: Annotated[
+        Literal["policy", "always", "never"] | None,
+        typer.Option(help="When a night trains; as the flow nightly does by default."),
+    ] = None,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the Prefect server, if one is started.")
     ] = 4200,
 ) -> None:
-    """Serve nightly/daily on a schedule and train/on-demand, until stopped.
+    """Serve the deployments, nightly/daily and the others of prefect.yaml, until stopped.
 
     Starts a Prefect server when PREFECT_API_URL is not set.
     """
+    from flows.server_checks import check_home
+
+    check_home()  # before Prefect is imported
     from flows.serve import serve_deployments
 
     serve_deployments(cron, timezone, train, port, print_line)
+
+
+@app.command()
+def alerts(
+    webhook: Annotated[
+        str | None,
+        typer.Option(help='URL to tell: it gets a POST with {"text": "..."}, as Slack takes it.'),
+    ] = None,
+) -> None:
+    """Let the Prefect server of PREFECT_API_URL tell you what goes wrong, and mend what it can.
+
+    You are told of runs that failed, of refused batches, and of lists that are late at 06:00. Lost
+    runs become Crashed, and a training starts when the data drifted; these need no --webhook.
+    """
+    from flows.server_checks import check_home, configured_server
+
+    check_home()
+    configured_server()
+    from flows.alerts import make_alerts
+
+    for name in make_alerts(webhook):
+        print_line(name)
 
 
 @app.command()

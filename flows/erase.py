@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.artifacts import run_step
-from flows.runs import flow_run, retrying_task
+from flows.runs import flow_run, retrying_task, run_name
 from recsys.operations.erase import EraseResult, erase
 from recsys.operations.runs import Run
+from recsys.version import code_version
 
 
 @retrying_task("erase")
@@ -16,7 +17,7 @@ def erase_task(run: Run, why: str, user: str) -> EraseResult:
     return run_step(run, "erase", lambda _: erase(run.lake, user, why))
 
 
-@flow(name="erase")
+@flow(name="erase", flow_run_name=run_name, version=code_version())
 def erase_flow(user: str, why: str) -> None:
     """Erase a user from every table, cache and page of the lake. No source brings them back.
 

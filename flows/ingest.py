@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
+from prefect.states import Completed
 
 from flows.artifacts import run_step
-from flows.runs import flow_run, retrying_task
+from flows.runs import flow_run, retrying_task, run_name
+from flows.story import ingest_line
 from recsys.ingest.batch import IngestResult, ingest
 from recsys.ingest.items import ingest_items
 from recsys.operations.runs import Run
 from recsys.settings import Source
+from recsys.version import code_version
 
 
 @retrying_task("ingest")
@@ -31,8 +34,8 @@ def ingest_items_task(run: Run) -> None:
         get_run_logger().info("%s", result.understood)
 
 
-@flow(name="ingest")
-def ingest_flow(source: Source | None = None) -> None:
+@flow(name="ingest", flow_run_name=run_name, version=code_version())
+def ingest_flow(source: Source | None = None) -> State[None]:
     """Take new interactions into the lake; what the lake has is not taken again.
 
     Args:
@@ -43,3 +46,4 @@ def ingest_flow(source: Source | None = None) -> None:
         run.settings.check_source_parameter(source)
         ingest_task(run, source)
         ingest_items_task(run)
+    return Completed(message=ingest_line(run.outcome["ingest"]))

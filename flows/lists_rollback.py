@@ -6,12 +6,13 @@ from datetime import date
 
 from prefect import flow, get_run_logger
 
-from flows.runs import flow_run
+from flows.runs import flow_run, run_name
 from recsys.account import current_account
 from recsys.lists.rollback import roll_back
+from recsys.version import code_version
 
 
-@flow(name="lists-rollback")
+@flow(name="lists-rollback", flow_run_name=run_name, version=code_version())
 def lists_rollback_flow(run_date: date, why: str, to: int | None = None) -> None:
     """Serve an earlier edition of a day's lists again, or none where there is no earlier one.
 

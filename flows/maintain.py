@@ -5,9 +5,10 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.artifacts import run_step
-from flows.runs import flow_run, retrying_task
+from flows.runs import flow_run, retrying_task, run_name
 from recsys.operations.maintain import MaintainResult, maintain
 from recsys.operations.runs import Run
+from recsys.version import code_version
 
 
 @retrying_task("maintain")
@@ -20,7 +21,7 @@ def maintain_task(run: Run, dry_run: bool) -> MaintainResult:
     )
 
 
-@flow(name="maintain")
+@flow(name="maintain", flow_run_name=run_name, version=code_version())
 def maintain_flow(dry_run: bool = False) -> None:
     """Merge small files; expire old lists, results of checks, models and versions.
 

@@ -5,39 +5,40 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from prefect import flow, get_run_logger
-from prefect.client.schemas.objects import State
+from prefect import State, flow, get_run_logger
 from prefect.states import Completed
 
 from flows.artifacts import run_step
 from flows.catch_up import CatchUp, newer_night
 from flows.ingest import ingest_items_task, ingest_task
 from flows.recommend import changed_recommending, recommend_task
-from flows.runs import checked_run_date, flow_run, retrying_task
-from flows.train import Override, check_training, train_task
+from flows.runs import checked_run_date, flow_run, retrying_task, run_name
+from flows.story import night_before, night_line
+from flows.train import check_training, train_task
 from recsys.errors import RecsysError
 from recsys.lake.bound import Bound
 from recsys.operations.runs import Run
 from recsys.registry.models import find_champion
 from recsys.registry.policy import Decision, Train, decide, read_standing
-from recsys.settings import AsOf, RecommendingChanges, Source, Training
+from recsys.settings import AsOf, RecommendingChanges, Source, Training, TrainingChanges
 from recsys.signals import is_stopping
+from recsys.version import code_version
 
 if TYPE_CHECKING:
     from recsys.progress import Progress
 
 
-@flow(name="nightly")
+@flow(name="nightly", flow_run_name=run_name, version=code_version())
 def nightly_flow(
     train: Train = "policy",
     source: Source | None = None,
     run_date: date | None = None,
     recommending: RecommendingChanges | None = None,
-    training: dict[str, Override] | None = None,
+    training: TrainingChanges | None = None,
     as_of: AsOf | None = None,
     replace: str | None = None,
     catch_up: CatchUp = "newest",
-) -> State[None] | None:
+) -> State[None]:
     """Run a whole night; a second run on the same inputs changes nothing.
 
     A batch that breaks its contract, items that can't be read, or a champion that can't be read
@@ -76,7 +77,8 @@ def nightly_flow(
         if decision.train:
             _train(run, changed_training, night)
         recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)
-        return None if run.error is None else Completed(message=f"The lists stand. {run.error}")
+        message = night_line(run.outcome, night_before(run))
+    return Completed(message=message)
 
 
 @retrying_task("has_champion")

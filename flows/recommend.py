@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import date
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from flows.artifacts import run_step
-from flows.runs import checked_run_date, flow_run, retrying_task
+from flows.runs import checked_run_date, flow_run, retrying_task, run_name
+from flows.story import lists_line
 from recsys.lake.bound import Bound
 from recsys.lists.recommend import RecommendResult, recommend
 from recsys.operations.runs import Run
 from recsys.settings import AsOf, Recommending, RecommendingChanges
+from recsys.version import code_version
 
 
 @retrying_task("recommend")
@@ -44,13 +47,13 @@ def changed_recommending(run: Run, changes: RecommendingChanges | None) -> Recom
     return run.settings.recommending.changed(changes.model_dump() if changes else {})
 
 
-@flow(name="recommend")
+@flow(name="recommend", flow_run_name=run_name, version=code_version())
 def recommend_flow(
     run_date: date | None = None,
     recommending: RecommendingChanges | None = None,
     as_of: AsOf | None = None,
     replace: str | None = None,
-) -> None:
+) -> State[None]:
     """Recommend to every user with the champion.
 
     Args:
@@ -64,3 +67,4 @@ def recommend_flow(
         run_date = checked_run_date(run, run_date)
         bound = Bound.of(run.settings, run_date, as_of)
         recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)
+    return Completed(message=lists_line(run.outcome["recommend"]))

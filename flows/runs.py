@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tomllib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -10,7 +11,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run as current
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
+from flows.logs import shorten_refusals
 from recsys.errors import RecsysError
 from recsys.operations.runs import Run, record_run
 from recsys.settings import Settings
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+shorten_refusals()
 
 
 @contextmanager
@@ -51,6 +57,18 @@ def flow_run(flow: str, hidden: Collection[str] = ()) -> Iterator[Run]:
             if stopped is signal.SIGINT:
                 raise KeyboardInterrupt from None
             raise TerminationSignal(stopped) from None
+
+
+def run_name() -> str:
+    """Return the name of the current flow run: the flow, and the day that the run is for."""
+    day = current.get_parameters().get("run_date")
+    if day is None:
+        start = current.get_scheduled_start_time()
+        try:
+            day = Settings().run_date(start)
+        except (ValidationError, SettingsError, tomllib.TOMLDecodeError):  # the run will say it
+            day = start.date()
+    return f"{current.get_flow_name()} {day}"
 
 
 def checked_run_date(run: Run, run_date: date | None) -> date:

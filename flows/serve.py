@@ -2,66 +2,87 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import signal
+from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
-import prefect
-from prefect.deployments.runner import RunnerDeployment
-from prefect.schedules import Cron
+import anyio
+from prefect.runner import Runner
 
-from flows.nightly import nightly_flow
+from flows.alerts import crash_lost_runs
+from flows.deployments import Served, describe, keep_what_was_set, read_deployments
 from flows.server import prefect_server
-from flows.train import train_flow
-from recsys.errors import ConfigurationError
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prefect import Flow
+_NIGHT = "nightly/daily"
+_HEARTBEAT = 30
+"""Seconds between two heartbeats of a run; where four are missing, automations.yaml ends it."""
 
 
 def serve_deployments(
-    cron: str, timezone: str | None, train: str, port: int, say: Callable[[str], None]
+    cron: str | None, timezone: str | None, train: str | None, port: int, say: Callable[[str], None]
 ) -> None:
-    """Serve ``nightly/daily`` on a schedule and ``train/on-demand`` until stopped.
+    """Serve the deployments of prefect.yaml until stopped.
 
-    Two runs at a time: a night that is due does not wait for a training. The lake's lock lets one
-    write at a time.
+    One run at a time, since the lake has a single writer; a training may run beside it.
 
     Args:
-        cron: when nightly runs, e.g. ``"0 2 * * *"``.
+        cron: when nightly runs, e.g. ``"0 2 * * *"``; as the deployment says when not given.
         timezone: of the schedule and of run dates, e.g. ``"Europe/Berlin"``; the settings' own
             when not given.
-        train: when a night trains: ``train`` of `nightly_flow`.
+        train: when a night trains: ``train`` of `nightly_flow`; its default when not given.
         port: port of the Prefect server, where one has to be started.
-        say: told where the server is.
+        say: told where the server is, and when each deployment runs.
 
     Raises:
-        ConfigurationError: the schedule is not valid, no source is configured, or the port is
-            taken.
+        ConfigurationError: the schedule is not valid, no source is configured, the port is taken,
+            or a work pool runs the deployments.
     """
+    new_schedule = cron is not None or timezone is not None
     if timezone is not None:
         timezone = Settings(timezone=timezone).timezone
         os.environ["RECSYS_TIMEZONE"] = timezone  # the processes that run the flows read it
-    else:
-        timezone = Settings().timezone
-    try:
-        schedule = Cron(cron, timezone=timezone)
-        daily = _deployment(nightly_flow, "daily", schedule=schedule, parameters={"train": train})
-    except ValueError as error:
-        raise ConfigurationError(
-            f"schedule {cron!r} in time zone {timezone!r} is not valid: {error}"
-        ) from error
+    served = read_deployments(timezone or Settings().timezone, {_NIGHT: cron} if cron else {})
+    if train is not None:
+        served[_NIGHT].deployment.parameters = {"train": train}
     Settings().required_source()
-    with prefect_server(port, say):
-        prefect.serve(daily, _deployment(train_flow, "on-demand"), limit=2)
+    with prefect_server(port, served, say):
+        for name, each in served.items():
+            keep_what_was_set(each.deployment, new_schedule=new_schedule and name == _NIGHT)
+        crash_lost_runs()
+        with suppress(KeyboardInterrupt):
+            asyncio.run(_serve([*served.values()], say))
 
 
-def _deployment(flow: Flow[Any, Any], name: str, **options: Any) -> RunnerDeployment:
-    """Return a deployment whose runs load the flow from `flows.entrypoints`."""
-    deployment = flow.to_deployment(name, **options)
-    assert isinstance(deployment, RunnerDeployment)  # noqa: S101 - we are in no event loop
-    deployment.entrypoint = f"{Path(__file__).with_name('entrypoints.py')}:{flow.fn.__name__}"
-    return deployment
+class _Runner(Runner):
+    def handle_sigterm(self, *_: object) -> None:
+        """End all runners, as Ctrl-C does; Prefect's own would end this one alone."""
+        signal.raise_signal(signal.SIGINT)
+
+
+async def _serve(served: list[Served], say: Callable[[str], None]) -> None:
+    """Run a runner for every queue.
+
+    Schedules are not paused at the end: a night that is due while nobody serves runs late, rather
+    than never.
+    """
+    runners = []
+    queue = attrgetter("queue")
+    for _, group in groupby(sorted(served, key=queue), queue):
+        runner = _Runner(limit=1, pause_on_shutdown=False, heartbeat_seconds=_HEARTBEAT)
+        for each in group:
+            await runner.aadd_deployment(each.deployment)
+        runners.append(runner)
+    say("serving, until you stop it:")
+    for each in served:
+        say(f"  {describe(each.deployment)}")
+    async with anyio.create_task_group() as tasks:
+        for runner in runners:
+            tasks.start_soon(runner.start)

@@ -22,11 +22,12 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from flows import children
+from flows.server_checks import check_home, check_server, without_user
 from recsys.errors import ConfigurationError
 from recsys.temporary import replace_file, temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 _START_SECONDS = 120.0
@@ -37,12 +38,14 @@ _HOST = "127.0.0.1"
 def start_temporary_server() -> None:
     """Start a Prefect server that ends with this process, unless PREFECT_API_URL names one.
 
-    Progress is told by bars, not by log lines: nobody reads the log of a temporary server, and an
-    error reaches a person as a message of ours. A configured server keeps its own settings.
+    One that is named is checked. Progress is told by bars, not by log lines: nobody reads the log
+    of a temporary server, and an error reaches a person as a message of ours. A configured server
+    keeps its own settings.
 
     Raises:
-        ConfigurationError: the server did not start.
+        ConfigurationError: the server did not start, or the one named can't be used.
     """
+    check_home()
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -50,7 +53,10 @@ def start_temporary_server() -> None:
     import prefect
     from prefect import settings
 
-    if settings.PREFECT_API_URL.value() or not settings.PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+    if api := settings.PREFECT_API_URL.value():
+        check_server(api)
+        return
+    if not settings.PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
         return
     stack = ExitStack()
     # Registered before Prefect's own, and so called after them: what Prefect still has to report at
@@ -66,11 +72,14 @@ def start_temporary_server() -> None:
         "PREFECT__SERVER_EPHEMERAL": "1",
         "PREFECT__SERVER_FINAL": "1",
     }
-    stack.enter_context(_server(command, _free_port(), _new_password(), options))
+    log = folder / "server.log"
+    stack.enter_context(_server(command, _free_port(), _new_password(), options, log))
 
 
 @contextmanager
-def prefect_server(port: int, say: Callable[[str], None]) -> Iterator[None]:
+def prefect_server(
+    port: int, deployments: Collection[str], say: Callable[[str], None]
+) -> Iterator[None]:
     """Use the Prefect API of PREFECT_API_URL, or run a server while the block runs.
 
     Runs that are started within the block end with this process. What an earlier process left when
@@ -78,15 +87,18 @@ def prefect_server(port: int, say: Callable[[str], None]) -> Iterator[None]:
 
     Args:
         port: where our own server listens.
+        deployments: full names of what is served, such as ``nightly/daily``.
         say: told where the server is and how to use it.
 
     Raises:
-        ConfigurationError: another `recsys serve` lives, the port is taken, or the server did not
-            start.
+        ConfigurationError: another `recsys serve` lives, the port is taken, the server did not
+            start, or the one of PREFECT_API_URL can't be used.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
     configured = PREFECT_API_URL.value()
+    if configured:
+        check_server(configured)
     home = PREFECT_HOME.value()
     folder = home / "recsys-serve"
     if configured:
@@ -105,27 +117,35 @@ def prefect_server(port: int, say: Callable[[str], None]) -> Iterator[None]:
             say(f"ended {count} processes that a killed `recsys serve` had left")
         stack.enter_context(children.parent_of_children(folder))
         if configured:
-            say(f"Prefect API: {_without_user(configured)}")
+            say(f"Prefect API: {without_user(configured)}")
             yield
             return
         password, file = _password(folder)
         say(f"starting a Prefect server at http://{_HOST}:{port}")
         command = ["prefect", "server", "start", "--host", _HOST]
-        stack.enter_context(_server(command, port, password, {}))
+        stack.enter_context(_server(command, port, password, {}, folder / "server.log"))
         say(
-            f"ready; its page asks for the password in {file}; in another terminal:\n"
+            f"ready; its page asks for the line in {file}; in another terminal:\n"
             f"  export PREFECT_API_URL={_api(port)}\n"
             f'  export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(file))})"'
         )
-        _close_lost_runs()
+        _close_lost_runs(deployments)
         yield
 
 
 @contextmanager
 def _server(
-    command: list[str], port: int, password: str, options: dict[str, str]
+    command: list[str], port: int, password: str, options: dict[str, str], log: Path
 ) -> Iterator[None]:
-    """Run a server as a child; while the block runs, Prefect uses it, here and in our children."""
+    """Run a server as a child; while the block runs, Prefect uses it, here and in our children.
+
+    Args:
+        command: a module and its arguments.
+        port: where it listens.
+        password: "user:password" that it asks for.
+        options: more variables of its environment.
+        log: keeps what it says.
+    """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     with socket.socket() as probe:
@@ -135,20 +155,28 @@ def _server(
                 f"there, set PREFECT_API_URL={_api(port)}"
             )
     origins = f"http://{_HOST}:{port},http://localhost:{port}"
-    server = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-        [sys.executable, "-P", children.__file__, *command, "--port", str(port)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env=os.environ
-        | options
-        | {
-            "PREFECT_SERVER_API_AUTH_STRING": password,
-            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
-        },
-        start_new_session=True,  # Ctrl-C is for us: what is served pauses while the server answers
-    )
+    environment = {
+        **os.environ,
+        **options,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
+        "PREFECT_SERVER_UI_API_URL": _api(port),  # the page would call port 4200
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # The newer page asks a host of Amplitude's for its configuration, whatever is set.
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    with log.open("w") as output:
+        server = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            [sys.executable, "-P", children.__file__, *command, "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us: runs end while the server answers
+        )
     try:
-        _wait_until_healthy(_api(port), server)
+        _wait_until_healthy(_api(port), server, log)
         # The children that run the flows read the environment, this process its settings.
         os.environ |= {"PREFECT_API_URL": _api(port), "PREFECT_API_AUTH_STRING": password}
         with temporary_settings({PREFECT_API_URL: _api(port), PREFECT_API_AUTH_STRING: password}):
@@ -196,7 +224,7 @@ def _new_password() -> str:
     return f"recsys:{secrets.token_urlsafe(24)}"
 
 
-def _close_lost_runs() -> None:
+def _close_lost_runs(deployments: Collection[str]) -> None:
     """Call the runs crashed that went on when an earlier `recsys serve` was killed."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
@@ -213,8 +241,9 @@ def _close_lost_runs() -> None:
 
     lost = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=lost))
-    flow_names = FlowFilterName(any_=["nightly", "train"])
-    deployment_names = DeploymentFilterName(any_=["daily", "on-demand"])
+    flows, names = zip(*(name.split("/") for name in deployments), strict=True)
+    flow_names = FlowFilterName(any_=[*flows])
+    deployment_names = DeploymentFilterName(any_=[*names])
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(
             flow_filter=FlowFilter(name=flow_names),
@@ -227,12 +256,6 @@ def _close_lost_runs() -> None:
 
 def _api(port: int) -> str:
     return f"http://{_HOST}:{port}/api"
-
-
-def _without_user(address: str) -> str:
-    """Return an address without what may be a name and a password, up to its last @."""
-    scheme, separator, rest = address.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else address
 
 
 def _free_port() -> int:
@@ -250,7 +273,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def _wait_until_healthy(api: str, server: subprocess.Popen[bytes]) -> None:
+def _wait_until_healthy(api: str, server: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -258,7 +281,8 @@ def _wait_until_healthy(api: str, server: subprocess.Popen[bytes]) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     raise ConfigurationError(
-        f"the Prefect server did not answer at {api} within {_START_SECONDS:.0f} s: start one "
-        "with `prefect server start` to see why, then set PREFECT_API_URL"
+        f"the Prefect server did not answer at {api}; the last that it said: "
+        f"{said[-1].strip() if said else 'nothing'} (its log is {log})"
     )

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
 
-from prefect import flow
-from pydantic import Field
+from prefect import State, flow
+from prefect.states import Completed, Failed
 
 from flows.artifacts import run_step
-from flows.runs import flow_run, retrying_task
-from recsys.model.presets import PRESETS, resolve
+from flows.runs import flow_run, retrying_task, run_name
+from flows.story import training_line
+from recsys.errors import GateError
+from recsys.model.presets import resolve
 from recsys.operations.runs import Run
 from recsys.registry.retrain import train
 from recsys.registry.train_result import TrainResult
-from recsys.settings import Epochs, Seed, Training
-
-# Prefect's API reads the schema of a parameter, and refuses a wrong one before it makes a run.
-PresetName = Annotated[str, Field(json_schema_extra={"enum": [*PRESETS]})]
-Override = (
-    Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
-    | Annotated[float, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
-    | str
-)
+from recsys.settings import Epochs, Overrides, PresetName, Seed, Training
+from recsys.version import code_version
 
 
 @retrying_task("train", (30,))
@@ -37,27 +31,34 @@ def train_task(run: Run, training: Training, at: datetime | None = None) -> Trai
     )
 
 
-@flow(name="train")
+@flow(name="train", flow_run_name=run_name, version=code_version())
 def train_flow(
     preset: PresetName | None = None,
     epochs: Epochs | None = None,
     seed: Seed | None = None,
-    overrides: dict[str, Override] | None = None,
-) -> None:
+    overrides: Overrides | None = None,
+) -> State[None]:
     """Train on the newest interactions; the model serves if it passes the gate.
 
+    A model that the gate rejects ends the run as Rejected: its files and the reason are kept.
+
     Args:
-        preset: a named model and its training; the configured one when not given.
-        epochs: most epochs.
-        seed: seed of every random draw.
-        overrides: fields of the preset to change, beside those that are configured.
+        preset: a named model and its training. Empty: as configured; "best" by default.
+        epochs: most passes over the data. Empty: as configured; 40 in the preset "best".
+        seed: the seed of every random draw. Empty: as configured; 0 by default.
+        overrides: fields of the preset to change for this run, beside those that are configured.
     """
     changes = {"preset": preset, "epochs": epochs, "seed": seed, **(overrides or {})}
     with flow_run("train") as run:
         training = run.settings.training.with_fields(changes)
         check_training(training)
-        if train_task(run, training).status == "rejected":
+        result = train_task(run, training)
+        message = training_line(run.outcome["train"])
+        if result.status == "rejected":
             run.status = "rejected"
+    if result.status == "rejected":
+        return Failed(name="Rejected", message=message, data=GateError(message))
+    return Completed(message=message)
 
 
 def check_training(training: Training) -> None:

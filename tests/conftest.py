@@ -34,7 +34,11 @@ _LONG = (
     "tests/registry/test_retrain.py",
     "tests/test_cli.py",
 )
-_PREFECT = ("tests/flows/test_flows.py", "tests/flows/test_kill.py")
+_PREFECT = (
+    "tests/flows/test_flows.py",
+    "tests/flows/test_kill.py",
+    "tests/flows/test_deployments.py",
+)
 
 
 # In the worlds of the tests, transitions know the rule: no model of a few epochs is above them. Set
@@ -48,7 +52,7 @@ class _Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file in _PREFECT or "the_deployments_as_data" in nodeid:
+        if file in _PREFECT:
             return "prefect"
         return nodeid if file in _LONG else file
 

@@ -57,8 +57,9 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
         if file.is_file() and file.suffix != ".pyc"
     }
     assert {file for file in files if not (installed / file).is_file()} == set()
-    given = (ROOT / "deployments" / "prefect.yaml").read_bytes()
-    assert (installed / "flows" / "prefect.yaml").read_bytes() == given
+    for name in ("automations.yaml", "prefect.yaml"):
+        given = (ROOT / "deployments" / name).read_bytes()
+        assert (installed / "flows" / name).read_bytes() == given
 
 
 def test_a_night_runs_from_the_wheel_in_a_folder_with_packages_of_other_people(
@@ -83,12 +84,10 @@ def test_the_command_line_is_a_module_too(env: dict[str, str], tmp_path: Path, m
 
 def test_python_says_which_flows_are_deployed(installed: Path, env: dict[str, str]) -> None:
     """The entrypoints of prefect.yaml can be imported from the wheel."""
-    text = (installed / "flows" / "prefect.yaml").read_text(encoding="utf-8")
-    names = [line.split()[1] for line in text.splitlines() if "entrypoint:" in line]
-    assert names == ["flows.entrypoints.nightly_flow", "flows.entrypoints.train_flow"]
     code = (
-        "import flows.entrypoints as e; print(e.nightly_flow.name, e.train_flow.name, e.__file__)"
+        "import flows.entrypoints as e; from flows.deployments import read_deployments as read; "
+        "print(e.__file__, *read('UTC', {}), sep='\\n')"
     )
-    nightly, train, file = run(env, installed, "-P", "-c", code).split()
-    assert (nightly, train) == ("nightly", "train")
+    file, *names = run(env, installed, "-P", "-c", code).splitlines()
+    assert {"nightly/daily", "train/weekly", "train/on-demand"} <= set(names)
     assert Path(file) == installed / "flows" / "entrypoints.py"

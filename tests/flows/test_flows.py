@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,12 @@ from flows.maintain import maintain_flow
 from flows.nightly import nightly_flow
 from flows.promote import promote_flow, rollback_flow
 from flows.train import train_flow
+from flows.watch import watch_flow
 from recsys.account import current_account
 from recsys.catalog.query import query_catalog
 from recsys.errors import ConfigurationError, ContractError, SourceError
 from recsys.lake.tables import Lake
+from recsys.model.config import ModelConfig, TrainingConfig
 from recsys.model.presets import PRESETS
 from recsys.operations.summary import night_summary
 from recsys.registry.models import model_rows
@@ -36,6 +40,7 @@ from recsys.registry.promote import promote
 from recsys.settings import RecommendingChanges, Settings
 from tests import lakes
 from tests.flows import nights
+from tests.flows.processes import until
 
 DAY = date(2026, 1, 2)
 
@@ -62,6 +67,21 @@ def artifacts(run_id: str) -> dict[str, Any]:
         return {found.key: found.data for found in client.read_artifacts(artifact_filter=wanted)}
 
 
+def events(run_id: str, number: int) -> set[str]:
+    """Names of our events that a flow run told, as soon as there are so many."""
+    related = {"id": [f"prefect.flow-run.{run_id}"]}
+    asked = {"filter": {"event": {"prefix": ["recsys."]}, "related": related}}
+
+    def told() -> set[str]:
+        with get_client(sync_client=True) as client:
+            found = client._client.post("/events/filter", json=asked).raise_for_status().json()
+        names = {event["event"] for event in found["events"]}
+        return names if len(names) >= number else set()
+
+    found: set[str] = until(told, 30)
+    return found
+
+
 def test_what_cannot_be_shown_stops_no_night(
     shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,8 +101,13 @@ def test_what_cannot_be_shown_stops_no_night(
 
 
 def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, Lake]) -> None:
-    _, lake = shop
-    nightly_flow(train="always", run_date=DAY, as_of="now")
+    source, lake = shop
+    state = nightly_flow(train="always", run_date=DAY, as_of="now", return_state=True)
+    assert re.fullmatch(
+        r"360 new interactions, 2 refused; 40 users served, \d+ by popularity; "
+        r"trained m-\w+: (champion|rejected)",
+        state.message or "",
+    )
     (run,) = rows(lake, "select * from runs")
     assert (run["flow"], run["status"]) == ("nightly", "completed")
     outcome = json.loads(run["outcome"])
@@ -94,8 +119,32 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     found = artifacts(run["run_id"])
     assert {"ingest", "train", "recommend", "training", "recommending"} <= set(found)
     assert found["recommending"] == 100.0
-    assert f"| users | {nights.USERS} |" in found["recommend"]
-    train_flow(overrides={"warmup": 3})
+    assert f"| users served | {nights.USERS} |" in found["recommend"]
+    assert "# m-" in found["train"], "the model's card"
+    assert f"file://{lake.root}/data_docs/index.html" in found["data-docs"]
+    with get_client(sync_client=True) as client:
+        shown = client.read_flow_run(run["run_id"])
+    assert (shown.name, shown.flow_version) == ("nightly 2026-01-02", run["code_version"])
+    fate = "promoted" if outcome["train"]["status"] == "champion" else "rejected"
+    assert events(run["run_id"], 2) == {f"recsys.model.{fate}", "recsys.lists.published"}
+
+    late = watch_flow(return_state=True)
+    assert late.name == "Late lists"
+    assert late.message
+    assert late.message.endswith("the newest are of 2026-01-02")
+    assert events(str(late.state_details.flow_run_id), 1) == {"recsys.lists.late"}
+
+    nights.next_day(source)
+    state = nightly_flow(train="never", return_state=True)  # today's
+    assert watch_flow(return_state=True).is_completed()
+    assert state.message
+    assert state.message.startswith("40 new interactions, 1 refused; 40 users served, ")
+    assert state.message.endswith("days old") == (fate == "promoted")
+    page = artifacts(rows(lake, "select * from runs order by started desc")[0]["run_id"])["ingest"]
+    assert "| new interactions | 40 | 360 | -320 |" in page
+
+    trained = train_flow(overrides={"warmup": 3}, return_state=True)
+    assert (trained.name, trained.type) in [("Completed", "COMPLETED"), ("Rejected", "FAILED")]
     made = rows(lake, "select config from models order by trained_at")
     one, other = (json.loads(row["config"])["training"] for row in made)
     assert other == {**one, "warmup": 3}, "what is configured holds beside what is given"
@@ -143,6 +192,7 @@ def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
     assert run["status"] == "refused"
     assert "rejected" in run["error"]
     assert "rejected" in artifacts(run["run_id"])["ingest-refused"]
+    assert events(run["run_id"], 1) == {"recsys.batch.refused"}
     assert rows(lake, "select count(*) as n from quarantine") == [{"n": 2}]
 
 
@@ -257,8 +307,15 @@ def test_the_schema_of_a_training_knows_presets_and_bounds() -> None:
     preset = properties["preset"]["anyOf"][0]
     assert preset["enum"] == list(PRESETS)
     assert properties["seed"]["anyOf"][0]["maximum"] == 2**63 - 1
-    whole, number, *_ = properties["overrides"]["anyOf"][0]["additionalProperties"]["anyOf"]
-    assert whole["maximum"] == number["maximum"] == 2**63 - 1
+    overrides = properties["overrides"]["anyOf"][0]
+    assert overrides["additionalProperties"] is False
+    for config in (ModelConfig, TrainingConfig):
+        for field in fields(config):
+            schema = overrides["properties"][field.name]
+            assert "enum" in schema or {"minimum", "exclusiveMinimum"} & set(schema), field.name
+            if "minimum" in schema:  # the same bound as the configuration's own
+                with pytest.raises(ConfigurationError, match=field.name):
+                    config(**{field.name: type(field.default)(schema["minimum"] - 1)})
 
 
 def test_a_night_may_change_what_is_configured_for_lists(shop: tuple[Path, Lake]) -> None:

@@ -20,7 +20,6 @@ from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import (
-    ROOT,
     ctrl_c,
     hang_up,
     log_of,
@@ -166,18 +165,3 @@ def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
     assert not psutil.wait_procs(servers, 30)[1]
     rows = query_catalog(Lake(str(lake), ObjectStorage()), "select status, error from runs", {})
     assert rows.to_pylist() == [{"status": "cancelled", "error": f"stopped by {number.name}"}]
-
-
-def test_the_deployments_as_data_land_on_a_work_pool(prefect_api: str, tmp_path: Path) -> None:
-    env = {**os.environ, "PREFECT_API_URL": prefect_api, "RECSYS_HOME": str(ROOT)}
-    env["PREFECT_HOME"] = str(tmp_path)
-    assert prefect(env, "work-pool", "create", "recsys", "--type", "process").returncode == 0
-    file = str(ROOT / "deployments" / "prefect.yaml")
-    done = prefect(env, "--no-prompt", "deploy", "--all", "--prefect-file", file)
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = prefect(env, "deployment", "inspect", "nightly/daily", "--output", "json")
-    found = json.loads(shown.stdout)
-    assert found["schedules"][0]["schedule"]["cron"] == "0 2 * * *"
-    assert found["entrypoint"] == "flows.entrypoints.nightly_flow"
-    assert found["work_pool_name"] == "recsys"
-    assert prefect(env, "deployment", "inspect", "train/on-demand").returncode == 0

@@ -6,12 +6,17 @@ import base64
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Running
 
 from flows import server
@@ -19,30 +24,57 @@ from flows.ingest import ingest_flow
 from flows.nightly import nightly_flow
 from recsys.errors import ConfigurationError
 from recsys.settings import Source
+from tests.browser import CHROMIUM, chromium
 from tests.conftest import free_port
 from tests.flows import nights
-from tests.flows.processes import log_of, prefect, running, start_run, state_of, until
+from tests.flows.processes import (
+    log_of,
+    prefect,
+    running,
+    start_run,
+    state_of,
+    until,
+    with_password,
+)
 
 FOREIGN = {"Origin": "https://evil.example"}
 
 
-def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
-    tmp_path: Path,
-) -> None:
-    source, port = tmp_path / "source.duckdb", free_port()
-    secret = tmp_path / "secret.csv"
-    secret.write_text("user_id,item_id,timestamp\n1,2,2026-01-01\n")
-    nights.make_source(source)
-    home = tmp_path / "a home"  # with a space: what is printed can be pasted into a shell
-    api = f"http://127.0.0.1:{port}/api"
-    env = nights.environment(source, tmp_path / "lake", api, PREFECT_HOME=str(home))
+class Serving(NamedTuple):
+    """`recsys serve` with a server of its own."""
+
+    env: dict[str, str]
+    folder: Path
+    address: str
+    password: str
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder, port = tmp_path_factory.mktemp("serving"), free_port()
+    nights.make_source(folder / "source.duckdb")
+    home = folder / "a home"  # with a space: what is printed can be pasted into a shell
+    address = f"http://127.0.0.1:{port}"
+    env = nights.environment(
+        folder / "source.duckdb", folder / "lake", f"{address}/api", PREFECT_HOME=str(home)
+    )
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    with running(own, tmp_path, "serve", "--port", str(port)), httpx.Client() as client:
-        until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
-        text = log_of(tmp_path).read_text()
-        file = home / "recsys-serve" / "password"
-        password = file.read_text()
-        assert file.stat().st_mode & 0o777 == 0o600
+    with running(own, folder, "serve", "--port", str(port)):
+        until(lambda: "train/on-demand" in log_of(folder).read_text(), 120)
+        yield Serving(env, folder, address, (home / "recsys-serve" / "password").read_text())
+    assert "Traceback" not in log_of(folder).read_text(), "a quiet end"
+
+
+def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
+    serving: Serving,
+) -> None:
+    env, folder, address, password = serving
+    api = f"{address}/api"
+    secret = folder / "secret.csv"
+    secret.write_text("user_id,item_id,timestamp\n1,2,2026-01-01\n")
+    with httpx.Client() as client:
+        text = log_of(folder).read_text()
+        assert (folder / "a home/recsys-serve/password").stat().st_mode & 0o777 == 0o600
         assert password not in text
 
         foreign = client.post(f"{api}/deployments/filter", json={}, headers=FOREIGN)
@@ -53,24 +85,99 @@ def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
         for answer in (foreign, preflight):
             assert "access-control-allow-origin" not in answer.headers
         token = base64.b64encode(password.encode()).decode()
-        known = {"Authorization": f"Basic {token}", "Origin": f"http://localhost:{port}"}
+        origin = address.replace("127.0.0.1", "localhost")
+        known = {"Authorization": f"Basic {token}", "Origin": origin}
         answer = client.post(f"{api}/deployments/filter", json={}, headers=known)
         assert answer.status_code == 200
-        assert answer.headers["access-control-allow-origin"] == known["Origin"]
-        page = client.get(f"http://127.0.0.1:{port}/ui-settings")
-        assert page.json()["auth"] == "BASIC", "Prefect's page asks for the password"
+        assert answer.headers["access-control-allow-origin"] == origin
 
-        lines = [line.strip() for line in text.splitlines() if line.startswith("  export ")]
-        code = "; ".join([*lines, f"{sys.executable} -m prefect deployment ls"])
-        shown = subprocess.run(["bash", "-c", code], env=own, capture_output=True, text=True)
-        assert "nightly/daily" in shown.stdout, shown.stderr
+        (training,) = (
+            each["id"]
+            for each in answer.json()
+            if each["name"] == "on-demand" and "overrides" in str(each["parameter_openapi_schema"])
+        )
+        for wrong in (
+            {"preset": "nonsense"},
+            {"overrides": {"dropuot": 0.1}},
+            {"overrides": {"dropout": 1.0}},
+            {"seed": 10**20},
+        ):
+            made = client.post(
+                f"{api}/deployments/{training}/create_flow_run",
+                json={"parameters": wrong},
+                headers=known,
+            )
+            assert made.status_code == 409, (wrong, made.text)
+            assert "Validation failed" in made.text
 
-        given = json.dumps({"uri": str(secret)})
-        night = start_run(env, "nightly/daily", "-p", f"source={given}")
-        until(lambda: state_of(env, night) == "FAILED", 120)
-        logs = prefect(env, "flow-run", "logs", night).stdout
-        assert "this run brings a source of its own" in " ".join(logs.split())
-        assert not (tmp_path / "lake" / "interactions").exists()
+    lines = [line.strip() for line in text.splitlines() if line.startswith("  export ")]
+    code = "; ".join([*lines, f"{sys.executable} -m prefect deployment ls"])
+    own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    shown = subprocess.run(["bash", "-c", code], env=own, capture_output=True, text=True)
+    assert "nightly/daily" in shown.stdout, shown.stderr
+
+    with receiver() as (url, told):
+        command = [str(Path(sys.executable).parent / "recsys"), "alerts", "--webhook", url]
+        made = subprocess.run(command, env=with_password(env), cwd=folder, capture_output=True)
+        assert made.returncode == 0, made.stderr
+        assert b"recsys, lists are late" in made.stderr
+        refuse_a_source(serving, secret)
+        until(lambda: told, 60)
+    (text,) = told
+    assert text.startswith(f"recsys: nightly {datetime.now(UTC).date()} is Failed.")
+    assert "this run brings a source of its own" in text
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[str, list[str]]]:
+    """A place for webhooks, and the texts that came there."""
+    told: list[str] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told.append(json.loads(body)["text"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook", told
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def refuse_a_source(serving: Serving, secret: Path) -> None:
+    """Start a night with a source of its own: it fails, and reads nothing."""
+    env, folder = serving.env, serving.folder
+    given = json.dumps({"uri": str(secret)})
+    night = start_run(env, "nightly/daily", "-p", f"source={given}")
+    until(lambda: state_of(env, night) == "FAILED", 120)
+    logs = prefect(env, "flow-run", "logs", night).stdout
+    assert "this run brings a source of its own" in " ".join(logs.split())
+    assert not (folder / "lake" / "interactions").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_its_page_shows_the_deployments_on_any_port_and_asks_nobody_else(serving: Serving) -> None:
+    with chromium(serving.folder) as page:
+        page.open(f"{serving.address}/deployments")
+        page.until_text("Login")
+        page.type_into("input[type=password]", serving.password)
+        page.evaluate("document.querySelector('button[type=submit]').click()")
+        page.until("location.pathname != '/login'")
+        page.open(f"{serving.address}/deployments")
+        for name in ("daily", "nightly", "weekly", "on-demand", "train"):
+            page.until_text(name)
+        asked = {url.split("/")[2] for url in page.requests if url.startswith("http")}
+        assert asked == {serving.address.removeprefix("http://")}
+        assert not page.errors
 
 
 def test_a_run_brings_a_source_of_its_own_only_where_that_is_allowed(
@@ -93,14 +200,6 @@ def test_a_run_brings_a_source_of_its_own_only_where_that_is_allowed(
     assert (lake / "interactions").exists()
 
 
-@pytest.mark.parametrize("user", ["", "user:secret@", "user:s/e?c@r#et@"])
-def test_a_configured_address_is_shown_without_its_password(tmp_path: Path, user: str) -> None:
-    lines: list[str] = []
-    configured = {PREFECT_API_URL: f"http://{user}127.0.0.1:1/api", PREFECT_HOME: tmp_path}
-    with temporary_settings(configured), server.prefect_server(1, lines.append):
-        assert lines == ["Prefect API: http://127.0.0.1:1/api"]
-
-
 @pytest.mark.usefixtures("prefect_api")
 def test_runs_that_were_lost_are_closed_and_those_of_other_flows_are_not() -> None:
     names = [("nightly", "daily"), ("train", "on-demand"), ("etl", "daily"), ("nightly", "hourly")]
@@ -112,7 +211,7 @@ def test_runs_that_were_lost_are_closed_and_those_of_other_flows_are_not() -> No
             run = client.create_flow_run_from_deployment(deployed)
             client.set_flow_run_state(run.id, Running(), force=True)
             runs.append(run.id)
-        server._close_lost_runs()
+        server._close_lost_runs(["nightly/daily", "train/on-demand"])
         states = [client.read_flow_run(run).state_type for run in runs]
     assert [state and state.value for state in states] == [
         "CRASHED",
