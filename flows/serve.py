@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-import anyio
 from prefect.runner import Runner
 
 from flows.alerts import crash_lost_runs
@@ -57,14 +56,24 @@ def serve_deployments(
         for name, each in served.items():
             keep_what_was_set(each.deployment, new_schedule=new_schedule and name == _NIGHT)
         crash_lost_runs()
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt, asyncio.CancelledError):
             asyncio.run(_serve([*served.values()], say))
 
 
 class _Runner(Runner):
+    """A runner of runs one after the other.
+
+    Args:
+        end: ends all runners of this process; Prefect's own handler of SIGTERM would end this one.
+    """
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        super().__init__(limit=1, pause_on_shutdown=False, heartbeat_seconds=_HEARTBEAT)
+        self._end = end
+
     def handle_sigterm(self, *_: object) -> None:
-        """End all runners, as Ctrl-C does; Prefect's own would end this one alone."""
-        signal.raise_signal(signal.SIGINT)
+        """End all runners."""
+        self._end()
 
 
 async def _serve(served: list[Served], say: Callable[[str], None]) -> None:
@@ -73,16 +82,28 @@ async def _serve(served: list[Served], say: Callable[[str], None]) -> None:
     Schedules are not paused at the end: a night that is due while nobody serves runs late, rather
     than never.
     """
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: end())
     runners = []
     queue = attrgetter("queue")
     for _, group in groupby(sorted(served, key=queue), queue):
-        runner = _Runner(limit=1, pause_on_shutdown=False, heartbeat_seconds=_HEARTBEAT)
+        runner = _Runner(end)
         for each in group:
             await runner.aadd_deployment(each.deployment)
         runners.append(runner)
     say("serving, until you stop it:")
     for each in served:
         say(f"  {describe(each.deployment)}")
-    async with anyio.create_task_group() as tasks:
-        for runner in runners:
-            tasks.start_soon(runner.start)
+    running = asyncio.gather(*(runner.start() for runner in runners))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        await asyncio.gather(*(runner.cancel_all() for runner in runners if runner.started))
+        running.cancel()
+    stopped.cancel()
+    await running
