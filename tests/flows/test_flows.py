@@ -252,14 +252,13 @@ def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
     shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, lake = shop
-    nightly_flow(train="never", run_date=DAY)
+    nightly_flow(train="never", run_date=DAY, as_of="now")
     endless = {"uri": str(source), "query": nights.CROSS_JOIN}
     monkeypatch.setenv("RECSYS_SOURCE", json.dumps(endless))
     monkeypatch.setenv("RECSYS_TIME_LIMIT", "PT3S")
     state = nightly_flow(train="never", run_date=date(2026, 1, 3), return_state=True)
     assert state.is_failed()
     assert "longer than time_limit = 0:00:03" in str(state.message)
-    assert lake.version("runs") == 4, "its row tells of it"
     statuses = {row["status"] for row in lake.rows("runs").to_pylist()}
     assert statuses == {"completed", "failed"}
 
