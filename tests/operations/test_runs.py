@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ from tests.registry.test_retrain import SMALL, known_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+DAY = date(2026, 1, 2)
 
 
 def rows(lake: Lake) -> dict[str, dict[str, Any]]:
@@ -179,7 +181,7 @@ def test_a_night_and_a_promotion_go_by_while_a_model_trains(lake: Lake, settings
     assert champion
     other = next(row.model_id for row in model_rows(lake) if row.model_id != champion.model_id)
     assert {first.model_id, second.model_id} == {champion.model_id, other}
-    nights, today = [], settings.run_date()
+    nights = []
 
     def night(stage: str, *_: object) -> None:
         if stage != "training" or nights:
