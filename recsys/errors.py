@@ -27,6 +27,10 @@ class SourceError(RecsysError):
     """The source is missing, unreadable, or not of the shape that the mapping says."""
 
 
+class EmptySourceError(SourceError):
+    """A source holds no row."""
+
+
 class ContractError(RecsysError):
     """A batch broke its contract and was refused whole."""
 

@@ -48,6 +48,8 @@ Overrides = Annotated[
     dict[str, Override],
     Field(json_schema_extra={"properties": override_schema(), "additionalProperties": False}),
 ]
+IdType = Literal["integer", "text"]
+TimestampUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "ticks", "days", "excel_days"]
 
 
 class Config(BaseModel):
@@ -112,6 +114,15 @@ class Source(_Location):
     our_columns = (*columns.REQUIRED, *columns.OPTIONAL)
     required_columns = columns.REQUIRED
 
+    user_id_type: IdType | None = Field(
+        None, description="what users' ids are in a new lake; told by the values when not given"
+    )
+    item_id_type: IdType | None = Field(
+        None, description="what items' ids are in a new lake; told by the values when not given"
+    )
+    timestamp_unit: TimestampUnit | None = Field(
+        None, description="unit of timestamps that are numbers; told by the column when not given"
+    )
     drop_null_users: bool = Field(
         False,
         description="whether rows without a user are expected: they are counted, and left out",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli.common import app, name_value_pairs, new_run_id
+from recsys.cli.common import Set, app, name_value_pairs, new_run_id
 from recsys.errors import ConfigurationError
 from recsys.settings import Settings, Source
 from recsys.terminal import bars, print_line, render_table
@@ -31,6 +31,7 @@ def ingest(
     table: Table = None,
     query: Query = None,
     column: Column = None,
+    changes: Set = None,
     again: Annotated[
         bool,
         typer.Option(
@@ -43,13 +44,15 @@ def ingest(
     """Read new interactions, check them, and add them to the lake.
 
     Without SOURCE, the configured source is read.
+
+    --set takes drop_null_users, timestamp_unit, user_id_type and item_id_type.
     """
     from recsys.ingest import batch
     from recsys.ingest.items import ingest_items
     from recsys.operations.runs import record_run
 
     settings = Settings()
-    chosen_source = _chosen_source(source, table, query, column)
+    chosen_source = _chosen_source(settings, source, table, query, column, changes)
     with (
         record_run("ingest", new_run_id(), settings, {"source": source, "again": again}) as run,
         bars() as progress,
@@ -57,7 +60,7 @@ def ingest(
         result = batch.ingest(run.lake, settings, chosen_source, again=again, progress=progress)
         run.record("ingest", result)
         understood = [result.understood]
-        if settings.items is not None and chosen_source is None:
+        if settings.items is not None and source is None:
             items = ingest_items(run.lake, settings)
             run.record("items", items)
             understood.append(items.understood)
@@ -76,16 +79,19 @@ def check_source(
     table: Table = None,
     query: Query = None,
     column: Column = None,
+    changes: Set = None,
 ) -> None:
     """Say how a source is understood, and what an ingest would refuse; nothing is written.
 
     Without SOURCE, the configured source is read. Exits with 1 when the batch would be refused.
+
+    --set takes drop_null_users, timestamp_unit, user_id_type and item_id_type.
     """
     from recsys.ingest import check_source as checks
     from recsys.lake.tables import Lake
 
     settings = Settings()
-    chosen_source = _chosen_source(source, table, query, column)
+    chosen_source = _chosen_source(settings, source, table, query, column, changes)
     result = checks.check_source(Lake.from_settings(settings), settings, chosen_source)
     print_line(result.understood)
     typer.echo(render_table(result.first_rows, "table", "First rows"))
@@ -95,11 +101,20 @@ def check_source(
 
 
 def _chosen_source(
-    source: str | None, table: str | None, query: str | None, column: list[str] | None
+    settings: Settings,
+    source: str | None,
+    table: str | None,
+    query: str | None,
+    column: list[str] | None,
+    changes: list[str] | None,
 ) -> Source | None:
-    """Return the source that a command names, or None for the configured one."""
+    """Return the source that a command names or changes, or None for the configured one."""
+    values = name_value_pairs(changes)
     if source is not None:
-        return Source(uri=source, table=table, query=query, columns=name_value_pairs(column))
+        values |= {"uri": source, "table": table, "query": query}
+        return Source.model_validate({**values, "columns": name_value_pairs(column)})
+    if values and not (table or query or column):
+        return settings.required_source().changed(values)
     if table or query or column:
         raise ConfigurationError("--table, --query and --column go with a SOURCE; give one")
     return None

@@ -5,20 +5,19 @@ What is written, in which order, and how a killed run is undone: :mod:`recsys.in
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from recsys import columns
-from recsys.errors import BrokenCheckError, ContractError, SourceError
+from recsys.errors import BrokenCheckError, ContractError, EmptySourceError, SourceError
 from recsys.ingest import sources
-from recsys.ingest.again import choose_replaced, require_rows
 from recsys.ingest.commit import (
     ACCEPTED,
     REFUSED,
     Batch,
+    name_batch,
     record,
     recover,
     write_batch,
@@ -27,8 +26,15 @@ from recsys.ingest.commit import (
 from recsys.ingest.contract import check_contract
 from recsys.ingest.contract_report import breakage_report, refusal_report
 from recsys.ingest.data_docs import write_data_docs
-from recsys.ingest.row_checks import classify_rows, is_usual_size, profile_batch
-from recsys.ingest.staging import ARROW_TYPES, lake_id_types
+from recsys.ingest.ids import ARROW_TYPES, lake_id_types
+from recsys.ingest.row_checks import NO_ROWS, classify_rows, is_usual_size, profile_batch
+from recsys.ingest.selection import (
+    choose_replaced,
+    covered,
+    have_etags,
+    new_objects,
+    require_rows,
+)
 from recsys.lake.check_results import write_check_results
 from recsys.lake.engine import open_duckdb
 from recsys.lake.row_counts import check_row_counts
@@ -42,8 +48,9 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from recsys.ingest.ids import IdTypes
     from recsys.ingest.row_checks import BatchProfile
-    from recsys.ingest.staging import IdTypes, StagedBatch
+    from recsys.ingest.staging import StagedBatch
     from recsys.lake.check_results import CheckResult
     from recsys.lake.object_store import Stored
     from recsys.lake.tables import Lake
@@ -107,7 +114,7 @@ def ingest(
         settings: the contract, the S3 endpoint, the memory limit of DuckDB.
         source: where from; the configured one when not given.
         again: whether to read all of the source once more, in place of what its earlier batches
-            brought, see :mod:`recsys.ingest.again`.
+            brought, see :mod:`recsys.ingest.selection`.
         progress: told of each step.
         now: the time of ingestion, which no timestamp may exceed by more than the contract allows;
             the clock's when not given.
@@ -162,18 +169,22 @@ class _Ingest:
         self._say(0)
         batches = [batch for batch in recover(self.lake) if batch.status == ACCEPTED]
         check_row_counts(self.lake, batches=batches)
-        objects = sources.find(self.source, self.settings.s3)
+        objects = found = sources.find(self.source, self.settings.s3)
         replaced: list[Batch] = []
         if again:
             objects, replaced = choose_replaced(self._name, objects, batches)
         else:
-            objects = _new_objects(objects, batches)
+            objects = new_objects(objects, batches)
         if not objects:
             return NOTHING_NEW, None, ""
 
         self._say(1)
         lake_types = lake_id_types(self.lake)
-        staged = self._read(objects, lake_types)
+        staged = self._read(objects, lake_types, is_all=len(objects) == len(found))
+        if staged is None:
+            empty = self._describe(objects, None, batches)
+            record(self.lake, empty)
+            return NOTHING_NEW, empty, ""
         require_rows(self._name, staged.rows, replaced)
 
         self._say(2)
@@ -190,7 +201,8 @@ class _Ingest:
         profile = profile_batch(self.con, staged, self._name, [] if replaced else batches)
         batch = self._describe(objects, profile, batches)
         if not self._has_changes(batch, profile, batches, replaced):
-            return NOTHING_NEW, batch, staged.explain()
+            unchanged = replace(batch, accepted=0, quarantined=0)
+            return NOTHING_NEW, unchanged, staged.explain()
 
         self._say(3)
         results = check_contract(
@@ -224,8 +236,12 @@ class _Ingest:
     def _latest(self) -> datetime:
         return self.now + self._contract.max_future
 
-    def _read(self, objects: Sequence[Stored], lake_types: IdTypes | None) -> StagedBatch:
+    def _read(
+        self, objects: Sequence[Stored], lake_types: IdTypes | None, *, is_all: bool
+    ) -> StagedBatch | None:
         """Fill ``staged_rows`` with the rows of the objects.
+
+        New files without rows block nothing where the source has others: then there is no batch.
 
         Raises:
             SourceError: they can't be read, or hold no row; `quality_results` says so too.
@@ -234,50 +250,34 @@ class _Ingest:
         try:
             staged = sources.stage(self.con, self.source, objects, paths, lake_types)
             if not staged.rows:
-                raise SourceError(
+                raise EmptySourceError(
                     f"{self._name} is empty and was refused: "
                     f"{', '.join(stored.key for stored in objects[:5])} holds 0 rows, the limit is "
                     "at least 1; if it is meant to be empty, leave it out of the source"
                 )
         except SourceError as error:
+            if isinstance(error, EmptySourceError) and not is_all:
+                return None
             write_source_error(self.lake, self._name, error, self.now)
             raise
         return staged
 
     def _describe(
-        self, objects: Sequence[Stored], profile: BatchProfile, batches: Sequence[Batch]
+        self, objects: Sequence[Stored], profile: BatchProfile | None, batches: Sequence[Batch]
     ) -> Batch:
+        counted = profile or NO_ROWS
         return Batch(
-            batch_id=self._batch_id(objects, profile, batches),
+            batch_id=name_batch(self.lake, self._name, objects, profile, batches),
             source=self._name,
             status=ACCEPTED,
             objects=tuple(objects),
-            rows_in=profile.row_count,
-            accepted=profile.accepted,
-            quarantined=profile.quarantined,
-            duplicates=profile.duplicates,
+            rows_in=counted.row_count,
+            accepted=counted.accepted,
+            quarantined=counted.quarantined,
+            duplicates=counted.duplicates,
             started=self.now,
-            anonymous=profile.anonymous if self.source.drop_null_users else None,
+            anonymous=counted.anonymous if self.source.drop_null_users else None,
         )
-
-    def _batch_id(
-        self, objects: Sequence[Stored], profile: BatchProfile, batches: Sequence[Batch]
-    ) -> str:
-        """Name a batch by what it holds, so that a run after a kill gives it the same name."""
-        digest = hashlib.sha256(self._name.encode())
-        for stored in objects:
-            digest.update(f"\n{stored.key} {stored.etag}".encode())
-        if not _have_etags(objects):
-            digest.update(profile.fingerprint.encode())
-            if not profile.has_new_rows:
-                digest.update(f" of {profile.row_count}".encode())
-        batch_id = digest.hexdigest()[:24]
-        # Rows that were ingested, deleted from the lake, and are still at the source.
-        names, number = {batch.batch_id for batch in batches}, 2
-        unique = batch_id
-        while unique in names or self.lake.has(columns.INTERACTIONS, unique):
-            unique, number = f"{batch_id}-{number}", number + 1
-        return unique
 
     def _has_changes(
         self,
@@ -293,7 +293,7 @@ class _Ingest:
             changes = self.con.sql(
                 load("ingest/replacement_changes"), params={"batches": batch_ids}
             )
-            return bool(changes.fetchall()[0][0]) or not _cover(replaced, batch.objects)
+            return bool(changes.fetchall()[0][0]) or not covered(replaced, batch.objects)
         return profile.has_new_rows or not self._needs_no_check(batch, profile, batches)
 
     def _needs_no_check(
@@ -304,7 +304,7 @@ class _Ingest:
         A table, which has no ETag, is read every time anyway. It goes on to be checked, and
         refused, where it has lost most of its rows.
         """
-        if _have_etags(batch.objects):
+        if have_etags(batch.objects):
             record(self.lake, batch)
             return True
         return is_usual_size(profile, self._name, batches, self._contract)
@@ -334,23 +334,3 @@ class _Ingest:
             refused = replace(batch, status=REFUSED, accepted=0, quarantined=0, duplicates=0)
             record(self.lake, refused)
             raise ContractError(refusal_report(self.con, batch.batch_id, batch.source, results))
-
-
-def _new_objects(objects: Sequence[Stored], batches: Sequence[Batch]) -> list[Stored]:
-    """Return the objects that no batch has read, whatever pattern found them."""
-    ingested = {
-        (stored.key, stored.etag)
-        for batch in batches
-        for stored in batch.objects
-        if stored.etag is not None
-    }
-    return [stored for stored in objects if (stored.key, stored.etag) not in ingested]
-
-
-def _cover(batches: Sequence[Batch], objects: Sequence[Stored]) -> bool:
-    """Say whether batches have read these objects, as they are now."""
-    return not _new_objects(objects, batches) or not _have_etags(objects)
-
-
-def _have_etags(objects: Sequence[Stored]) -> bool:
-    return all(stored.etag is not None for stored in objects)

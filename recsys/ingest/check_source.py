@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from recsys.errors import SourceError
 from recsys.ingest import sources
 from recsys.ingest.contract import check_contract
+from recsys.ingest.ids import lake_id_types
 from recsys.ingest.row_checks import classify_rows, profile_batch
-from recsys.ingest.staging import lake_id_types
 from recsys.lake.engine import open_duckdb
 from recsys.temporary import temporary_folder
 from sql import load

@@ -15,6 +15,7 @@ that is killed after 3 has ingested its batch: :func:`recover` writes 4 from the
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +25,7 @@ import pyarrow as pa
 from recsys import columns
 from recsys.errors import DamagedError
 from recsys.ingest.contract import PROFILE, ROWS
+from recsys.ingest.selection import have_etags
 from recsys.ingest.sources import canonical
 from recsys.ingest.staging import as_schema
 from recsys.lake.check_results import CheckResult, write_check_results
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from recsys.ingest.row_checks import BatchProfile
     from recsys.lake.tables import Lake
 
 ACCEPTED, REFUSED, REPLACED = "accepted", "refused", "replaced"
@@ -92,6 +95,38 @@ class Batch:
         """Return the batch as JSON can hold it."""
         note = asdict(self)
         return note | {name: note[name].isoformat() for name in ("started", "finished")}
+
+
+def name_batch(
+    lake: Lake,
+    source: str,
+    objects: Sequence[Stored],
+    profile: BatchProfile | None,
+    batches: Sequence[Batch],
+) -> str:
+    """Name a batch by what it holds, so that a run after a kill gives it the same name.
+
+    Args:
+        lake: where the batch goes.
+        source: the source's name.
+        objects: what is read.
+        profile: what was found in it; None where there is no row.
+        batches: the accepted batches so far.
+    """
+    digest = hashlib.sha256(source.encode())
+    for stored in objects:
+        digest.update(f"\n{stored.key} {stored.etag}".encode())
+    if profile and not have_etags(objects):
+        digest.update(profile.fingerprint.encode())
+        if not profile.has_new_rows:
+            digest.update(f" of {profile.row_count}".encode())
+    batch_id = digest.hexdigest()[:24]
+    # Rows that were ingested, deleted from the lake, and are still at the source.
+    names, number = {batch.batch_id for batch in batches}, 2
+    unique = batch_id
+    while unique in names or lake.has(columns.INTERACTIONS, unique):
+        unique, number = f"{batch_id}-{number}", number + 1
+    return unique
 
 
 # --- writing

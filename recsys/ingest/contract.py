@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recsys import columns
 from recsys.errors import BrokenCheckError
-from recsys.ingest.staging import TYPE_NAMES
+from recsys.ingest.ids import TYPE_NAMES
 from recsys.lake.check_results import CheckResult
 from sql import load
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
+    from recsys.ingest.ids import IdTypes
     from recsys.ingest.row_checks import BatchProfile
-    from recsys.ingest.staging import IdTypes
     from recsys.settings import Contract
 
 PROFILE, ROWS = "batch_profile", "rows"

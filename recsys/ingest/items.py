@@ -10,8 +10,15 @@ from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
 from recsys.ingest import sources
 from recsys.ingest.column_map import ColumnMap, resolve
-from recsys.ingest.staging import DUCKDB_TYPES, as_schema, count_rows, explained, id_type
-from recsys.ingest.text_files import csv_dialect, csv_relation
+from recsys.ingest.csv_files import csv_dialect, csv_relation
+from recsys.ingest.ids import (
+    DUCKDB_TYPES,
+    ODD_SHARE,
+    TYPE_WORDS,
+    cast_id,
+    natural_id_type,
+)
+from recsys.ingest.staging import as_schema, count_rows, explained
 from recsys.lake.engine import column_types, open_duckdb, type_family
 from recsys.temporary import temporary_folder
 from sql import file_literal, literal, load, quote
@@ -103,12 +110,16 @@ def _stage(
         )
         names = column_map.names
         id_column = names[columns.ITEM_ID]
-        source_type = id_type(columns.ITEM_ID, id_column, types[id_column])
-        if kind != "csv" and source_type != lake_type:
+        source_type = natural_id_type(columns.ITEM_ID, id_column, types[id_column])
+        if kind != "csv" and source_type == "VARCHAR" and lake_type == "BIGINT":
             raise SourceError(
-                f"item_id of {name} holds {type_family(types[id_column])}, but that of the lake's "
-                f"interactions {'integers' if lake_type == 'BIGINT' else 'text'}; cast it"
+                f"item_id of {name} holds text, but that of the lake's interactions integers; "
+                "cast it"
             )
+        cast = cast_id(columns.ITEM_ID, "input", types[id_column], lake_type)
+        con.execute(load("ingest/create_integer_of_text"))
+        con.execute(f"create or replace temp macro as_item(input) as {cast.value}")
+        con.execute(f"create or replace temp macro is_lost_item(input) as {cast.is_lost}")
         selected = ", ".join(
             f"{quote(names[ours]) if ours in names else 'null'} as {ours}"
             for ours in columns.OF_ITEMS
@@ -119,9 +130,17 @@ def _stage(
             f"create or replace temp view catalogue as select {selected}, {extra} as extra "  # noqa: S608 - names are quoted
             "from source_items"
         )
-        con.execute(f"create or replace temp macro as_item(input) as cast(input as {lake_type})")
         con.execute(load("ingest/create_new_items"))
-    return column_map
+        ((lost, items, example),) = con.execute(load("ingest/lost_items")).fetchall()
+    if not lost:
+        return column_map.noted({columns.ITEM_ID: TYPE_WORDS[lake_type]})
+    left_out = f"{lost:,} of {items:,} ids are not {TYPE_WORDS[lake_type]}, for example {example!r}"
+    if lost > ODD_SHARE * items:
+        raise SourceError(
+            f"{name}: {left_out}; the lake's interactions hold {TYPE_WORDS[lake_type]}. `items` "
+            "was not changed; write the ids as the interactions have them"
+        )
+    return column_map.noted({columns.ITEM_ID: f"{left_out}: left out"})
 
 
 def _read(
@@ -135,6 +154,7 @@ def _read(
         return
     readers: dict[str, Callable[[Path], str]] = {
         "parquet": _parquet_items,
+        "delta": _parquet_items,
         "csv": _csv_items,
         "jsonl": partial(_json_items, con),
     }
@@ -149,10 +169,11 @@ def _parquet_items(path: Path) -> str:
 
 
 def _csv_items(path: Path) -> str:
-    delimiter, names = csv_dialect(path, path.name)
+    dialect = csv_dialect(path, path.name)
+    names = dialect.names
     if len({name.lower() for name in names}) < len(names):
         raise SourceError(f"{path.name} has two columns of the same name; rename one")
-    return csv_relation(path, delimiter, names)
+    return csv_relation(path, dialect, names)
 
 
 def _json_items(con: duckdb.DuckDBPyConnection, path: Path) -> str:

@@ -7,7 +7,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from recsys import columns
-from recsys.ingest.staging import BLANKS, TYPE_NAMES, count_rows
+from recsys.ingest.ids import BLANKS, TYPE_NAMES
+from recsys.ingest.staging import count_rows
 from recsys.lake.erasures import view_erasures
 from sql import load
 
@@ -62,6 +63,9 @@ class BatchProfile:
     def has_new_rows(self) -> bool:
         """Whether there is a row to append to `interactions` or `quarantine`."""
         return bool(self.accepted or self.quarantined)
+
+
+NO_ROWS = BatchProfile(0, 0, 0, 0, 0, 0, 0.0, 0.0, None, "", "", "")
 
 
 def classify_rows(
@@ -177,4 +181,4 @@ def _row_count_change(row_count: int, batches: Sequence[Batch]) -> float | None:
 
 
 def _ratio(count: float, usual: float) -> float:
-    return max(count / usual, usual / count)
+    return max(count / max(1, usual), usual / max(1, count))

@@ -13,8 +13,9 @@ import duckdb
 
 from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
-from recsys.ingest import text_files
+from recsys.ingest import delta_files, text_files
 from recsys.ingest.column_map import ColumnMap, resolve
+from recsys.ingest.ids import NO_TYPE
 from recsys.ingest.staging import count_rows, explained, first_line, stage_typed
 from recsys.lake import object_store
 from recsys.lake.engine import column_types, type_family
@@ -24,11 +25,13 @@ from sql import file_literal, literal, load, quote
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from recsys.ingest.staging import IdTypes, StagedBatch
+    from recsys.ingest.ids import IdTypes
+    from recsys.ingest.staging import StagedBatch
     from recsys.settings import ItemSource, ObjectStorage, Source
 
-Kind = Literal["duckdb", "parquet", "csv", "jsonl"]
+Kind = Literal["duckdb", "delta", "parquet", "csv", "jsonl"]
 
+_HIDDEN = ("_", ".")
 _ENDINGS: dict[str, Kind] = {".parquet": "parquet", ".pq": "parquet"}
 _ENDINGS |= {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
 _ENDINGS |= {f".{name}{zipped}": "jsonl" for name in ("jsonl", "ndjson") for zipped in ("", ".gz")}
@@ -41,6 +44,8 @@ def kind_of(source: Source | ItemSource) -> Kind:
         if "://" in source.uri:
             raise ConfigurationError(f"{source.uri}: a DuckDB source is a local file")
         return "duckdb"
+    if delta_files.is_table(source.uri):
+        return "delta"
     name = source.uri.lower()
     for ending in sorted(_ENDINGS, key=len, reverse=True):
         if name.endswith(ending):
@@ -86,26 +91,67 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
         SourceError: there is none.
     """
     uri = source.uri
-    if kind_of(source) == "duckdb":
+    kind = kind_of(source)
+    if kind == "duckdb":
         if not Path(uri).is_file():
             raise SourceError(f"no such file: {uri}; check the source's uri")
         return [Stored(canonical(uri), None, None)]
-    if "://" in uri:
+    if kind == "delta":
+        objects = [_local(path) for path in delta_files.files(uri)]
+    elif "://" in uri:
         objects = object_store.find(uri, storage, raising=SourceError)
     elif Path(uri).is_file():
         objects = [_local(uri)]
     else:
         paths = sorted(glob.glob(uri, recursive=True))
         objects = [_local(path) for path in paths if Path(path).is_file()]
+    if kind != "delta":
+        objects = [stored for stored in objects if not _is_leftover(stored.key, uri)]
+        delta_files.refuse_files_of_tables([stored.key for stored in objects], uri)
     if not objects:
         problem = "nothing matches" if any(sign in uri for sign in "*?[") else "no such file:"
         raise SourceError(f"{problem} {uri}; check the source's uri")
     return list({stored.key: stored for stored in objects}.values())  # two links to one file
 
 
+def _is_leftover(key: str, uri: str) -> bool:
+    """Say whether a pattern found a file that a writer hides, such as one under _temporary.
+
+    Names that begin with _ or . are hidden, as for Spark, where the pattern does not ask for them.
+    """
+    parts = uri.split("/")
+    wild = [number for number, part in enumerate(parts) if any(sign in part for sign in "*?[")]
+    if not wild or any(part.startswith(_HIDDEN) for part in parts[wild[0] :]):
+        return False
+    folder = canonical("/".join(parts[: wild[0]]) or ".")
+    inside = key.removeprefix(folder) if key.startswith(folder) else os.path.basename(key)
+    return any(part.startswith(_HIDDEN) for part in inside.split("/"))
+
+
 def _local(path: str) -> Stored:
     state = os.stat(path)
     return Stored(canonical(path), f"{state.st_size:x}-{state.st_mtime_ns:x}", state.st_size)
+
+
+def require_unchanged(objects: Sequence[Stored]) -> None:
+    """Refuse local files that changed while they were read: they may have been read by half.
+
+    Raises:
+        SourceError: one has changed, or is gone.
+    """
+    for stored in objects:
+        if stored.etag is None or "://" in stored.key:  # an object on S3 is fetched by its ETag
+            continue
+        try:
+            is_same = _local(stored.key).etag == stored.etag
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise SourceError(
+                f"{stored.key} changed while it was read; nothing was written. Run this again "
+                "when its writer is done",
+                transient=True,
+            )
 
 
 def fetch(objects: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list[Path]:
@@ -115,7 +161,7 @@ def fetch(objects: Sequence[Stored], folder: Path, storage: ObjectStorage) -> li
         path = Path(stored.key)
         if "://" in stored.key:
             path = folder / f"{number:06d}-{stored.key.rsplit('/', 1)[-1]}"
-            object_store.download(stored.key, path, storage, raising=SourceError)
+            object_store.download(stored.key, path, storage, etag=stored.etag, raising=SourceError)
         paths.append(path)
     return paths
 
@@ -147,14 +193,20 @@ def stage(
             with attached(con, source, paths[0]) as relation:
                 names = list(column_types(con, relation))
                 column_map = resolve(source.columns, names, identity(source))
-                staged = stage_typed(con, relation, column_map, lake_types)
+                staged = stage_typed(con, relation, column_map, source, lake_types)
             counts = [staged.rows]
-        elif kind == "parquet":
+        elif kind == "parquet" or kind == "delta":
             counts = _parquet_rows(con, objects, paths)
-            column_map = _common_columns(con, source, objects, paths)
-            staged = stage_typed(con, parquet(paths), column_map, lake_types)
+            # Files without rows say nothing: pandas writes them without types.
+            files = zip(objects, paths, counts, strict=True)
+            full = [(stored, path) for stored, path, rows in files if rows]
+            full = full or [(objects[0], paths[0])]
+            column_map = _common_columns(con, source, full)
+            relation = parquet([path for _, path in full])
+            staged = stage_typed(con, relation, column_map, source, lake_types)
         else:
             staged, counts = text_files.stage(con, source, kind, objects, paths, lake_types)
+    require_unchanged(objects)
     con.execute("create or replace table objects (object varchar, first_row bigint, rows bigint)")
     first_row = 0
     for stored, rows in zip(objects, counts, strict=True):
@@ -230,11 +282,16 @@ def _parquet_rows(
     return rows
 
 
+def _kind_of_values(source_type: str) -> str:
+    """Return a type's family; whole numbers may be written as integers or as real numbers."""
+    family = type_family(source_type)
+    return "numbers" if family in ("integers", "real numbers") else family
+
+
 def _common_columns(
     con: duckdb.DuckDBPyConnection,
     source: Source,
-    objects: Sequence[Stored],
-    paths: Sequence[Path],
+    files: Sequence[tuple[Stored, Path]],
 ) -> ColumnMap:
     """Find our columns in files, of which any may lack one that may be absent.
 
@@ -246,18 +303,20 @@ def _common_columns(
     """
     families: dict[str, str] = {}
     column_map = ColumnMap({})
-    for stored, path in zip(objects, paths, strict=True):
+    for stored, path in files:
         with explained(stored.key):
             types = column_types(con, parquet([path]))
         of_file = resolve(source.columns, list(types), stored.key)
         column_map |= of_file
         for ours in columns.REQUIRED:
             theirs = of_file.names[ours]
-            family = type_family(types[theirs])
+            family = _kind_of_values(types[theirs])
+            if family == NO_TYPE:
+                continue
             if families.setdefault(ours, family) != family:
                 raise SourceError(
                     f"{stored.key}: column {theirs!r} holds {family}, but {families[ours]} in "
-                    f"{objects[0].key}; write them with the same type, or ingest each file by "
-                    "itself with `recsys ingest`"
+                    "another; write them with the same type, or ingest each file by itself with "
+                    "`recsys ingest`"
                 )
     return column_map

@@ -11,50 +11,26 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.errors import SourceError
-from recsys.lake.engine import INTEGER_TYPES, column_types, type_family
+from recsys.ingest.ids import (
+    IDS,
+    TYPE_WORDS,
+    IdTypes,
+    cast_id,
+    require_integers,
+    set_id_types,
+    typed_id_types,
+)
+from recsys.ingest.timestamps import define_timestamp_macros
+from recsys.lake.engine import column_types, type_family
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from recsys.ingest.column_map import ColumnMap
-    from recsys.lake.tables import Lake
+    from recsys.settings import Source
 
-# What does not make an id: white space, and marks that show nothing.
-BLANKS = " \t\n\r\f\v\u00a0\u2003\u3000\u200b\ufeff"
-
-_IDS = (columns.USER_ID, columns.ITEM_ID)
-_WIDER_THAN_OURS = {"HUGEINT", "UBIGINT", "UHUGEINT"}
 _READER_ROWS = 100_000  # as many as the Delta writer may hold several of
-
-
-@dataclass(frozen=True)
-class IdTypes:
-    """The types of both ids, each BIGINT or VARCHAR: DuckDB's names of what the lake holds."""
-
-    user_id: str
-    item_id: str
-
-
-ARROW_TYPES = {"BIGINT": pa.int64(), "VARCHAR": pa.string()}
-DUCKDB_TYPES = {arrow: name for name, arrow in ARROW_TYPES.items()}
-# How a batch's profile and a contract name the types of ids.
-TYPE_NAMES = {"BIGINT": "integer", "VARCHAR": "text"}
-_ID_WORDS = {"BIGINT": "integers", "VARCHAR": "text"}
-
-
-def lake_id_types(lake: Lake) -> IdTypes | None:
-    """Return the types of ids in a lake, or None where no table holds an id yet."""
-    if not lake.exists(columns.INTERACTIONS):
-        return None
-    tables_with_ids = (columns.INTERACTIONS, columns.ITEMS, columns.RECOMMENDATIONS)
-    if not any(lake.open(name).file_uris() for name in tables_with_ids):
-        return None
-    schema = lake.schema(columns.INTERACTIONS)
-    return IdTypes(
-        DUCKDB_TYPES[schema.field(columns.USER_ID).type],
-        DUCKDB_TYPES[schema.field(columns.ITEM_ID).type],
-    )
 
 
 @dataclass(frozen=True)
@@ -67,8 +43,7 @@ class StagedBatch:
 
     def explain(self) -> str:
         """Say in one line what was understood of the source."""
-        id_types = {ours: getattr(self.id_types, ours) for ours in _IDS}
-        notes = {ours: _ID_WORDS[kind] for ours, kind in id_types.items()}
+        notes = {ours: TYPE_WORDS[getattr(self.id_types, ours)] for ours in IDS}
         ours = (*columns.REQUIRED, *columns.OPTIONAL)
         return self.columns.noted(notes).explain(columns.INTERACTIONS, self.rows, ours)
 
@@ -77,6 +52,7 @@ def stage_typed(
     con: duckdb.DuckDBPyConnection,
     relation: str,
     column_map: ColumnMap,
+    source: Source,
     lake_types: IdTypes | None,
 ) -> StagedBatch:
     """Fill ``staged_rows`` from a relation that has types of its own.
@@ -85,35 +61,45 @@ def stage_typed(
         con: the connection that ``staged_rows`` is made in.
         relation: something to select from.
         column_map: which of the relation's columns are ours.
+        source: the types of ids and the unit of timestamps that are set for it.
         lake_types: the types of ids in the lake, where it has some.
+
+    Raises:
+        SourceError: a column's type does not fit.
     """
     source_types = column_types(con, relation)
     column_map = _without_unfit_value(con, relation, column_map, source_types)
     names = column_map.names
     types = {ours: source_types[theirs] for ours, theirs in names.items()}
-    id_types = IdTypes(*(id_type(ours, names[ours], types[ours]) for ours in _IDS))
-    require_lake_types(id_types, lake_types)
+    for ours in IDS:
+        require_integers(ours, types[ours], source, lake_types)
+    id_types = typed_id_types(names, types, set_id_types(source, lake_types))
     absent = {columns.EVENT: "null::varchar", columns.VALUE: "null::double"}
     selected = ", ".join(
         f"{quote(names[ours]) if ours in names else absent[ours]} as {quote(ours)}"
         for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
     define_row_as_json(con, names)
-    wide = [ours for ours in _IDS if types[ours] in _WIDER_THAN_OURS]
-    lost = {ours: f"{ours} is not null and try_cast({ours} as bigint) is null" for ours in wide}
-    faults = [f"when {is_lost} then '{ours} is beyond 64 bits'" for ours, is_lost in lost.items()]
+    con.execute(load("ingest/create_integer_of_text"))
+    casts = [cast_id(ours, ours, types[ours], getattr(id_types, ours)) for ours in IDS]
+    faults = [f"when {cast.is_lost} then {literal(cast.fault)}" for cast in casts]
     con.execute(
         "create or replace temp view recsys_source_rows as select *, null::bigint as source_row, "  # noqa: S608 - names are quoted
-        f"case {' '.join(faults) or 'when false then null'} end::varchar as fault, "
-        f"case when {' or '.join(lost.values()) or 'false'} "
+        f"case {' '.join(faults)} end::varchar as fault, "
+        f"case when {' or '.join(f'({cast.is_lost})' for cast in casts)} "
         "then row_as_json(user_id, item_id, timestamp, event, value) end as raw_row "
         f"from (select {selected} from {relation})"
     )
-    define_type_macros(
-        con, id_types, types["timestamp"], types.get("value", "DOUBLE"), has_faults=bool(wide)
+    as_user, as_item = (
+        cast_id(ours, "input", types[ours], getattr(id_types, ours)).value for ours in IDS
+    )
+    define_type_macros(con, id_types, as_user, as_item, types.get("value", "DOUBLE"))
+    note = define_timestamp_macros(
+        con, types["timestamp"], source.timestamp_unit, names["timestamp"]
     )
     con.execute(load("ingest/create_staged_rows"))
-    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types, column_map)
+    rows = count_rows(con, "memory.main.staged_rows")
+    return StagedBatch(rows, id_types, column_map.noted({"timestamp": note} if note else {}))
 
 
 def _without_unfit_value(
@@ -136,83 +122,23 @@ def _without_unfit_value(
     return column_map.without(columns.VALUE, f"{values:,} values of {source_type} are not numbers")
 
 
-def id_type(ours: str, theirs: str, source_type: str) -> str:
-    """Return BIGINT or VARCHAR, what an id of a DuckDB type becomes.
-
-    Raises:
-        SourceError: an id can't be of this type.
-    """
-    family = type_family(source_type)
-    if family == "integers":
-        return "BIGINT"
-    if family == "text":
-        return "VARCHAR"
-    raise SourceError(
-        f"{ours} comes from column {theirs!r}, which holds {source_type}; an id is an integer or "
-        "text: cast it in a query, or in the files"
-    )
-
-
-def require_lake_types(id_types: IdTypes, lake_types: IdTypes | None) -> None:
-    """Refuse ids of other types than the lake's, where it has some."""
-    if lake_types is None:
-        return
-    for ours in _IDS:
-        source_type, lake_type = getattr(id_types, ours), getattr(lake_types, ours)
-        if source_type != lake_type:
-            raise SourceError(
-                f"{ours} of the source holds {_ID_WORDS[source_type]}, but the lake holds "
-                f"{_ID_WORDS[lake_type]}; cast it at the source, or use another lake for it"
-            )
-
-
 def define_type_macros(
-    con: duckdb.DuckDBPyConnection,
-    id_types: IdTypes,
-    timestamp: str,
-    value: str,
-    *,
-    has_faults: bool = False,
+    con: duckdb.DuckDBPyConnection, id_types: IdTypes, as_user: str, as_item: str, value: str
 ) -> None:
-    """Define the macros of sql/ingest/create_staged_rows.sql for the types of a source.
+    """Define the macros of sql/ingest/create_staged_rows.sql that don't concern timestamps.
 
     Args:
         con: where to define them.
         id_types: what ids become.
-        timestamp: the source's type of timestamps.
+        as_user: SQL that makes a user's id of ``input``.
+        as_item: SQL that makes an item's id of ``input``.
         value: the source's type of values.
-        has_faults: whether rows with ids that don't fit their type have a fault by now.
-
-    Raises:
-        SourceError: a timestamp can't be of this type.
     """
-    con.execute(load("ingest/create_timestamp_of_number"))
-    cast = "try_cast" if has_faults else "cast"
-    raw_timestamp = "input"
-    if timestamp.startswith("TIMESTAMP") or timestamp == "DATE":
-        # The session's time zone is UTC, so a timestamp without one is read as UTC.
-        # DuckDB 2.0 has no isfinite of a TIMESTAMPTZ_NS.
-        is_finite = "isfinite(cast(input as timestamptz))"
-        as_timestamp = f"case when {is_finite} then cast(input as timestamptz) end"
-        raw_timestamp = f"case when not {is_finite} then cast(input as varchar) end"
-    elif timestamp in INTEGER_TYPES or type_family(timestamp) == "real numbers":
-        as_timestamp = "timestamp_of_number(input)"
-    elif timestamp == "VARCHAR":
-        con.execute(load("ingest/create_timestamp_of_text"))
-        as_timestamp = "timestamp_of_text(input)"
-    else:
-        raise SourceError(
-            f"timestamp comes from a column that holds {timestamp}; it has to be a timestamp, a "
-            "date, epoch seconds or milliseconds, or ISO text: cast it in a query"
-        )
-    user, item = id_types.user_id, id_types.item_id
     for name, body in {
-        "as_user": f"{cast}(input as {user})",
-        "as_item": f"{cast}(input as {item})",
-        "as_timestamp": as_timestamp,
-        "user_text": "input" if user == "VARCHAR" else "null::varchar",
-        "item_text": "input" if item == "VARCHAR" else "null::varchar",
-        "timestamp_text": raw_timestamp,
+        "as_user": as_user,
+        "as_item": as_item,
+        "user_text": "input" if id_types.user_id == "VARCHAR" else "null::varchar",
+        "item_text": "input" if id_types.item_id == "VARCHAR" else "null::varchar",
         "value_text": "cast(input as varchar)" if type_family(value) == "text" else "null::varchar",
     }.items():
         con.execute(f"create or replace temp macro {name}(input) as {body}")

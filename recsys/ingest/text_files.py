@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import zlib
 from codecs import BOM_UTF8
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys import columns
-from recsys.errors import SourceError
+from recsys.errors import EmptySourceError, SourceError
 from recsys.ingest.column_map import ColumnMap, resolve
+from recsys.ingest.csv_files import CHUNK, csv_dialect, csv_relation, holds_no_row, open_text
+from recsys.ingest.ids import BLANKS, IDS, NULL_WORDS, ODD_SHARE, IdTypes, set_id_types
 from recsys.ingest.staging import (
-    BLANKS,
-    IdTypes,
     StagedBatch,
     count_rows,
     define_row_as_json,
     define_type_macros,
     explained,
 )
-from sql import file_literal, literal, load, quote
+from recsys.ingest.timestamps import define_timestamp_macros
+from sql import load, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from recsys.lake.object_store import Stored
     from recsys.settings import Source
 
-_CHUNK = 16 << 20
+_UNFINISHED = "last line has no line end: it may be half-written"
 
 
 def stage(
@@ -47,91 +44,66 @@ def stage(
 ) -> tuple[StagedBatch, list[int]]:
     """Fill ``staged_rows`` from text files; return what it holds, and each file's row count."""
     con.execute(load("ingest/create_source_rows"))
+    con.execute(load("ingest/create_integer_of_text"))
     read = _read_csv if kind == "csv" else _read_json_lines
     counts = []
     column_map = ColumnMap({})
-    for stored, path in zip(objects, paths, strict=True):
+    pairs = zip(objects, paths, strict=True)
+    empty = [holds_no_row(path, one.key, has_header=kind == "csv") for one, path in pairs]
+    if all(empty):
+        raise EmptySourceError(f"{objects[0].key} is empty: it holds no row")
+    for stored, path, is_empty in zip(objects, paths, empty, strict=True):
+        if is_empty:  # it says nothing, and its columns may be anything
+            counts.append(0)
+            continue
         before = count_rows(con, "recsys_source_rows")
         with explained(stored.key):
             column_map |= read(con, source, stored, path)
         counts.append(count_rows(con, "recsys_source_rows") - before)
-    return _stage(con, column_map, lake_types), counts
+    return _stage(con, column_map, source, lake_types), counts
 
 
 def _stage(
-    con: duckdb.DuckDBPyConnection, column_map: ColumnMap, lake_types: IdTypes | None
+    con: duckdb.DuckDBPyConnection,
+    column_map: ColumnMap,
+    source: Source,
+    lake_types: IdTypes | None,
 ) -> StagedBatch:
     # Text has no types: where the lake holds text, digits stay text too; where it holds integers,
     # a row whose id is not an integer is rejected, and not the whole batch.
-    id_types = lake_types or _infer_id_types(con)
     define_row_as_json(con, column_map.names)
+    note = define_timestamp_macros(
+        con, "VARCHAR", source.timestamp_unit, column_map.names[columns.TIMESTAMP]
+    )
+    decided = set_id_types(source, lake_types)
+    if not set(IDS) <= decided.keys():
+        decided = _infer_id_types(con) | decided
+    id_types = IdTypes(**decided)
     integers = {
         "user_is_integer": id_types.user_id == "BIGINT",
         "item_is_integer": id_types.item_id == "BIGINT",
     }
     if any(integers.values()):
         con.execute(load("ingest/update_faults_of_ids"), {**integers, "blanks": BLANKS})
-    define_type_macros(con, id_types, "VARCHAR", "VARCHAR", has_faults=True)
+    as_id = {"BIGINT": "integer_of_text(input)", "VARCHAR": "cast(input as varchar)"}
+    define_type_macros(con, id_types, as_id[id_types.user_id], as_id[id_types.item_id], "VARCHAR")
     con.execute(load("ingest/create_staged_rows"))
     con.execute("drop table recsys_source_rows")
-    return StagedBatch(count_rows(con, "memory.main.staged_rows"), id_types, column_map)
+    rows = count_rows(con, "memory.main.staged_rows")
+    return StagedBatch(rows, id_types, column_map.noted({columns.TIMESTAMP: note} if note else {}))
 
 
-def _infer_id_types(con: duckdb.DuckDBPyConnection) -> IdTypes:
-    ((user_id, item_id),) = con.execute(load("ingest/id_types"), {"blanks": BLANKS}).fetchall()
-    return IdTypes(user_id, item_id)
-
-
-def _is_zipped(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
-
-
-@contextmanager
-def _open(path: Path, name: str) -> Iterator[Any]:
-    """Open a text file, unzipped, for binary reading; its errors become ours."""
-    try:
-        with gzip.open(path) if _is_zipped(path) else path.open("rb") as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{name} is truncated or damaged, or can't be read: {error}") from error
-
-
-def csv_dialect(path: Path, name: str) -> tuple[str, list[str]]:
-    """Return the delimiter and the column names that the first line of a CSV file has.
-
-    A zipped file is read to its end to check its sum, which DuckDB does not: it would make up rows.
-    """
-    with _open(path, name) as file:
-        try:
-            head = file.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise SourceError(f"{name}: its first line is not UTF-8") from None
-        while _is_zipped(path) and file.read(_CHUNK):
-            pass
-    if not head.strip():
-        raise SourceError(f"{name} is empty: it lacks even the line of column names")
-    delimiter = max(",\t;|", key=head.count)
-    return delimiter, next(csv.reader([head], delimiter=delimiter))
-
-
-def csv_relation(path: Path, delimiter: str, names: Iterable[str], more: str = "") -> str:
-    """Return a CSV file as something to select from: these columns, by position, all text.
-
-    ``more`` is added to the arguments of DuckDB's ``read_csv``.
-    """
-    zipped = ", compression = 'gzip'" if _is_zipped(path) else ""
-    typed = ", ".join(f"{literal(name)}: 'varchar'" for name in names)
-    return (
-        f"read_csv({file_literal(str(path))}{zipped}, auto_detect = false, header = true, "
-        f"columns = {{{typed}}}, delim = {literal(delimiter)}, "
-        f"quote = '\"', escape = '\"', nullstr = ''{more})"
-    )
+def _infer_id_types(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    rules = {"blanks": BLANKS, "null_words": NULL_WORDS, "odd_share": ODD_SHARE}
+    relation = con.sql(load("ingest/id_types"), params=rules)
+    return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
 
 def _read_csv(
     con: duckdb.DuckDBPyConnection, source: Source, stored: Stored, path: Path
 ) -> ColumnMap:
-    delimiter, file_columns = csv_dialect(path, stored.key)
+    dialect = csv_dialect(path, stored.key)
+    file_columns = dialect.names
     column_map = resolve(source.columns, file_columns, stored.key)
     names = column_map.names
     for theirs in names.values():
@@ -144,7 +116,7 @@ def _read_csv(
     # Columns go by position, since their names may repeat or differ in case alone.
     relation = csv_relation(
         path,
-        delimiter,
+        dialect,
         (f"c{position}" for position in range(len(file_columns))),
         ", allow_quoted_nulls = false, strict_mode = true, store_rejects = true, rejects_limit = 0",
     )
@@ -166,6 +138,8 @@ def _read_csv(
             "of the file can't be split into rows; close it or double it"
         )
     con.execute(load("ingest/insert_csv_records"))
+    if not dialect.is_finished:
+        con.execute(load("ingest/update_last_row"), {"fault": _UNFINISHED})
     con.execute("drop table records")
     return column_map
 
@@ -186,10 +160,9 @@ def _read_json_lines(
     if not keys:
         raise SourceError(f"{stored.key} is empty, or no line of it is a JSON object")
     column_map = resolve(source.columns, keys, stored.key)
-    pointers = {
-        ours: "/" + column_map.names.get(ours, ours).replace("~", "~0").replace("/", "~1")
-        for ours in (*columns.REQUIRED, *columns.OPTIONAL)
-    }
+    pointers: dict[str, str | None] = dict.fromkeys(columns.OPTIONAL)
+    for ours, theirs in column_map.names.items():
+        pointers[ours] = "/" + theirs.replace("~", "~0").replace("/", "~1")
     con.execute(load("ingest/insert_json_lines"), pointers)
     con.execute("drop table lines")
     return column_map
@@ -198,10 +171,10 @@ def _read_json_lines(
 def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
     """Yield the lines of a file as (line, fault), a chunk at a time; bad UTF-8 is a fault."""
     schema = pa.schema([("line", pa.string()), ("fault", pa.string())])
-    with _open(path, name) as file:
+    with open_text(path, name) as file:
         rest, last = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8), False
         while not last:
-            chunk = file.read(_CHUNK)
+            chunk = file.read(CHUNK)
             last = not chunk
             chunk = rest + chunk
             end = len(chunk) if last else chunk.rfind(b"\n") + 1

@@ -27,10 +27,18 @@ _MEANINGS = {
     "SignatureDoesNotMatch": "the endpoint refuses the secret key in use",
     "ExpiredToken": "the session token in use has expired; log in again",
     "PermanentRedirect": "the bucket lies in another region; set s3.region",
+    "PreconditionFailed": "the object has changed since it was listed; run this again",
 }
 _ABSENT = {"NoSuchKey", "404"}
 # Answers to try again after, beside every 5xx: S3 gives some of these as a 400.
-_PASSING = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"}
+_PASSING = {
+    "PreconditionFailed",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
 _NO_ANSWER = "the S3 endpoint does not answer{}; check s3.endpoint_url and the network"
 _COLOUR = re.compile(r"\x1b\[\d*m|↳")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from recsys.settings import ObjectStorage
 
+_CHUNK = 1 << 20  # bytes
 _WILDCARDS = re.compile(r"[*?\[]")
 
 
@@ -94,13 +95,27 @@ def delete(uris: Iterable[str], storage: ObjectStorage) -> None:
 
 
 def download(
-    uri: str, path: Path, storage: ObjectStorage, *, raising: type[RecsysError] = LakeError
+    uri: str,
+    path: Path,
+    storage: ObjectStorage,
+    *,
+    etag: str | None = None,
+    raising: type[RecsysError] = LakeError,
 ) -> None:
-    """Fetch one object into a file."""
+    """Fetch one object into a file: the one of this ETag, where it is given, and no other."""
     bucket, key = split(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_s3_errors(uri, "read", raising):
-        _client(storage).download_file(bucket, key, str(path))
+        if etag is None:
+            _client(storage).download_file(bucket, key, str(path))
+            return
+        answer = _client(storage).get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+        with path.open("wb") as file:
+            for chunk in answer["Body"].iter_chunks(_CHUNK):
+                file.write(chunk)
+        # An endpoint that ignores the condition gives whatever is there now.
+        if answer["ETag"].strip('"') != etag or path.stat().st_size != answer["ContentLength"]:
+            raise raising(f"{uri} changed while it was read; run this again", transient=True)
 
 
 def upload(

@@ -1,5 +1,5 @@
--- One row per item, as `items` holds it, by item_id.
--- reads: catalogue, as_item
+-- One row per item whose id is of the lake's type, as `items` holds it, by item_id.
+-- reads: catalogue, as_item, is_lost_item
 -- makes: table new_items (item_id, title, category, eligible, extra)
 create or replace temp table new_items as
 select
@@ -9,4 +9,5 @@ select
     coalesce(cast(eligible as boolean), true) as eligible,
     extra
 from catalogue
+where not coalesce(is_lost_item(item_id), false)
 order by item_id

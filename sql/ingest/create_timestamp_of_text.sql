@@ -1,5 +1,4 @@
--- ISO dates and times (without an offset: UTC), or what a number says: a date as YYYYMMDD, or epoch
--- seconds, ms, us or ns by size.
+-- ISO dates and times (without an offset: UTC), or what a number says in the column's unit.
 -- reads: timestamp_of_number
 -- makes: macro timestamp_of_text
 create or replace temp macro timestamp_of_text(input) as coalesce(
@@ -7,5 +6,5 @@ create or replace temp macro timestamp_of_text(input) as coalesce(
         when isfinite(try_cast(trim(input) as timestamptz))
             then try_cast(trim(input) as timestamptz)
     end,
-    timestamp_of_number(input)
+    timestamp_of_number(trim(input))
 )

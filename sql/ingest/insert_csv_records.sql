@@ -1,6 +1,6 @@
 -- One row per record of a CSV file; source_row counts records, the column names being the first.
 -- `records` holds what could be read, in order, and `reject_errors` what could not.
--- reads: records, reject_errors
+-- reads: records, reject_errors, integer_of_text
 -- makes: rows of recsys_source_rows
 insert into recsys_source_rows
 with refused as (
@@ -49,8 +49,8 @@ select
     readable.position + 2 + coalesce(shifts.refused_so_far, 0) as source_row,
     null as fault,
     null as raw_row,
-    coalesce(cast(try_cast(readable.user_id as bigint) as varchar) = readable.user_id, false),
-    coalesce(cast(try_cast(readable.item_id as bigint) as varchar) = readable.item_id, false)
+    integer_of_text(readable.user_id) is not null,
+    integer_of_text(readable.item_id) is not null
 from readable
 asof left join shifts on readable.position >= shifts.readable_before
 

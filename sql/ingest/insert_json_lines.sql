@@ -1,6 +1,6 @@
 -- One row per line of a JSON Lines file that is not blank; what is not an object carries a fault.
 -- Each parameter is the JSON pointer of a column.
--- reads: lines, $event, $item_id, $timestamp, $user_id, $value
+-- reads: lines, integer_of_text, $event, $item_id, $timestamp, $user_id, $value
 -- makes: rows of recsys_source_rows
 insert into recsys_source_rows
 with objects as (
@@ -21,7 +21,17 @@ fields as (
     select
         *,
         json_type(object, $user_id) as user_kind,
-        json_type(object, $item_id) as item_kind
+        json_type(object, $item_id) as item_kind,
+        coalesce(
+            user_kind in ('UBIGINT', 'BIGINT', 'DOUBLE')
+            and integer_of_text(json_extract_string(object, $user_id)) is not null,
+            false
+        ) as user_is_integer,
+        coalesce(
+            item_kind in ('UBIGINT', 'BIGINT', 'DOUBLE')
+            and integer_of_text(json_extract_string(object, $item_id)) is not null,
+            false
+        ) as item_is_integer
     from objects
 )
 
@@ -34,13 +44,19 @@ select
     "number" as source_row,
     coalesce(
         broken,
-        if(user_kind in ('OBJECT', 'ARRAY', 'BOOLEAN', 'DOUBLE'), 'user_id is not an id', null),
-        if(item_kind in ('OBJECT', 'ARRAY', 'BOOLEAN', 'DOUBLE'), 'item_id is not an id', null)
+        if(
+            user_kind in ('OBJECT', 'ARRAY', 'BOOLEAN')
+            or (user_kind = 'DOUBLE' and not user_is_integer),
+            'user_id is not an id', null
+        ),
+        if(
+            item_kind in ('OBJECT', 'ARRAY', 'BOOLEAN')
+            or (item_kind = 'DOUBLE' and not item_is_integer),
+            'item_id is not an id', null
+        )
     ) as fault,
     raw_row,
-    user_kind in ('UBIGINT', 'BIGINT') and try_cast(user_id as bigint) is not null
-        as user_is_integer,
-    item_kind in ('UBIGINT', 'BIGINT') and try_cast(item_id as bigint) is not null
-        as item_is_integer
+    user_is_integer,
+    item_is_integer
 from fields
 order by "number"

@@ -304,7 +304,7 @@ def test_the_first_of_several_equal_rows_is_accepted_with_its_value(
 ) -> None:
     file = tmp_path / "a.csv"
     lines = [f"1,2,2026-01-01,{value}" for value in (5, 4, 3)]
-    file.write_text("\n".join(["user_id,item_id,timestamp,value", *lines]))
+    file.write_text("\n".join(["user_id,item_id,timestamp,value", *lines, ""]))
     ingest_source(lake, lenient(settings), file)
     (interaction,) = rows_of(lake, columns.INTERACTIONS)
     assert interaction["value"] == 5.0
@@ -405,7 +405,7 @@ def test_a_stray_id_in_a_text_file_does_not_refuse_the_batch(
         lines = [
             f"{'' if user is None else user},{item},{timestamp}" for user, item, timestamp in rows
         ]
-        file.write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+        file.write_text("\n".join(["user_id,item_id,timestamp", *lines, ""]))
     else:
         named = [dict(zip(("user_id", "item_id", "timestamp"), row, strict=True)) for row in rows]
         file.write_text("\n".join(json.dumps(row, default=str) for row in named))

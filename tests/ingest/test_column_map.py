@@ -94,6 +94,16 @@ def test_json_keys_in_capitals_are_read(lake: Lake, settings: Settings, tmp_path
     assert (row["user_id"], row["item_id"], row["value"]) == (1, 2, 3.0)
 
 
+def test_a_json_key_that_is_switched_off_is_not_read(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"user_id": 1, "item_id": 2, "timestamp": "2026-01-02", "value": "good"}\n')
+    result = ingest(lake, settings, Source(uri=str(file), columns={"value": ""}))
+    assert (result.accepted, result.quarantined) == (1, 0)
+    assert result.understood.endswith("no event, value; not used: value")
+
+
 @pytest.mark.parametrize(
     ("kind", "made"),
     [
@@ -221,3 +231,28 @@ def test_check_source_reads_what_an_ingest_has_taken_too(
     assert result.first_rows.to_pylist()[0]["user_id"] == 1
     assert isinstance(result.first_rows, pa.Table)
     assert result.first_rows["timestamp"][0].as_py().date() == date(2026, 1, 2)
+
+
+def test_settings_of_a_source_can_be_given_on_the_command_line(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("user_id,item_id,timestamp\n1,7,20000\n,8,20001\n")
+    changes = ("--set", "timestamp_unit=days", "--set", "drop_null_users=true")
+    call = (
+        "--lake",
+        settings.lake,
+        "check-source",
+        str(file),
+        *changes,
+        "--set",
+        "item_id_type=text",
+    )
+    code, out, err = recsys(monkeypatch, capsys, *call)
+    assert code == 0
+    assert "item_id (text), timestamp (days since 1970, as set)" in err
+    assert "1 have no user" in err
+    assert "2024-10-04" in out
+    code, _, err = recsys(monkeypatch, capsys, *call[:4], "--set", "timestamp_unit=weeks")
+    assert code == 2
+    assert "timestamp_unit" in err

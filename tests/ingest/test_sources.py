@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from recsys.errors import ConfigurationError, SourceError
-from recsys.ingest import sources, staging
+from recsys.ingest import ids, sources
 from recsys.lake.engine import open_duckdb
 from recsys.settings import Source
 from sql import load
@@ -38,8 +38,11 @@ class Staging:
         self.con, self.settings, self.folder = con, settings, folder
 
     def __call__(self, uri: object, **options: Any) -> list[tuple[Any, ...]]:
-        """Return the staged rows of a source as (user, item, timestamp, source_row, fault)."""
-        source = Source(uri=str(uri), **options)
+        """Return the staged rows of a source as (user, item, timestamp, source_row, fault).
+
+        Most tests write times as small numbers.
+        """
+        source = Source(uri=str(uri), **{"timestamp_unit": "s", **options})
         objects = sources.find(source, self.settings.s3)
         paths = sources.fetch(objects, self.folder, self.settings.s3)
         sources.stage(self.con, source, objects, paths)
@@ -48,9 +51,9 @@ class Staging:
         ).fetchall()
 
     def reasons(self) -> dict[int, list[str]]:
-        nobody = {"blanks": staging.BLANKS, "drop_null_users": False}
+        nobody = {"blanks": ids.BLANKS, "drop_null_users": False}
         self.con.execute(load("ingest/create_anonymous_rows"), nobody)
-        rules = {"blanks": staging.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
+        rules = {"blanks": ids.BLANKS, "max_id_bytes": 1024, "latest": datetime.now(UTC)}
         self.con.execute(load("ingest/create_faulty_rows"), rules)
         rows = self.con.execute(
             "select staged_rows.source_row, reasons from faulty_rows "
@@ -109,7 +112,7 @@ def test_every_form_of_a_timestamp_is_the_same_time(
         tmp_path / "s.duckdb",
         f"create table t as select 1 as user_id, 2 as item_id, {value} as timestamp",
     )
-    assert stage(file, table="t") == [(1, 2, TIMESTAMP, None, None)]
+    assert stage(file, table="t", timestamp_unit=None) == [(1, 2, TIMESTAMP, None, None)]
 
 
 def test_dates_and_fractions_of_a_second(stage: Staging, tmp_path: Path) -> None:
@@ -128,28 +131,94 @@ def test_dates_and_fractions_of_a_second(stage: Staging, tmp_path: Path) -> None
 def test_eight_digits_are_a_date(stage: Staging, tmp_path: Path, value: str) -> None:
     made = f"create table t as select 1 as user_id, 2 as item_id, {value} as timestamp"
     file = duck(tmp_path / "s.duckdb", made)
-    assert stage(file, table="t")[0][2] == datetime(2024, 2, 29, tzinfo=UTC)
+    assert stage(file, table="t", timestamp_unit=None)[0][2] == datetime(2024, 2, 29, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", ["bigint", "varchar"])
 def test_eight_digits_that_are_not_a_date_are_not_the_summer_of_1970(
     stage: Staging, tmp_path: Path, kind: str
 ) -> None:
-    numbers = [19000101, 21001231, 18991231, 86400, 20230229, 20241301]
+    numbers = [19710101, 20240229, 20260101, 86400, 20230229, 20241301]
     rows = ", ".join(f"(1, 2, {number}::{kind})" for number in numbers)
     made = f"create table t as from (values {rows}) t(user_id, item_id, timestamp)"
-    assert [row[2] for row in stage(duck(tmp_path / "s.duckdb", made), table="t")] == [
-        datetime(1900, 1, 1, tzinfo=UTC),
-        datetime(2100, 12, 31, tzinfo=UTC),
-        datetime(1970, 8, 8, 19, 20, 31, tzinfo=UTC),
-        datetime(1970, 1, 2, tzinfo=UTC),
+    file = duck(tmp_path / "s.duckdb", made)
+    assert [row[2] for row in stage(file, table="t", timestamp_unit=None)] == [
+        datetime(1971, 1, 1, tzinfo=UTC),
+        datetime(2024, 2, 29, tzinfo=UTC),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        None,
         None,
         None,
     ]
     stage.con.execute("update staged_rows set source_row = rowid + 1")
-    reasons = stage.reasons()
-    assert reasons.pop(2) == ["timestamp is in the future"]
-    assert reasons == {5: ["timestamp is unparsable"], 6: ["timestamp is unparsable"]}
+    assert stage.reasons() == {row: ["timestamp is unparsable"] for row in (4, 5, 6)}
+
+
+DAY = 20_000  # 2024-10-04, counted from 1970
+UNITS = {
+    "s": DAY * 86400,
+    "ms": DAY * 86400 * 1000,
+    "us": DAY * 86400 * 10**6,
+    "ns": DAY * 86400 * 10**9,
+    "ticks": (DAY * 86400 + 62135596800) * 10**7,
+    "yyyymmdd": 20241004,
+    "days": DAY,
+    "excel_days": DAY + 25569,
+}
+
+
+@pytest.mark.parametrize("form", ["bigint", "double", "csv", "jsonl"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_unit_of_numbers_is_told_by_the_whole_column_or_set(
+    stage: Staging, tmp_path: Path, unit: str, form: str
+) -> None:
+    number = UNITS[unit]
+    if form == "csv":
+        where: dict[str, Any] = {}
+        file = text(tmp_path / "a.csv", HEADER + f"1,2,{number}\n")
+    elif form == "jsonl":
+        where = {}
+        row = {"user_id": 1, "item_id": 2, "timestamp": number}
+        file = text(tmp_path / "a.jsonl", json.dumps(row))
+    else:
+        made = f"create table t as select 1 as user_id, 2 as item_id, {number}::{form} as timestamp"
+        file, where = duck(tmp_path / "s.duckdb", made), {"table": "t"}
+    expected = datetime(2024, 10, 4, tzinfo=UTC)
+    assert stage(file, timestamp_unit=unit, **where)[0][2] == expected
+    if unit in ("days", "excel_days"):
+        hint = f'timestamp_unit = "{unit}" .* makes {number} 2024-10-04'
+        with pytest.raises(SourceError, match=hint):
+            stage(file, timestamp_unit=None, **where)
+    else:
+        assert stage(file, timestamp_unit=None, **where)[0][2] == expected
+
+
+@pytest.mark.parametrize("numbers", [[2023, 2024], [0, 1, 2, 3], [-5.0, 1e30], [7 * 10**20]])
+def test_numbers_that_are_plausible_in_no_unit_are_refused_with_examples(
+    stage: Staging, tmp_path: Path, numbers: list[float]
+) -> None:
+    lines = [json.dumps({"user_id": 1, "item_id": 2, "timestamp": n}) for n in numbers]
+    file = text(tmp_path / "a.jsonl", "\n".join(lines))
+    with pytest.raises(SourceError, match=r"such as .* are not plausible times") as refusal:
+        stage(file, timestamp_unit=None)
+    assert f"{float(numbers[0]):.16g}" in str(refusal.value)
+    assert [row[2] is None for row in stage(file)] == [abs(n) > 1e12 for n in numbers]
+
+
+def test_a_few_numbers_among_times_are_rejected_and_not_guessed(
+    stage: Staging, tmp_path: Path
+) -> None:
+    lines = [f"1,{n},2026-01-02\n" for n in range(8)]
+    stage(
+        text(tmp_path / "a.csv", HEADER + "".join(lines) + "1,2,0\n1,3,45000\n"),
+        timestamp_unit=None,
+    )
+    assert stage.reasons() == {row: ["timestamp is unparsable"] for row in (10, 11)}
+    lines = [f"1,{n},{1767323045 + n}\n" for n in range(8)]
+    stage(
+        text(tmp_path / "b.csv", HEADER + "".join(lines) + "1,2,0\n1,3,2026\n"), timestamp_unit=None
+    )
+    assert stage.reasons() == {row: ["timestamp is unparsable"] for row in (10, 11)}
 
 
 def test_what_is_not_a_timestamp_is_unparsable_and_not_null(stage: Staging, tmp_path: Path) -> None:
@@ -179,7 +248,7 @@ def test_infinite_timestamps_of_a_table_are_unparsable(stage: Staging, tmp_path:
 def test_csv_rows_with_a_wrong_number_of_fields_get_a_fault(stage: Staging, tmp_path: Path) -> None:
     lines = ["1,2,10", "3,4", "5,6,30", "7,8,40,9", "9,10,50", '11,"1"2,60', "13,14,70"]
     for name in ("a.csv", "a.csv.gz"):
-        content = (HEADER + "\n".join(lines)).encode()
+        content = (HEADER + "".join(f"{line}\n" for line in lines)).encode()
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
         rows = stage(tmp_path / name)
         assert [(row[0], row[3], row[4]) for row in rows] == [
@@ -258,28 +327,22 @@ def test_a_byte_order_mark_is_not_part_of_the_first_json_line(
 def test_json_lines_longer_than_a_chunk_are_whole(
     stage: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.ingest.text_files._CHUNK", 50)
+    monkeypatch.setattr("recsys.ingest.text_files.CHUNK", 50)
     rows = [{"user_id": f"{n:0{n + 1}d}", "item_id": n, "timestamp": n} for n in range(60)]
     file = text(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
     assert [row[0] for row in stage(file)] == [row["user_id"] for row in rows]
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ['{"user_id": 1, "item_id": 5, "timestamp": 0}', '{"user_id": "b", "item_id": 6}'],
-        ["1,5,0", "b,6,0"],
-    ],
-)
-def test_mixed_ids_are_text(stage: Staging, tmp_path: Path, lines: list[str]) -> None:
-    is_json = lines[0].startswith("{")
-    file = tmp_path / ("a.jsonl" if is_json else "a.csv")
-    rows = stage(text(file, ("" if is_json else HEADER) + "\n".join(lines)))
-    assert [row[:2] for row in rows] == [("1", 5), ("b", 6)]
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_mixed_ids_are_text(stage: Staging, tmp_path: Path, kind: str) -> None:
+    rows = [{"user_id": user, "item_id": 5, "timestamp": 7} for user in (1, "b")]
+    made = "\n".join(map(json.dumps, rows)) if kind == "jsonl" else HEADER + "1,5,7\nb,5,7\n"
+    assert [row[:2] for row in stage(text(tmp_path / f"a.{kind}", made))] == [("1", 5), ("b", 5)]
 
 
 @pytest.mark.parametrize(
-    ("first", "user_id"), [("007", "007"), ("7", 7), ("+7", "+7"), ("7.0", "7.0")]
+    ("first", "user_id"),
+    [("007", "007"), ("7", 7), ("+7", "+7"), ("7.0", 7), ("1e2", "1e2"), ("7.5", "7.5")],
 )
 def test_csv_ids_are_integers_only_where_nothing_is_lost(
     stage: Staging, tmp_path: Path, first: str, user_id: object
@@ -290,7 +353,7 @@ def test_csv_ids_are_integers_only_where_nothing_is_lost(
 def test_json_ids_beyond_64_bits_are_text(stage: Staging, tmp_path: Path) -> None:
     lines = [
         f'{{"user_id": {2**63}, "item_id": 5, "timestamp": 0}}',
-        '{"user_id": 1, "item_id": 6}',
+        '{"user_id": 1, "item_id": 6, "timestamp": 0}',
     ]
     rows = stage(text(tmp_path / "a.jsonl", "\n".join(lines)))
     assert [row[:2] for row in rows] == [(str(2**63), 5), ("1", 6)]
@@ -428,7 +491,8 @@ def test_two_csv_columns_of_one_name_are_refused(stage: Staging, tmp_path: Path)
 @pytest.mark.parametrize(
     ("column", "kind", "message"),
     [
-        ("user_id", "double", "holds DOUBLE; an id is an integer or text: cast"),
+        ("user_id", "boolean", "holds BOOLEAN; an id is an integer or text: cast"),
+        ("user_id", "blob", "holds BLOB; an id is an integer or text: cast"),
         ("item_id", "date", "holds DATE; an id is an integer or text: cast"),
         ("timestamp", "boolean", "holds BOOLEAN; it has to be a timestamp"),
         ("timestamp", "time", "holds TIME; it has to be a timestamp"),
@@ -590,7 +654,7 @@ def test_files_that_differ_in_types_are_refused(stage: Staging, tmp_path: Path) 
     for name, user in {"a": 1, "b": "x"}.items():
         table = pa.table({"user_id": [user], "item_id": [1], "timestamp": [TIMESTAMP]})
         pq.write_table(table, tmp_path / f"{name}.parquet")
-    with pytest.raises(SourceError, match=r"b\.parquet: column 'user_id' holds text, but integers"):
+    with pytest.raises(SourceError, match=r"b\.parquet: column 'user_id' holds text, but numbers"):
         stage(tmp_path / "*.parquet")
 
 

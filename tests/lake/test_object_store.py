@@ -69,6 +69,22 @@ def events(path: Path, first: int, count: int = 10) -> bytes:
     return path.read_bytes()
 
 
+def test_an_object_that_changed_since_it_was_listed_is_not_read(
+    endpoint: str, moto: str, tmp_path: Path
+) -> None:
+    for address in (endpoint, moto):
+        put(address, "changing", "a", content=b"before")
+        (stored,) = object_store.find("s3://changing/a", on(address))
+        object_store.download(stored.key, tmp_path / "a", on(address), etag=stored.etag)
+        assert (tmp_path / "a").read_bytes() == b"before"
+        put(address, "changing", "a", content=b"after!")
+        with pytest.raises(SourceError, match="changed") as refusal:
+            object_store.download(
+                stored.key, tmp_path / "a", on(address), etag=stored.etag, raising=SourceError
+            )
+        assert refusal.value.transient
+
+
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [

@@ -1,9 +1,10 @@
-"""A source read once more, after its mapping was mended: what its rows then replace.
+"""Which objects of a source an ingest reads, and which batches their rows replace.
 
-All that the source holds now is read, and takes the place of what its earlier batches brought, in
-one commit. A batch of which a file is gone from the source stays as it is, and no file of it is
-read again: its rows could not be brought back. A row that stays the same interaction keeps its time
-of ingestion.
+An ingest reads what no batch has read. One that is asked to read again, after the mapping was
+mended, reads all that the source holds now, in place of what its earlier batches brought, in one
+commit. A batch of which a file is gone from the source stays as it is, and no file of it is read
+again: its rows could not be brought back. A row that stays the same interaction keeps its time of
+ingestion.
 """
 
 from __future__ import annotations
@@ -17,6 +18,27 @@ if TYPE_CHECKING:
 
     from recsys.ingest.commit import Batch
     from recsys.lake.object_store import Stored
+
+
+def new_objects(objects: Sequence[Stored], batches: Sequence[Batch]) -> list[Stored]:
+    """Return the objects that no batch has read, whatever pattern found them."""
+    ingested = {
+        (stored.key, stored.etag)
+        for batch in batches
+        for stored in batch.objects
+        if stored.etag is not None
+    }
+    return [stored for stored in objects if (stored.key, stored.etag) not in ingested]
+
+
+def covered(batches: Sequence[Batch], objects: Sequence[Stored]) -> bool:
+    """Say whether batches have read these objects, as they are now."""
+    return not new_objects(objects, batches) or not have_etags(objects)
+
+
+def have_etags(objects: Sequence[Stored]) -> bool:
+    """Say whether the objects are files, whose ETags tell when they change, and not a table."""
+    return all(stored.etag is not None for stored in objects)
 
 
 def choose_replaced(

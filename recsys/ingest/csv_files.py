@@ -1,0 +1,124 @@
+"""CSV files: how one is split, and as what DuckDB reads it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import zlib
+from codecs import BOM_UTF8
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recsys.errors import SourceError
+from sql import file_literal, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+CHUNK = 16 << 20
+LONGEST_HEADER = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class CsvDialect:
+    """How a CSV file is written.
+
+    Attributes:
+        delimiter: what separates fields.
+        names: the column names of its first line.
+        has_bare_returns: whether lines end in CR alone.
+        is_finished: whether the last line has an end; a zipped file has a sum that says so.
+    """
+
+    delimiter: str
+    names: list[str]
+    has_bare_returns: bool
+    is_finished: bool
+
+
+def is_zipped(path: Path) -> bool:
+    """Say whether a file is read through gzip, by its name."""
+    return path.suffix.lower() == ".gz"
+
+
+@contextmanager
+def open_text(path: Path, name: str) -> Iterator[Any]:
+    """Open a text file, unzipped, for binary reading; its errors become ours."""
+    try:
+        with gzip.open(path) if is_zipped(path) else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{name} is truncated or damaged, or can't be read: {error}") from error
+
+
+def holds_no_row(path: Path, name: str, *, has_header: bool) -> bool:
+    """Say whether a text file is blank, but for a first line of column names."""
+    with open_text(path, name) as file:
+        start = file.read(CHUNK)
+    _, rows = _split_header(start) if has_header else (b"", start)
+    return not rows.removeprefix(BOM_UTF8).strip()
+
+
+def csv_dialect(path: Path, name: str) -> CsvDialect:
+    """Return how a CSV file is written, as its first line and its end show.
+
+    A zipped file is read to its end to check its sum, which DuckDB does not: it would make up rows.
+
+    Raises:
+        SourceError: the first line can't be read as column names.
+    """
+    with open_text(path, name) as file:
+        start = file.read(LONGEST_HEADER)
+        while is_zipped(path) and file.read(CHUNK):
+            pass
+    first_line, rest = _split_header(start)
+    if len(start) == LONGEST_HEADER and not rest:
+        raise SourceError(f"{name}: its first line is longer than {LONGEST_HEADER:,} bytes")
+    try:
+        head = first_line.removeprefix(BOM_UTF8).decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SourceError(f"{name}: its first line is not UTF-8") from None
+    if not head.strip():
+        raise SourceError(f"{name} is empty: it lacks even the line of column names")
+    delimiter = max(",\t;|", key=head.count)
+    csv.field_size_limit(LONGEST_HEADER)
+    try:
+        names = next(csv.reader([head], delimiter=delimiter))
+    except csv.Error as error:
+        raise SourceError(f"{name}: its first line can't be read as CSV: {error}") from error
+    return CsvDialect(
+        delimiter,
+        names,
+        has_bare_returns=first_line.endswith(b"\r"),
+        is_finished=is_zipped(path) or _ends_a_line(path),
+    )
+
+
+def _split_header(start: bytes) -> tuple[bytes, bytes]:
+    """Return the first line with its end, and what comes after; lines may end in CR alone."""
+    end = start.find(b"\n") + 1 or start.find(b"\r") + 1 or len(start)
+    return start[:end], start[end:]
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() in (b"\n", b"\r")
+
+
+def csv_relation(path: Path, dialect: CsvDialect, names: Iterable[str], more: str = "") -> str:
+    """Return a CSV file as something to select from: these columns, by position, all text.
+
+    ``more`` is added to the arguments of DuckDB's ``read_csv``.
+    """
+    zipped = ", compression = 'gzip'" if is_zipped(path) else ""
+    line_ends = r", new_line = '\r'" if dialect.has_bare_returns else ""
+    typed = ", ".join(f"{literal(name)}: 'varchar'" for name in names)
+    return (
+        f"read_csv({file_literal(str(path))}{zipped}{line_ends}, auto_detect = false, "
+        f"header = true, columns = {{{typed}}}, delim = {literal(dialect.delimiter)}, "
+        f"quote = '\"', escape = '\"', nullstr = ''{more})"
+    )

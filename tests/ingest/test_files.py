@@ -1,0 +1,167 @@
+"""Files that are not what they seem: half-written, changing, left over, or a table's."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys import columns
+from recsys.errors import SourceError
+from recsys.ingest import sources
+from recsys.ingest.batch import ingest
+from recsys.ingest.items import ingest_items
+from recsys.lake.tables import Lake
+from recsys.settings import Contract, ItemSource, Settings, Source
+from tests import lakes
+from tests.ingest.test_sources import HEADER, Staging, con, stage, text
+
+__all__ = ["con", "stage"]  # fixtures
+
+DAY = "2026-01-02"
+
+
+@pytest.fixture
+def lenient(settings: Settings) -> Settings:
+    return settings.model_copy(update={"contract": Contract(max_rejected_share=1.0)})
+
+
+def table(users: list[int]) -> pa.Table:
+    days = [datetime(2026, 1, 2, tzinfo=UTC)] * len(users)
+    return pa.table({"user_id": users, "item_id": users, "timestamp": days})
+
+
+# --- the end of a file
+
+
+def test_a_half_written_last_line_is_not_a_row_for_good(
+    lake: Lake, lenient: Settings, tmp_path: Path
+) -> None:
+    whole = HEADER + "1,11,2026-01-02\n2,22,2026-01-02T10:11:12Z\n"
+    file = text(tmp_path / "a.csv", whole[:-5])
+    first = ingest(lake, lenient, Source(uri=str(file)))
+    assert (first.accepted, first.quarantined) == (1, 1)
+    (row,) = lake.rows(columns.QUARANTINE).to_pylist()
+    assert row["reasons"] == ["last line has no line end: it may be half-written"]
+    text(file, whole)
+    assert ingest(lake, lenient, Source(uri=str(file))).accepted == 1
+    rows = lake.rows(columns.INTERACTIONS).to_pylist()
+    assert {(row["user_id"], row["timestamp"].hour) for row in rows} == {(1, 0), (2, 10)}
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_last_line_with_an_end_is_a_row(stage: Staging, tmp_path: Path, line_end: str) -> None:
+    file = tmp_path / "a.csv"
+    content = f"{HEADER}1,2,{DAY}\n3,4,{DAY}\n".replace("\n", line_end)
+    file.write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert [(row[0], row[3], row[4]) for row in stage(file)] == [(1, 2, None), (3, 3, None)]
+    file.write_bytes(content.encode()[: -len(line_end)])
+    assert [row[4] is None for row in stage(file)] == [True, False]
+
+
+def test_lines_that_end_in_cr_alone_are_lines(
+    lake: Lake, settings: Settings, stage: Staging, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(f'{HEADER}1,"a,b",{DAY}\n3,4\n5,6,{DAY}\n'.replace("\n", "\r").encode())
+    assert [(row[0], row[1], row[3]) for row in stage(file)] == [
+        (1, "a,b", 2),
+        (None, None, 3),
+        (5, "6", 4),
+    ]
+    lakes.fill(lake, {1: [7]})
+    (tmp_path / "items.csv").write_bytes(b"item_id,title\r7,Seven\r")
+    assert ingest_items(lake, settings, ItemSource(uri=str(tmp_path / "items.csv"))).rows == 1
+
+
+@pytest.mark.parametrize("length", [131_073, 1 << 20])
+def test_a_header_of_any_length_is_read_or_refused(
+    stage: Staging, tmp_path: Path, length: int
+) -> None:
+    long = "x" * length
+    file = text(tmp_path / "a.csv", f"{long},{HEADER}0,1,2,{DAY}\n")
+    if length < 1 << 20:
+        assert len(stage(file)) == 1
+        return
+    with pytest.raises(SourceError, match="its first line is longer than 1,048,576 bytes"):
+        stage(file)
+
+
+def test_a_header_that_is_not_csv_is_refused(stage: Staging, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"user_id,item_id\r,timestamp\n1,2,3\n")
+    with pytest.raises(SourceError, match="its first line can't be read as CSV"):
+        stage(tmp_path / "a.csv")
+
+
+# --- other writers
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused_whole(
+    lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = text(tmp_path / "a.csv", f"{HEADER}1,2,{DAY}\n")
+    fetch = sources.fetch
+
+    def grown(*arguments: Any) -> Any:
+        paths = fetch(*arguments)
+        with file.open("a") as more:
+            more.write(f"3,4,{DAY}\n")
+        return paths
+
+    monkeypatch.setattr(sources, "fetch", grown)
+    with pytest.raises(SourceError, match="changed while it was read") as refusal:
+        ingest(lake, settings, Source(uri=str(file)))
+    assert refusal.value.transient
+    assert not lake.exists(columns.INTERACTIONS)
+    monkeypatch.undo()
+    assert ingest(lake, settings, Source(uri=str(file))).accepted == 2
+
+
+def test_leftovers_of_writers_are_not_read(stage: Staging, tmp_path: Path) -> None:
+    for name in ("a.parquet", "_temporary/0/b.parquet", "day/c.parquet", "day/_tmp.parquet"):
+        (tmp_path / "events" / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table([len(name)]), tmp_path / "events" / name)
+    os.rename(tmp_path / "events", tmp_path / "_exports")
+    folder = tmp_path / "_exports"
+    assert [row[0] for row in stage(folder / "**" / "*.parquet")] == [9, 13]
+    assert [row[0] for row in stage(folder / "*" / "*.parquet")] == [13]
+    assert [row[0] for row in stage(folder / "*" / "_*.parquet")] == [16], "asked for"
+    assert [row[0] for row in stage(folder / "_temporary" / "0" / "b.parquet")] == [22]
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_a_delta_table_is_read_as_one(
+    lake: Lake, lenient: Settings, tmp_path: Path, deletes: bool
+) -> None:
+    folder = tmp_path / "events"
+    for users in ([1, 2], [3]):
+        deltalake.write_deltalake(folder, table(users), mode="append")
+    if deletes:
+        deltalake.DeltaTable(folder).delete("user_id = 2")
+    for pattern in ("*.parquet", "**/*.parquet"):
+        with pytest.raises(
+            SourceError, match=r"files of the Delta table .*; give the table itself"
+        ):
+            ingest(lake, lenient, Source(uri=f"{folder}/{pattern}"))
+    source = Source(uri=str(folder))
+    ingest(lake, lenient, source)
+    expected = [1, 3] if deletes else [1, 2, 3]
+    assert sorted(lake.rows(columns.INTERACTIONS)["user_id"].to_pylist()) == expected
+    assert ingest(lake, lenient, source).status == "nothing new"
+    deltalake.write_deltalake(folder, table([9]), mode="append")
+    grown = ingest(lake, lenient, source)
+    assert (grown.rows_in, grown.accepted, grown.objects) == (1, 1, 1)
+
+
+def test_items_may_be_a_delta_table(lake: Lake, settings: Settings, tmp_path: Path) -> None:
+    lakes.fill(lake, {1: [7, 8]})
+    folder = tmp_path / "products"
+    deltalake.write_deltalake(folder, pa.table({"item_id": [7, 8], "title": ["A", "B"]}))
+    deltalake.DeltaTable(folder).delete("item_id = 8")
+    assert ingest_items(lake, settings, ItemSource(uri=str(folder))).rows == 1
