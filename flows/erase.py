@@ -30,7 +30,3 @@ def erase_flow(user: str, why: str) -> None:
     """
     with flow_run("erase", hidden=("user",)) as run:
         erase_task(run, why, user)
-
-
-if __name__ == "__main__":
-    erase_flow()

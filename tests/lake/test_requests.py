@@ -20,11 +20,11 @@ def test_a_night_makes_few_requests_and_the_next_ones_hardly_more(
 ) -> None:
     counts = []
     with open_shop(tmp_path, monkeypatch) as shop:
-        for number in range(1, 5):
+        for number in range(1, 4):
             shop.put_day(number)
             requests = shop.night(number)
             counts.append(len(requests))
-        unchanged = shop.night(4)
+        unchanged = shop.night(3)
     shown = "\n".join(f"{count} {kind}" for kind, count in kinds(requests).most_common())
     assert counts[1] < 215, shown
     # A commit of the log is one more to read, twice, until the next checkpoint.

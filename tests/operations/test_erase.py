@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from recsys.lists.recommend import recommend
 from recsys.operations.erase import EraseResult, erase
 from recsys.operations.maintain import maintain
 from recsys.settings import Settings, Source
-from tests.operations.nights import FIRST, NIGHTS, NOW, USERS, settings_of
+from tests.operations.nights import NIGHTS, NOW, USERS, settings_of
 from tests.test_cli import recsys
 
 USER = "zoë-4711"
+DAY = date(2026, 1, 2)
 LINES = [
     "user_id,item_id,timestamp",
     *(
@@ -61,8 +62,8 @@ def shop(tmp_path: Path) -> tuple[Lake, Settings, Path]:
     lake = Lake.from_settings(settings)
     with lake.write_lock():
         ingest(lake, settings)
-        bound = Bound.of(settings, FIRST, "now")
-        recommend(lake, settings, run_date=FIRST, run_id="run", bound=bound)
+        bound = Bound.of(settings, DAY, "now")
+        recommend(lake, settings, run_date=DAY, run_id="run", bound=bound)
     return lake, settings, tmp_path
 
 
@@ -100,7 +101,7 @@ def test_a_user_is_gone_from_every_row_and_from_the_files_after_the_next_mainten
         update={"maintenance": settings.maintenance.changed({"retention": timedelta(0)})}
     )
     with lake.write_lock():
-        day = FIRST + timedelta(days=1)
+        day = DAY + timedelta(days=1)
         bound = Bound.of(settings, day, "now")
         recommend(lake, settings, run_date=day, run_id="next", bound=bound)
         maintain(lake, settings, now=NOW)
