@@ -94,7 +94,7 @@ def check_source(
     chosen_source = _chosen_source(settings, source, table, query, column, changes)
     result = checks.check_source(Lake.from_settings(settings), settings, chosen_source)
     print_line(result.understood)
-    typer.echo(render_table(result.first_rows, "table", "First rows"))
+    typer.echo(render_table(result.first_rows, "First rows"))
     print_line(f"{result.explain()}\nNothing was written.")
     if result.broken_rules:
         raise typer.Exit(1)
