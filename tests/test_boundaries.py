@@ -55,7 +55,7 @@ def test_a_room_imports_only_from_below(copied: Path) -> None:
         ),
         (
             "recsys/settings.py",
-            "def planted() -> None:\n    from recsys.model.runtime import Runtime",
+            "def planted() -> None:\n    from recsys.lake.engine import open_duckdb",
             "rooms",
         ),
         ("recsys/ingest/batch.py", "import recsys.catalog.publish", "rooms"),
