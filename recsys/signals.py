@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _EXITS = (signal.SIGTERM, signal.SIGHUP)  # Ctrl-C has Python's own KeyboardInterrupt
 _INTERRUPT_EVERY, _JOIN_SECONDS = 0.2, 5.0
+# Before the first interrupt: where Python gets to call its handlers, they end the query themselves.
+_GRACE_SECONDS = 1.0
 _arrived: socket.socket | None = None
 _is_overdue = False
 _interrupts: list[Callable[[], object]] = []
@@ -110,6 +112,7 @@ def _interrupt_at_stop(arrived: socket.socket) -> None:
             break
         time.sleep(_INTERRUPT_EVERY)  # another signal, which stays to be read
     running = list(_interrupts)
+    time.sleep(_GRACE_SECONDS)
     while _arrived is arrived and any(interrupt in _interrupts for interrupt in running):
         for interrupt in running:
             if interrupt in _interrupts:

@@ -97,7 +97,7 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
         "ingest,completed",
         "ingest,completed",
         "train,completed",
-        "train,completed",
+        "train,rejected",
         "recommend,completed",
     ]
 

@@ -18,7 +18,7 @@ from recsys.ingest.column_map import ColumnMap, resolve
 from recsys.ingest.ids import NO_TYPE
 from recsys.ingest.staging import count_rows, explained, first_line, stage_typed
 from recsys.lake import object_store
-from recsys.lake.engine import column_types, type_family
+from recsys.lake.engine import clean_up, column_types, type_family
 from recsys.lake.object_store import Stored
 from sql import file_literal, literal, load, quote
 
@@ -238,10 +238,13 @@ def attached(
         con.execute("use recsys_source")
         yield _table(con, source) if source.query is None else _query(con, source)
     finally:
-        con.execute("use memory.main")  # "memory" alone may be a schema of the source
-        con.execute("drop view if exists temp.recsys_source_rows")
-        con.execute("drop view if exists temp.recsys_query")
-        con.execute("detach recsys_source")
+        clean_up(
+            con,
+            "use memory.main",  # "memory" alone may be a schema of the source
+            "drop view if exists temp.recsys_source_rows",
+            "drop view if exists temp.recsys_query",
+            "detach recsys_source",
+        )
 
 
 def _table(con: duckdb.DuckDBPyConnection, source: Source | ItemSource) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -71,6 +71,16 @@ def open_cursor(con: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConne
     """Open a second connection to the same database; it is interrupted on its own."""
     with con.cursor() as cursor, interruptible(cursor.interrupt):
         yield cursor
+
+
+def clean_up(con: duckdb.DuckDBPyConnection, *statements: str) -> None:
+    """Run statements that only tidy up, where the connection can still run any.
+
+    A request to stop may interrupt them, or have closed the connection before.
+    """
+    with suppress(duckdb.ConnectionException, duckdb.InterruptException):
+        for statement in statements:
+            con.execute(statement)
 
 
 def select_files(

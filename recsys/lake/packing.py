@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys.histories import Histories, ItemIds, Packed
+from recsys.lake.engine import clean_up
 from sql import load
 
 if TYPE_CHECKING:
@@ -119,5 +120,4 @@ def tables(con: duckdb.DuckDBPyConnection, **statements: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in statements:
-            con.execute(f"drop table {name}")
+        clean_up(con, *(f"drop table {name}" for name in statements))

@@ -262,8 +262,8 @@ _RUNS = Table(
         Column(
             "status",
             TEXT,
-            "running; completed; rejected: the gate rejected the model of a training; refused, by "
-            "a contract, a gate or a setting; failed; cancelled; crashed: its process was killed.",
+            "running, completed, rejected (by the gate), refused, failed, cancelled, or crashed: "
+            "killed.",
             required=True,
         ),
         Column("started", TIMESTAMP, "When it started, in UTC."),
