@@ -47,7 +47,7 @@ def refit(
         None where this training diverges: then the judged weights serve.
     """
 
-    def report(_: str, done: int, total: int, note: str = "") -> None:
+    def report(stage: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001 - its name is its own
         progress("training on whole histories", done, total, note)
 
     epochs = refit_epochs(best_epoch, split.train, packed.histories)
