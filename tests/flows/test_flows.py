@@ -366,8 +366,9 @@ def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
     assert rows(lake, "select run_date, edition from editions") == [
         {"run_date": today, "edition": 1}
     ]
+    # Before the first ingest a lake has no place for the row of a run.
     found = rows(lake, "select outcome ->> 'skipped' as why from runs where outcome like '%skip%'")
-    assert len(found) == 3
+    assert found == [{"why": f"edition 1 of {today} stands already"}]
     every = scheduled_night(
         deployment_id, now - timedelta(days=1), train="never", catch_up="all", as_of="now"
     )

@@ -51,7 +51,7 @@ def write_events(lake: Lake, events: list[tuple[int, int, int, int]]) -> None:
     )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(events=EVENTS, days=st.lists(st.integers(0, 6), min_size=1, max_size=3, unique=True))
 def test_no_list_for_a_day_holds_what_came_after_it(
     events: list[tuple[int, int, int, int]], days: list[int]
