@@ -8,7 +8,7 @@ import signal
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.runner import Runner
 
@@ -99,9 +99,9 @@ async def _serve(served: list[Served], say: Callable[[str], None]) -> None:
     say("serving, until you stop it:")
     for each in served:
         say(f"  {describe(each.deployment)}")
-    running = asyncio.gather(*(runner.start() for runner in runners))
-    stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    running: asyncio.Future[Any] = asyncio.gather(*(runner.start() for runner in runners))
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         await asyncio.gather(*(runner.cancel_all() for runner in runners if runner.started))
         running.cancel()
