@@ -263,7 +263,8 @@ def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
 def test_a_training_that_the_gate_rejected_is_not_completed(shop: tuple[Path, Lake]) -> None:
     """Every user's next item is theirs to guess: after one epoch, popularity is as good."""
     nightly_flow(train="never", run_date=DAY, as_of="now")
-    train_flow(epochs=1, overrides={"learning_rate": 1e-9})
+    state = train_flow(epochs=1, overrides={"learning_rate": 1e-9}, return_state=True)
+    assert (state.name, state.is_failed()) == ("Rejected", True)
     found = {row["flow"]: row for row in rows(shop[1], "select * from runs")}
     outcome = json.loads(found["train"]["outcome"])["train"]
     assert (outcome["status"], found["train"]["status"]) == ("rejected", "rejected")
