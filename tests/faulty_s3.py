@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import unquote
 
-from tests import servers
-from tests.conftest import free_port
+from tests.s3_front import Front
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +57,9 @@ class FaultyS3:
 @contextmanager
 def faulty_s3(folder: Path) -> Iterator[FaultyS3]:
     """Serve moto's S3 behind a front that fails on demand."""
+    from tests import servers  # here: the front starts without what tests need
+    from tests.conftest import free_port
+
     front, control = free_port(), folder / "faults.json"
     with servers.moto_s3(folder) as upstream:
         command = [sys.executable, "-m", "tests.faulty_s3", upstream.rsplit(":", 1)[1]]
@@ -66,7 +68,7 @@ def faulty_s3(folder: Path) -> Iterator[FaultyS3]:
             yield FaultyS3(told, control)
 
 
-class _Faulty(servers.Front):
+class _Faulty(Front):
     """Hands requests on, or fails them as the control file says."""
 
     control: Path

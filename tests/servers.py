@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import httpx
 from botocore.config import Config
 
 from recsys.settings import ObjectStorage
@@ -62,7 +64,7 @@ def rclone_s3(folder: Path) -> Iterator[str]:
     # right is a process of its own, since deltalake waits for some answers without letting go of
     # the GIL.
     front = free_port()
-    correct = [sys.executable, "-m", "tests.servers", str(port), str(front)]
+    correct = [sys.executable, "-m", "tests.s3_front", str(port), str(front)]
     with (
         running(command, folder / "rclone.log", f"http://127.0.0.1:{port}"),
         running(correct, folder / "front.log", f"http://127.0.0.1:{front}") as endpoint,
@@ -71,12 +73,41 @@ def rclone_s3(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def moto_s3(folder: Path) -> Iterator[str]:
+def moto_server(folder: Path) -> Iterator[str]:
     """Serve moto's S3, which has conditional puts and AWS's own error answers."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with running(command, folder / "moto.log", f"http://127.0.0.1:{port}") as endpoint:
         yield endpoint
+
+
+@contextmanager
+def moto_s3(folder: Path) -> Iterator[str]:
+    """Give an empty S3: the moto server of this process, or another one while that is in use.
+
+    To start one costs more than most of the tests that use it.
+    """
+    if not _moto_lock.acquire(blocking=False):
+        with moto_server(folder) as endpoint:
+            yield endpoint
+        return
+    try:
+        endpoint = _moto_of_this_process()
+        httpx.post(f"{endpoint}/moto-api/reset").raise_for_status()
+        yield endpoint
+    finally:
+        _moto_lock.release()
+
+
+_moto_lock = threading.Lock()
+
+
+@cache
+def _moto_of_this_process() -> str:
+    stack = ExitStack()
+    atexit.register(stack.close)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moto-"))
+    return stack.enter_context(moto_server(Path(folder)))
 
 
 @cache
@@ -121,42 +152,3 @@ def running(
     finally:
         server.terminate()
         server.wait(10)
-
-
-class Front(BaseHTTPRequestHandler):
-    """Hands requests on as they are, signature and all, and puts right the status of the answer."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    upstream: int
-
-    def forward(self, part: float = 1.0) -> None:
-        """Hand one request on; answer with all of the content, or with its first part only."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        upstream = HTTPConnection("127.0.0.1", self.upstream, timeout=30)
-        try:
-            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in ("expect", "connection"):
-                    upstream.putheader(name, value)
-            upstream.endheaders(body)
-            answer = upstream.getresponse()
-            content = answer.read()
-        finally:
-            upstream.close()
-        partial = answer.status == 200 and answer.getheader("Content-Range")
-        self.send_response_only(206 if partial else answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "content-length"):
-                self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: int(len(content) * part)])
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815 - http.server's names
-
-
-if __name__ == "__main__":
-    Front.upstream = int(sys.argv[1])
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Front).serve_forever()

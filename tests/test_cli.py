@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from recsys.settings import Settings
 from recsys.temporary import temporary_folder
 from tests import lakes, worlds
 from tests.flows import nights
-from tests.flows.processes import default_interrupt
+from tests.flows.processes import default_interrupt, in_use, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,11 +174,8 @@ def endless_ingest(source: Path, folder: Path) -> Iterator[subprocess.Popen[str]
     with subprocess.Popen(
         command, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=default_interrupt
     ) as ingest:
-        deadline = time.monotonic() + 60
-        while not lake.exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(1)  # into the query
         try:
+            until(lambda: in_use(ingest.pid, source), 60)
             yield ingest
         finally:
             ingest.kill()

@@ -106,7 +106,7 @@ def kinds(requests: list[str]) -> Counter[str]:
 def open_shop(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Shop]:
     """Give a shop on a moto server of its own."""
     servers.use_credentials(patch)
-    with servers.moto_s3(folder) as endpoint:
+    with servers.moto_server(folder) as endpoint:
         yield Shop(folder, endpoint)
 
 

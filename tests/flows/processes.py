@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,6 +82,16 @@ def running(
         finally:
             process.kill()
             print(log_of(home).read_text())
+
+
+def in_use(pid: int, file: Path) -> bool:
+    """Whether a process or one of its children has a file open."""
+    process = psutil.Process(pid)
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if any(Path(opened.path) == file for opened in one.open_files()):
+                return True
+    return False
 
 
 def log_of(home: Path) -> Path:
