@@ -31,7 +31,6 @@ _LONG = (
     "tests/benchmarks/test_bench.py",
     "tests/flows/test_s3.py",
     "tests/training/test_trainer.py",
-    "tests/registry/test_retrain.py",
     "tests/test_cli.py",
 )
 _PREFECT = (

@@ -23,7 +23,7 @@ from recsys.registry.comparison import Judges
 from recsys.registry.models import ModelRow, find_champion, find_model, load_model, model_rows
 from recsys.registry.promote import register_model
 from recsys.registry.promotions import promotions
-from recsys.registry.retrain import train
+from recsys.registry.retrain import TrainResult, train
 from recsys.settings import Gate, Recommending, Settings, Training
 from tests import lakes
 from tests.worlds import SuccessorWorld, successor_world
@@ -48,6 +48,23 @@ def training(epochs: int, **changes: Any) -> Training:
     return Training(epochs=epochs, overrides=SMALL, **{"refit": False, **changes})
 
 
+@pytest.fixture(scope="module")
+def _shop_with_champion(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    """The lake of a known world and the champion that has learnt it, made once."""
+    root = tmp_path_factory.mktemp("shop") / "lake"
+    settings = Settings(lake=str(root), memory_limit="1GB", device="cpu")
+    known_world(Lake.from_settings(settings))
+    return root, train(Lake.from_settings(settings), settings, training(epochs=40))
+
+
+@pytest.fixture
+def champion(lake: Lake, _shop_with_champion: tuple[Path, TrainResult]) -> TrainResult:
+    """Fill the test's lake with a known world and a champion that has learnt it."""
+    root, result = _shop_with_champion
+    shutil.copytree(root, lake.root)
+    return result
+
+
 def lists(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
     with open_duckdb(settings) as con:
         lake.view(con, "recommendations")
@@ -65,11 +82,12 @@ def statuses(lake: Lake) -> dict[str, str]:
     return {row.model_id: row.status for row in model_rows(lake)}
 
 
-def test_the_rule_of_a_known_world_is_learnt_and_served(lake: Lake, settings: Settings) -> None:
-    world = known_world(lake)
-    result = train(lake, settings, training(epochs=40))
-    assert (result.status, result.is_new) == ("champion", True)
-    assert result.test_ndcg_10 > 1.3 * result.popularity_test_ndcg_10
+def test_the_rule_of_a_known_world_is_learnt_and_served(
+    lake: Lake, settings: Settings, champion: TrainResult
+) -> None:
+    world = successor_world()
+    assert (champion.status, champion.is_new) == ("champion", True)
+    assert champion.test_ndcg_10 > 1.3 * champion.popularity_test_ndcg_10
     recommend(lake, settings, Recommending(k=3), run_date=DAY, run_id="r")
     first = {user: item for user, rank, item, *_ in lists(lake, settings) if rank == 1}
     true = {f"u{user}": f"item {item}" for user, item in enumerate(world.next_items().tolist())}
@@ -126,26 +144,22 @@ def test_what_was_trained_before_is_not_trained_again(lake: Lake, settings: Sett
 
 
 def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
-    lake: Lake, settings: Settings
+    lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
-    known_world(lake)
-    best = train(lake, settings, training(epochs=40))
     worse = train(lake, settings, training(epochs=1, tolerance=0.0))
     assert worse.status == "rejected"
-    assert f"(champion {best.model_id}: " in worse.why
+    assert f"(champion {champion.model_id}: " in worse.why
     assert "is below the champion" in worse.why or "is not above popularity" in worse.why
-    assert champion_row(lake).model_id == best.model_id
+    assert champion_row(lake).model_id == champion.model_id
     assert statuses(lake) == {
-        best.model_id: "champion",
+        champion.model_id: "champion",
         worse.model_id: "rejected",
     }
 
 
 def test_a_rejected_model_is_judged_again_without_being_trained_again(
-    lake: Lake, settings: Settings
+    lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
-    known_world(lake)
-    champion = train(lake, settings, training(epochs=40))
     strict = train(lake, settings, training(epochs=4))
     assert strict.status == "rejected"
     assert "tolerance 0.002" in strict.why
@@ -166,9 +180,9 @@ def test_a_rejected_model_is_judged_again_without_being_trained_again(
     }
 
 
-def test_a_rejected_model_serves_where_the_champion_is_lost(lake: Lake, settings: Settings) -> None:
-    known_world(lake)
-    champion = train(lake, settings, training(epochs=40))
+def test_a_rejected_model_serves_where_the_champion_is_lost(
+    lake: Lake, settings: Settings, champion: TrainResult
+) -> None:
     rejected = train(lake, settings, training(epochs=4))
     assert rejected.status == "rejected"
     shutil.rmtree(lake.uri("weights", champion.model_id))
@@ -319,11 +333,9 @@ def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings:
 
 
 def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
-    lake: Lake, settings: Settings
+    lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
     """Items that the champion never saw are misses for it, and nothing else changes."""
-    known_world(lake)
-    champion = train(lake, settings, training(epochs=40))
     # As many users again, on items of their own: the champion knows half of the catalogue.
     world = successor_world(seed=5)
     rows, items = world.histories.interactions()
