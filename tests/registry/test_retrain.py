@@ -23,7 +23,8 @@ from recsys.registry.comparison import Judges
 from recsys.registry.models import ModelRow, find_champion, find_model, load_model, model_rows
 from recsys.registry.promote import register_model
 from recsys.registry.promotions import promotions
-from recsys.registry.retrain import TrainResult, train
+from recsys.registry.retrain import train
+from recsys.registry.train_result import TrainResult
 from recsys.settings import Gate, Recommending, Settings, Training
 from tests import lakes
 from tests.worlds import SuccessorWorld, successor_world
