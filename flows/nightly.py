@@ -43,7 +43,8 @@ def nightly_flow(
 
     A batch that breaks its contract, items that can't be read, or a champion that can't be read
     stop the night, and the previous lists stay in place. A training that fails does not: the
-    champion, or popularity, serves everyone.
+    champion, or popularity, serves everyone. Where a champion serves, the lists are published
+    before the training, and the new model serves from the next night on.
 
     Args:
         train: "policy" trains while there is no champion and after that as ``training.policy``
@@ -74,9 +75,11 @@ def nightly_flow(
         ingest_items_task(run)
         night = run.settings.night_time(run_date)
         decision = decide_task(run, train, night)
-        if decision.train:
+        if decision.train and not decision.serves:
             _train(run, changed_training, night)
         recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)
+        if decision.train and decision.serves:  # lists don't wait for a training
+            _train(run, changed_training, night)
         message = night_line(run.outcome, night_before(run))
     return Completed(message=message)
 
