@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # long, and share nothing. Those of another file stay together, for what its fixtures prepare once;
 # those that use one Prefect server, too.
 _LONG = (
-    "tests/flows/test_serve.py",
     "tests/flows/test_kill_serve.py",
+    "tests/flows/test_stop.py",
     "tests/benchmarks/test_bench.py",
     "tests/flows/test_s3.py",
     "tests/training/test_trainer.py",
@@ -38,6 +38,8 @@ _PREFECT = (
     "tests/flows/test_kill.py",
     "tests/flows/test_deployments.py",
 )
+# Those that use one `recsys serve`, first of all: they wait for most of their time.
+_SERVED = "tests/flows/test_serve.py"
 
 
 # In the worlds of the tests, transitions know the rule: no model of a few epochs is above them. Set
@@ -61,7 +63,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {file: rank for rank, file in enumerate((*_PREFECT, "tests/test_wheel.py", *_LONG))}
+    order = {
+        file: rank for rank, file in enumerate((_SERVED, *_PREFECT, "tests/test_wheel.py", *_LONG))
+    }
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 

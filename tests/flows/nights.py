@@ -70,6 +70,12 @@ def next_day(path: Path) -> None:
         con.execute("insert into events values (7, 3, null)")
 
 
+def make_endless(path: Path) -> None:
+    """Make the events a query that does not end."""
+    with duckdb.connect(str(path)) as con:
+        con.execute(f"alter table events rename to stored; create view events as {ENDLESS}")
+
+
 def environment(source: Path, lake: Path, api: str, **more: str) -> dict[str, str]:
     return {
         **os.environ,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -84,6 +83,16 @@ def running(
             print(log_of(home).read_text())
 
 
+def servers_of(port: int) -> list[psutil.Process]:
+    """The Prefect servers that `recsys serve` started for a port, whoever is their parent."""
+    wanted = {"server", "start", str(port)}
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if wanted <= set(process.info["cmdline"] or [])
+    ]
+
+
 def in_use(pid: int, file: Path) -> bool:
     """Whether a process or one of its children has a file open."""
     process = psutil.Process(pid)
@@ -102,7 +111,7 @@ def until(found: Callable[[], Any], seconds: float) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
+        time.sleep(0.2)
     return value
 
 
@@ -111,15 +120,31 @@ def with_password(env: dict[str, str]) -> dict[str, str]:
     return {**env, "PREFECT_API_AUTH_STRING": file.read_text()} if file.is_file() else env
 
 
-def state_of(env: dict[str, str], flow_run: str) -> str:
-    """The type of the state of a flow run, such as RUNNING; Prefect's command takes seconds."""
+def api(env: dict[str, str], method: str, path: str, **json: Any) -> httpx.Response:
+    """Ask Prefect's API, with its password; Prefect's command takes seconds for the same."""
     user, _, password = with_password(env).get("PREFECT_API_AUTH_STRING", "").partition(":")
-    answer = httpx.get(f"{env['PREFECT_API_URL']}/flow_runs/{flow_run}", auth=(user, password))
+    address = f"{env['PREFECT_API_URL']}/{path}"
+    return httpx.request(method, address, auth=(user, password), json=json or None, timeout=60)
+
+
+def state_of(env: dict[str, str], flow_run: str) -> str:
+    """The type of the state of a flow run, such as RUNNING."""
+    answer = api(env, "GET", f"flow_runs/{flow_run}")
     return str(answer.raise_for_status().json()["state_type"])
 
 
-def start_run(env: dict[str, str], *arguments: str) -> str:
-    """Ask for a run of a deployment; return its id."""
-    asked = prefect(env, "deployment", "run", *arguments)
-    assert asked.returncode == 0, asked.stdout + asked.stderr
-    return re.findall(r"UUID: (\S+)", asked.stdout)[0]
+def ask_for_run(env: dict[str, str], deployment: str, **parameters: Any) -> httpx.Response:
+    """Ask for a run of a deployment, with parameters."""
+    found = api(env, "GET", f"deployments/name/{deployment}").raise_for_status().json()
+    return api(env, "POST", f"deployments/{found['id']}/create_flow_run", parameters=parameters)
+
+
+def start_run(env: dict[str, str], deployment: str, **parameters: Any) -> str:
+    """Start a run of a deployment; return its id."""
+    return str(ask_for_run(env, deployment, **parameters).raise_for_status().json()["id"])
+
+
+def cancel(env: dict[str, str], flow_run: str) -> None:
+    """Cancel a flow run, as Prefect's command and page do."""
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    api(env, "POST", f"flow_runs/{flow_run}/set_state", state=state).raise_for_status()

@@ -36,15 +36,16 @@ def files(root: Path) -> int:
 
 def watch(night: BaseProcess, lake: Path, until: int | None = None) -> None:
     """Ask the catalog again and again; kill the night when the lake has ``until`` files."""
-    asked = 0.0
+    asked, answered = 0.0, 0
     while night.is_alive():
-        if until is not None and files(lake) >= until:
+        count = files(lake)
+        if until is not None and count >= until:
             night.kill()
             night.join()
-        elif time.monotonic() - asked > 0.1:
+        elif count != answered and time.monotonic() - asked > 0.1:  # no file, no other answer
             assert_complete(lake / "catalog.duckdb")
-            asked = time.monotonic()
-        time.sleep(0.001)
+            asked, answered = time.monotonic(), count
+        time.sleep(0.002)
     assert_complete(lake / "catalog.duckdb")
 
 

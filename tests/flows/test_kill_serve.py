@@ -19,7 +19,7 @@ from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
-from tests.flows.processes import log_of, running, start_run, state_of, until
+from tests.flows.processes import log_of, running, servers_of, start_run, state_of, until
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -58,6 +58,7 @@ def test_a_killed_serve_leaves_no_process_and_the_next_one_takes_over(
         assert f"`recsys serve` (process {second.pid}) runs already" in " ".join(
             third.stderr.split()
         )
+    until(lambda: not servers_of(port), 30)
     statement = "select count(*) as n from interactions"
     rows = query_catalog(Lake(str(lake), ObjectStorage()), statement, {})
     assert rows.to_pylist() == [{"n": nights.USERS * 9}]

@@ -1,167 +1,146 @@
-"""The deployments on a real Prefect server, each piece a process of its own."""
+"""`recsys serve` on a real Prefect server of its own, each piece a process; one for all tests.
+
+The first night comes by schedule; the schedule is paused then, and runs are asked for.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
+import shutil
 import subprocess
-import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import pytest
 
-from recsys.catalog.query import query_catalog
+from recsys.catalog.publish import query_catalog
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import (
-    ctrl_c,
+    api,
+    ask_for_run,
+    cancel,
     hang_up,
     log_of,
-    prefect,
     running,
+    servers_of,
     start_run,
     state_of,
-    terminate,
     until,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
-def runs(lake: Path, flow: str) -> list[dict[str, Any]]:
-    """Rows of `runs` of one flow that completed."""
-    statement = "select * from runs where flow = $flow and status = 'completed' order by started"
-    try:
-        found = query_catalog(Lake(str(lake), ObjectStorage()), statement, {"flow": flow})
-    except LakeError:
-        return []
-    rows: list[dict[str, Any]] = found.to_pylist()
-    return rows
+class Served(NamedTuple):
+    process: subprocess.Popen[bytes]
+    env: dict[str, str]  # of whoever uses its server
+    own: dict[str, str]  # its own
+    folder: Path
+    home: Path  # Prefect's
+    lake: Path
+    source: Path
+    port: int
+
+    @property
+    def log(self) -> str:
+        return log_of(self.folder).read_text()
+
+    def rows(self, statement: str, **parameters: object) -> list[dict[str, Any]]:
+        """Rows of the catalog; none where it is not there yet."""
+        try:
+            found = query_catalog(Lake(str(self.lake), ObjectStorage()), statement, parameters)
+        except LakeError:
+            return []
+        rows: list[dict[str, Any]] = found.to_pylist()
+        return rows
 
 
-@pytest.fixture
-def served(tmp_path: Path, prefect_home: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """`recsys serve` with a schedule that is due every few seconds and a server of its own."""
-    source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
+def completed(flow: str) -> str:
+    return f"select * from runs where flow = '{flow}' and status = 'completed' order by started"
+
+
+@pytest.fixture(scope="module")
+def served(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`recsys serve` in a folder with packages of other people; its first night has come."""
+    folder, port = tmp_path_factory.mktemp("served"), free_port()
+    source, lake = folder / "source.duckdb", folder / "lake"
     nights.make_source(source)
-    env = nights.environment(source, lake, f"http://127.0.0.1:{port}/api")
-    env |= {"PREFECT_HOME": str(prefect_home), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
-    env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    # With a space: what is printed can be pasted into a shell.
+    home = shutil.copytree(_prefect_template, folder / "a home")
+    address = f"http://127.0.0.1:{port}/api"
+    env = nights.environment(source, lake, address, PREFECT_HOME=str(home))
+    env |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    for package in ("flows", "recsys", "sql"):  # of the user's, in the working directory
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").touch()
-    when = ("--cron", "* * * * *", "--timezone", "Europe/Berlin", "--train", "never")
-    with running(own, tmp_path, "serve", "--port", str(port), *when):
-        yield env, lake
+    for package in ("flows", "recsys", "sql"):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").touch()
+    when = ("--cron", "* * * * * */20", "--timezone", "Europe/Berlin", "--train", "never")
+    with running(own, folder, "serve", "--port", str(port), *when) as process:
+        shop = Served(process, env, own, folder, home, lake, source, port)
+        until(lambda: "train/on-demand" in shop.log, 120)
+        until(lambda: shop.rows(completed("nightly")), 180)
+        daily = api(env, "GET", "deployments/name/nightly/daily").json()["id"]
+        api(env, "POST", f"deployments/{daily}/pause_deployment").raise_for_status()
+        until(lambda: not under_way(shop), 120)
+        yield shop
+
+
+def under_way(shop: Served) -> int:
+    """Runs that wait or run."""
+    states = {"state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
+    answer = api(shop.env, "POST", "flow_runs/count", flow_runs=states)
+    return int(answer.raise_for_status().json())
 
 
 @pytest.mark.timeout(400)
-def test_a_served_night_comes_by_schedule_and_a_training_by_hand_in_a_folder_with_other_flows(
-    served: tuple[dict[str, str], Path],
-) -> None:
-    env, lake = served
-    until(lambda: "train/on-demand" in log_of(lake.parent).read_text(), 120)
-
-    nightly = until(lambda: runs(lake, "nightly"), 180)[0]
-    outcome = json.loads(nightly["outcome"])
+def test_a_served_night_comes_by_schedule_in_a_folder_with_other_flows(served: Served) -> None:
+    outcome = json.loads(served.rows(completed("nightly"))[0]["outcome"])
     assert outcome["recommend"]["users"] == nights.USERS
     assert "train" not in outcome
 
-    refused = prefect(env, "deployment", "run", "train/on-demand", "-p", "epochs=0")
-    assert refused.returncode != 0
-    assert "epochs" in refused.stdout + refused.stderr
-    unknown = prefect(env, "deployment", "run", "train/on-demand", "-p", "epoch=2")
-    assert unknown.returncode != 0
 
-    run = prefect(env, "deployment", "run", "train/on-demand", "-p", "epochs=1", "-p", "seed=5")
-    assert run.returncode == 0, run.stdout + run.stderr
-    trained = until(lambda: runs(lake, "train"), 120)[0]
+def test_a_training_comes_by_hand_with_parameters_that_are_checked(served: Served) -> None:
+    for wrong in ({"epochs": 0}, {"epoch": 2}):
+        refused = ask_for_run(served.env, "train/on-demand", **wrong)
+        assert refused.is_client_error
+        assert next(iter(wrong)) in refused.text
+    start_run(served.env, "train/on-demand", epochs=1, seed=5)
+    trained = until(lambda: served.rows(completed("train")), 120)[0]
     parameters = json.loads(trained["parameters"])
     assert (parameters["epochs"], parameters["seed"]) == (1, 5)
     model = json.loads(trained["outcome"])["train"]
     assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
 
 
-def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(
-    tmp_path: Path, prefect_home: Path
-) -> None:
-    source, lake, port = tmp_path / "source.duckdb", tmp_path / "lake", free_port()
-    nights.make_source(source)
-    env = nights.environment(
-        source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(prefect_home)
-    )
-    with running(env, tmp_path, "ingest") as ingest:
-        assert ingest.wait(60) == 0
-    env["RECSYS_SOURCE"] = json.dumps({"uri": str(source), "query": nights.ENDLESS})
-    own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    with running(own, tmp_path, "serve", "--port", str(port)):
-        until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
-        night = start_run(env, "nightly/daily")
-        until(lambda: state_of(env, night) == "RUNNING", 120)
-        time.sleep(5)  # into the query; before it the end is the same
-        assert prefect(env, "flow-run", "cancel", night).returncode == 0
-        until(lambda: state_of(env, night) == "CANCELLED", 60)
-    statement = "select status, error from runs where flow = 'nightly'"
-    rows = query_catalog(Lake(str(lake), ObjectStorage()), statement, {})
-    assert rows.to_pylist() == [{"status": "cancelled", "error": "stopped by SIGTERM"}]
+def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(served: Served) -> None:
+    nights.make_endless(served.source)
+    night = start_run(served.env, "nightly/daily")
+    until(lambda: in_use(served.process, served.source), 120)
+    cancel(served.env, night)
+    until(lambda: state_of(served.env, night) == "CANCELLED", 60)
+    rows = served.rows("select status, error from runs where run_id = $night", night=night)
+    assert rows == [{"status": "cancelled", "error": "stopped by SIGTERM"}]
 
 
-@pytest.mark.parametrize(
-    ("stop", "ready"), [(terminate, False), (terminate, True), (ctrl_c, True), (hang_up, True)]
-)
-def test_stopping_leaves_no_server_behind(
-    tmp_path: Path,
-    prefect_home: Path,
-    stop: Callable[[subprocess.Popen[bytes]], None],
-    ready: bool,
-) -> None:
-    port = free_port()
-    env = {**os.environ, "PREFECT_HOME": str(prefect_home), "RECSYS_LAKE": str(tmp_path / "lake")}
-    env["RECSYS_SOURCE__URI"] = "shop.parquet"
-    env.pop("PREFECT_API_URL", None)
-    with running(env, tmp_path, "serve", "--port", str(port), stop=stop):
-        until(lambda: "starting a Prefect server" in log_of(tmp_path).read_text(), 60)
-        if ready:
-            until(lambda: "train/on-demand" in log_of(tmp_path).read_text(), 120)
-        else:
-            time.sleep(1)
-
-    def server() -> list[psutil.Process]:
-        wanted = {"server", "start", str(port)}
-        return [
-            each
-            for each in psutil.process_iter(["cmdline"])
-            if wanted <= set(each.info["cmdline"] or [])
-        ]
-
-    until(lambda: not server(), 30)
+def in_use(parent: subprocess.Popen[bytes], file: Path) -> bool:
+    """Whether a child has a file open."""
+    for child in psutil.Process(parent.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if any(Path(opened.path) == file for opened in child.open_files()):
+                return True
+    return False
 
 
-@pytest.mark.parametrize(("stop", "number"), [(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)])
-def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
-    tmp_path: Path,
-    prefect_home: Path,
-    stop: Callable[[subprocess.Popen[bytes]], None],
-    number: signal.Signals,
-) -> None:
-    source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
-    nights.make_source(source)
-    slow = json.dumps({"epochs": 10_000, "overrides": {"patience": 10_000}})
-    env = nights.environment(source, lake, "", RECSYS_TRAINING=slow, PREFECT_HOME=str(prefect_home))
-    del env["PREFECT_API_URL"]
-    with running(env, tmp_path, "nightly", "--train", "always", stop=stop) as night:
-        until(lambda: (lake / "interactions").exists() or night.poll() is not None, 120)
-        servers = psutil.Process(night.pid).children(recursive=True)
-    assert night.returncode == 128 + number
-    assert servers
-    assert not psutil.wait_procs(servers, 30)[1]
-    rows = query_catalog(Lake(str(lake), ObjectStorage()), "select status, error from runs", {})
-    assert rows.to_pylist() == [{"status": "cancelled", "error": f"stopped by {number.name}"}]
+def test_a_closed_terminal_leaves_no_server_behind(served: Served) -> None:
+    """The last test here: it ends what the others use."""
+    assert servers_of(served.port)
+    hang_up(served.process)
+    assert served.process.wait(60)
+    until(lambda: not servers_of(served.port), 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,8 +29,8 @@ from tests.browser import CHROMIUM, chromium
 from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import (
+    api,
     log_of,
-    prefect,
     running,
     start_run,
     state_of,
@@ -50,10 +51,11 @@ class Serving(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def serving(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder, port = tmp_path_factory.mktemp("serving"), free_port()
     nights.make_source(folder / "source.duckdb")
-    home = folder / "a home"  # with a space: what is printed can be pasted into a shell
+    # With a space: what is printed can be pasted into a shell.
+    home = shutil.copytree(_prefect_template, folder / "a home")
     address = f"http://127.0.0.1:{port}"
     env = nights.environment(
         folder / "source.duckdb", folder / "lake", f"{address}/api", PREFECT_HOME=str(home)
@@ -156,11 +158,11 @@ def receiver() -> Iterator[tuple[str, list[str]]]:
 def refuse_a_source(serving: Serving, secret: Path) -> None:
     """Start a night with a source of its own: it fails, and reads nothing."""
     env, folder = serving.env, serving.folder
-    given = json.dumps({"uri": str(secret)})
-    night = start_run(env, "nightly/daily", "-p", f"source={given}")
+    night = start_run(env, "nightly/daily", source={"uri": str(secret)})
     until(lambda: state_of(env, night) == "FAILED", 120)
-    logs = prefect(env, "flow-run", "logs", night).stdout
-    assert "this run brings a source of its own" in " ".join(logs.split())
+    wanted = {"flow_run_id": {"any_": [night]}}
+    logs = api(env, "POST", "logs/filter", logs=wanted).raise_for_status().json()
+    assert any("this run brings a source of its own" in line["message"] for line in logs)
     assert not (folder / "lake" / "interactions").exists()
 
 
