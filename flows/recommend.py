@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import TYPE_CHECKING
 
 from prefect import State, flow
 from prefect.states import Completed
@@ -11,10 +12,12 @@ from flows.artifacts import run_step
 from flows.runs import checked_run_date, flow_run, retrying_task, run_name
 from flows.story import lists_line
 from recsys.lake.bound import Bound
-from recsys.lists.recommend import RecommendResult, recommend
 from recsys.operations.runs import Run
 from recsys.settings import AsOf, Recommending, RecommendingChanges
 from recsys.version import code_version
+
+if TYPE_CHECKING:
+    from recsys.lists.recommend import RecommendResult  # noqa: TC004 - Prefect asks for parameters
 
 
 @retrying_task("recommend")
@@ -26,6 +29,8 @@ def recommend_task(
     replace: str | None = None,
 ) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
+    from recsys.lists.recommend import recommend  # here: `recsys serve` does without torch
+
     return run_step(
         run,
         "recommend",

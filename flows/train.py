@@ -13,7 +13,6 @@ from flows.story import training_line
 from recsys.errors import GateError
 from recsys.model.presets import resolve
 from recsys.operations.runs import Run
-from recsys.registry.retrain import train
 from recsys.registry.train_result import TrainResult
 from recsys.settings import Epochs, Overrides, PresetName, Seed, Training
 from recsys.version import code_version
@@ -22,6 +21,8 @@ from recsys.version import code_version
 @retrying_task("train", (30,))
 def train_task(run: Run, training: Training, at: datetime | None = None) -> TrainResult:
     """Train, evaluate and register one model; ``at`` is the time of the night, if it is of one."""
+    from recsys.registry.retrain import train  # here: `recsys serve` does without torch
+
     return run_step(
         run,
         "train",

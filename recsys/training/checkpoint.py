@@ -1,4 +1,7 @@
-"""A model on disk: weights as safetensors, everything else as JSON beside them. Never pickle."""
+"""A model on disk: weights as safetensors, everything else as JSON beside them. Never pickle.
+
+torch is imported when a model is written or read: who asks for the rows of models needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,13 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from recsys.errors import ConfigurationError, DamagedError, LakeError, MissingError
 from recsys.model.config import ModelConfig
-from recsys.model.recommender import Recommender
-from recsys.model.runtime import Runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from recsys.model.recommender import Recommender
 
 _WEIGHTS = "model.safetensors"
 _CARD = "model.json"
@@ -67,8 +68,12 @@ def load(
         DamagedError: a file was read and is not what `save` wrote, or the two do not fit together.
         LakeError: a file can't be read, and nothing is known about it.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
+
+    from recsys.model.recommender import Recommender
+    from recsys.model.runtime import Runtime
 
     card_file, weights_file = folder / _CARD, folder / weights_name
     text, weights = read_file(card_file), read_file(weights_file)
