@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from contextlib import suppress
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
+import httpx
 import pytest
 
 from recsys.catalog.publish import query_catalog
@@ -26,6 +26,7 @@ from tests.flows.processes import (
     ask_for_run,
     cancel,
     hang_up,
+    in_use,
     log_of,
     running,
     servers_of,
@@ -122,20 +123,11 @@ def test_a_training_comes_by_hand_with_parameters_that_are_checked(served: Serve
 def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(served: Served) -> None:
     nights.make_endless(served.source)
     night = start_run(served.env, "nightly/daily")
-    until(lambda: in_use(served.process, served.source), 120)
+    until(lambda: in_use(served.process.pid, served.source), 120)
     cancel(served.env, night)
     until(lambda: state_of(served.env, night) == "CANCELLED", 60)
     rows = served.rows("select status, error from runs where run_id = $night", night=night)
     assert rows == [{"status": "cancelled", "error": "stopped by SIGTERM"}]
-
-
-def in_use(parent: subprocess.Popen[bytes], file: Path) -> bool:
-    """Whether a child has a file open."""
-    for child in psutil.Process(parent.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if any(Path(opened.path) == file for opened in child.open_files()):
-                return True
-    return False
 
 
 def test_a_closed_terminal_leaves_no_server_behind(served: Served) -> None:
