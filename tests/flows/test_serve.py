@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx
 import pytest
 
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
@@ -64,7 +64,9 @@ class Served(NamedTuple):
 
 
 def completed(flow: str) -> str:
-    return f"select * from runs where flow = '{flow}' and status = 'completed' order by started"
+    """The runs of a flow that came to their end."""
+    ended = "status in ('completed', 'rejected')"
+    return f"select * from runs where flow = '{flow}' and {ended} order by started"
 
 
 @pytest.fixture(scope="module")

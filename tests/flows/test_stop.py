@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from recsys.catalog.publish import query_catalog
+from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
