@@ -35,7 +35,7 @@ def test_a_killed_serve_leaves_no_process_and_the_next_one_takes_over(
     env = nights.environment(
         source, lake, f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(prefect_home)
     )
-    env["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    env |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
     endless = own | {"RECSYS_SOURCE": json.dumps({"uri": str(source), "query": nights.ENDLESS})}
     serve = ("serve", "--port", str(port), "--train", "never")
