@@ -110,7 +110,7 @@ def test_a_pool_runs_the_installed_flows_in_a_folder_with_other_flows_and_serve_
         with pytest.raises(ConfigurationError, match="runs on the work pool 'recsys'"):
             serve()
 
-        night = start_run(env, DAILY, "-p", "train=never")
+        night = start_run(env, DAILY, train="never")
         worker = prefect(env, "worker", "start", "--pool", "recsys", "--run-once")
         assert worker.returncode == 0, worker.stdout + worker.stderr
         run = client.read_flow_run(night)

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx
 import pytest
 
 from recsys.catalog.query import query_catalog
@@ -28,6 +26,7 @@ from tests.flows.processes import (
     hang_up,
     in_use,
     log_of,
+    prefect,
     running,
     servers_of,
     start_run,
@@ -42,9 +41,7 @@ if TYPE_CHECKING:
 class Served(NamedTuple):
     process: subprocess.Popen[bytes]
     env: dict[str, str]  # of whoever uses its server
-    own: dict[str, str]  # its own
     folder: Path
-    home: Path  # Prefect's
     lake: Path
     source: Path
     port: int
@@ -75,8 +72,7 @@ def served(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder, port = tmp_path_factory.mktemp("served"), free_port()
     source, lake = folder / "source.duckdb", folder / "lake"
     nights.make_source(source)
-    # With a space: what is printed can be pasted into a shell.
-    home = shutil.copytree(_prefect_template, folder / "a home")
+    home = shutil.copytree(_prefect_template, folder / "prefect")
     address = f"http://127.0.0.1:{port}/api"
     env = nights.environment(source, lake, address, PREFECT_HOME=str(home))
     env |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
@@ -86,19 +82,20 @@ def served(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
         (folder / package / "__init__.py").touch()
     when = ("--cron", "* * * * * */20", "--timezone", "Europe/Berlin", "--train", "never")
     with running(own, folder, "serve", "--port", str(port), *when) as process:
-        shop = Served(process, env, own, folder, home, lake, source, port)
+        shop = Served(process, env, folder, lake, source, port)
         until(lambda: "train/on-demand" in shop.log, 120)
         until(lambda: shop.rows(completed("nightly")), 180)
         daily = api(env, "GET", "deployments/name/nightly/daily").json()["id"]
         api(env, "POST", f"deployments/{daily}/pause_deployment").raise_for_status()
-        until(lambda: not under_way(shop), 120)
+        until(lambda: not under_way(env, daily), 120)
         yield shop
 
 
-def under_way(shop: Served) -> int:
-    """Runs that wait or run."""
+def under_way(env: dict[str, str], deployment: str) -> int:
+    """Runs of a deployment that wait or run."""
     states = {"state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
-    answer = api(shop.env, "POST", "flow_runs/count", flow_runs=states)
+    of = {"id": {"any_": [deployment]}}
+    answer = api(env, "POST", "flow_runs/count", flow_runs=states, deployments=of)
     return int(answer.raise_for_status().json())
 
 
@@ -137,5 +134,5 @@ def test_a_closed_terminal_leaves_no_server_behind(served: Served) -> None:
     """The last test here: it ends what the others use."""
     assert servers_of(served.port)
     hang_up(served.process)
-    assert served.process.wait(60)
+    served.process.wait(60)
     until(lambda: not servers_of(served.port), 30)
