@@ -69,7 +69,7 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     code, _, err = ask(*at, "ingest", *mapped)
     assert code == 0, err
     counts = "360 rows read, 360 accepted, 0 quarantined, 0 already in the lake"
-    assert err.endswith(f"accepted: {counts}")
+    assert f"accepted: {counts}" in err
     code, _, err = ask(*at, "ingest", *mapped)
     assert code == 0
     assert "nothing new" in err
@@ -310,7 +310,7 @@ def test_every_command_is_in_the_reference_and_explains_itself(ask) -> None:
         "benchmark",
     } <= set(commands())
     for command in commands():
-        assert f"## recsys {command}\n" in reference, command
+        assert f"## recsys {command}" in reference, command
         code, out, _ = ask(command, "--help")
         assert code == 0
         assert len(out.splitlines()) > 5

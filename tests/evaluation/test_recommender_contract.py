@@ -99,11 +99,11 @@ def test_the_right_answer_of_a_known_world_stands_first(name: str) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_users_one_by_one_get_the_lists_of_a_batch(name: str) -> None:
-    histories = random_histories(25)
+    histories = random_histories(12)
     together = lists(system(name), histories)
-    alone = [lists(system(name), histories[np.array([user])])[0] for user in range(25)]
+    alone = [lists(system(name), histories[np.array([user])])[0] for user in range(12)]
     assert np.array_equal(together, np.stack(alone))
-    assert len(np.unique(together, axis=0)) > 15
+    assert len(np.unique(together, axis=0)) > 8
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -148,13 +148,13 @@ def test_an_enum_of_words_is_not_a_value(lake: Lake, settings: Settings, tmp_pat
     [
         (
             {"item_id": "sku"},
-            "items: 2 rows; item_id <- sku, eligible <- Eligible; no title, category; "
+            "items: 2 rows; item_id <- sku (integers), eligible <- Eligible; no title, category; "
             "not used: name, price, launched",
         ),
         (
             {"item_id": "sku", "title": "name"},
-            "items: 2 rows; item_id <- sku, title <- name, eligible <- Eligible; no category; "
-            "not used: price, launched",
+            "items: 2 rows; item_id <- sku (integers), title <- name, eligible <- Eligible; "
+            "no category; not used: price, launched",
         ),
     ],
 )

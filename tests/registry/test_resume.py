@@ -80,7 +80,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_weights(
     other = Settings(lake=shutil.copytree(lake.root, tmp_path / "other").as_posix(), device="cpu")
     with gradient_steps() as all_steps:
         train(lake, settings, RECIPE)
-    assert len(all_steps) - 10 > STEPS
+    assert len(all_steps) > STEPS, "it is killed in its middle"
     retried = Lake.from_settings(other)
     env = {**os.environ, "RECSYS_LAKE": other.lake, "RECSYS_DEVICE": "cpu"}
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
