@@ -124,7 +124,19 @@ def api(env: dict[str, str], method: str, path: str, **json: Any) -> httpx.Respo
     """Ask Prefect's API, with its password; Prefect's command takes seconds for the same."""
     user, _, password = with_password(env).get("PREFECT_API_AUTH_STRING", "").partition(":")
     address = f"{env['PREFECT_API_URL']}/{path}"
-    return httpx.request(method, address, auth=(user, password), json=json or None, timeout=60)
+    return answered(
+        lambda: httpx.request(method, address, auth=(user, password), json=json or None, timeout=60)
+    )
+
+
+def answered(ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Ask again while the server's database is busy (503), as Prefect's own client does."""
+    for _ in range(10):
+        answer = ask()
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(1)
+    return answer
 
 
 def state_of(env: dict[str, str], flow_run: str) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,7 @@ from tests.browser import CHROMIUM, chromium
 from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import (
+    answered,
     api,
     log_of,
     running,
@@ -104,10 +106,13 @@ def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
             {"overrides": {"dropout": 1.0}},
             {"seed": 10**20},
         ):
-            made = client.post(
-                f"{api}/deployments/{training}/create_flow_run",
-                json={"parameters": wrong},
-                headers=known,
+            made = answered(
+                partial(
+                    client.post,
+                    f"{api}/deployments/{training}/create_flow_run",
+                    json={"parameters": wrong},
+                    headers=known,
+                )
             )
             assert made.status_code == 409, (wrong, made.text)
             assert "Validation failed" in made.text
@@ -161,8 +166,12 @@ def refuse_a_source(serving: Serving, secret: Path) -> None:
     night = start_run(env, "nightly/daily", source={"uri": str(secret)})
     until(lambda: state_of(env, night) == "FAILED", 120)
     wanted = {"flow_run_id": {"any_": [night]}}
-    logs = api(env, "POST", "logs/filter", logs=wanted).raise_for_status().json()
-    assert any("this run brings a source of its own" in line["message"] for line in logs)
+
+    def is_told() -> bool:  # logs come a moment after the state
+        logs = api(env, "POST", "logs/filter", logs=wanted).raise_for_status().json()
+        return any("this run brings a source of its own" in line["message"] for line in logs)
+
+    until(is_told, 30)
     assert not (folder / "lake" / "interactions").exists()
 
 
