@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs clean-demo clean help
+.PHONY: demo test test-long lint docs clean-demo clean help
 
 help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
 	@echo "make test        run the tests"
+	@echo "make test-long   run the long tests: many kills, faults and random sources; hours"
 	@echo "make lint        ruff, mypy and the rooms' import rule"
 	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
@@ -22,7 +23,10 @@ demo: $(VENV)/.installed
 # One torch thread a worker: two processes with two threads each on two cores take ten times longer.
 # A worker more than cores: tests of servers and schedules wait for a good part of their time.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n 3 --dist loadscope --no-loadscope-reorder
+
+test-long: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n 3 --dist loadscope --no-loadscope-reorder
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
