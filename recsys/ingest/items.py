@@ -120,8 +120,10 @@ def _stage(
         con.execute(load("ingest/create_integer_of_text"))
         con.execute(f"create or replace temp macro as_item(input) as {cast.value}")
         con.execute(f"create or replace temp macro is_lost_item(input) as {cast.is_lost}")
+        # Without a column that says so, every item of the source may be shown.
+        absent = {**dict.fromkeys(columns.OF_ITEMS, "null"), "eligible": "true"}
         selected = ", ".join(
-            f"{quote(names[ours]) if ours in names else 'null'} as {ours}"
+            f"{quote(names[ours]) if ours in names else absent[ours]} as {ours}"
             for ours in columns.OF_ITEMS
         )
         pairs = ", ".join(f"{literal(column)}, {quote(column)}" for column in column_map.unused)

@@ -132,7 +132,7 @@ _ITEMS = Table(
         Column("item_id", ITEM_ID, "The item, by the id that interactions use.", required=True),
         Column("title", TEXT, "What people call it."),
         Column("category", TEXT, "The source's category."),
-        Column("eligible", pa.bool_(), "Whether it may be recommended."),
+        Column("eligible", pa.bool_(), "Whether it may be recommended; null: it may not."),
         Column("extra", TEXT, "The source's other columns, as a JSON object."),
     ),
 )

@@ -6,9 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
 from recsys import columns
 from recsys.errors import ConfigurationError, GateError
 from recsys.lake.bound import Bound
@@ -18,25 +15,23 @@ from recsys.lake.row_counts import check_row_counts
 from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
+from recsys.lists.eligibility import eligible_items
 from recsys.lists.publishing import ListStatus, decide, publish
-from recsys.lists.staging import StagedLists, stage_lists
+from recsys.lists.staging import stage_lists
 from recsys.progress import Progress, silent
 from recsys.registry.models import find_champion, load_model
 from recsys.registry.promotions import champion_at
 from recsys.temporary import temporary_folder
 from recsys.version import code_version
-from sql import load
 
 if TYPE_CHECKING:
     from datetime import date, datetime
     from pathlib import Path
 
-    import duckdb
-    from numpy.typing import NDArray
-
-    from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.lists.editions import EditionRow
+    from recsys.lists.eligibility import Eligibility
+    from recsys.lists.staging import StagedLists
     from recsys.registry.models import ModelRow
     from recsys.settings import Recommending, Settings
 
@@ -59,6 +54,9 @@ class RecommendResult:
         popular_users: users whose whole list comes from popularity.
         without_list: users with interactions for whom no item was left.
         users_without_list: a few of them, where lists were made.
+        items_not_in_items: items with interactions that no list could hold, since `items` lacks
+            them; 0 where no lists were made.
+        items_not_eligible: likewise, since `items` does not say that they are eligible.
         version: version of `recommendations` that holds the lists.
         why: why lists were published over others, or why these stand.
         seconds: wall time.
@@ -76,6 +74,8 @@ class RecommendResult:
     popular_users: int
     without_list: int
     users_without_list: list[Any]
+    items_not_in_items: int
+    items_not_eligible: int
     version: int
     why: str | None
     seconds: float
@@ -86,7 +86,8 @@ class RecommendResult:
         row: EditionRow,
         status: ListStatus,
         why: str | None,
-        users_without_list: list[Any],
+        staged: StagedLists | None,
+        eligibility: Eligibility | None,
         version: int,
         seconds: float,
     ) -> RecommendResult:
@@ -103,7 +104,9 @@ class RecommendResult:
             rows=row.rows or 0,
             popular_users=row.popular_users or 0,
             without_list=row.without_list or 0,
-            users_without_list=users_without_list,
+            users_without_list=staged.users_without_list if staged else [],
+            items_not_in_items=eligibility.not_in_items if eligibility else 0,
+            items_not_eligible=eligibility.not_eligible if eligibility else 0,
             version=version,
             why=why,
             seconds=seconds,
@@ -158,17 +161,16 @@ def recommend(
     inputs = _inputs(lake, champion, run_date, version, bound, recommending)
     editions = editions_of(lake, run_date)
     status, why = decide(lake, editions, inputs, replace_why)
-    users_without_list: list[Any] = []
+    staged = eligibility = None
     if status == "published":
         with temporary_folder() as folder:
             file = folder / "lists.parquet"
-            staged = _make_lists(lake, settings, champion, inputs, file, progress)
+            staged, eligibility = _make_lists(lake, settings, champion, inputs, file, progress)
             row = publish(lake, staged, inputs, editions, run_id, why)
-        users_without_list = staged.users_without_list
     else:
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
-    return RecommendResult.of(row, status, why, users_without_list, published, seconds)
+    return RecommendResult.of(row, status, why, staged, eligibility, published, seconds)
 
 
 def _inputs(
@@ -197,8 +199,8 @@ def _make_lists(
     inputs: ListInputs,
     file: Path,
     progress: Progress,
-) -> StagedLists:
-    """Write checked lists to a file.
+) -> tuple[StagedLists, Eligibility]:
+    """Write checked lists to a file; return them, and which items they could hold.
 
     Raises:
         GateError: there are no users or no eligible items, or the lists broke a rule.
@@ -213,11 +215,13 @@ def _make_lists(
         )
         if not len(packed.histories):
             raise GateError(f"no lists were made: {_why_nobody_is_known(lake, inputs)}")
-        eligible = _eligible_items(con, packed)
+        eligibility = eligible_items(con, packed)
+        eligible = eligibility.mask
         if not eligible.any():
             raise GateError(
-                "no lists were made: `items` marks every item as not eligible; the previous lists "
-                "stay in place"
+                "no lists were made: no item may be shown. Of those that somebody interacted with, "
+                f"{eligibility.not_eligible:,} are not eligible in `items`, and "
+                f"{eligibility.not_in_items:,} are missing there; the previous lists stay in place"
             )
         checks = ListChecks(
             con,
@@ -229,7 +233,7 @@ def _make_lists(
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)
         enforce(lake, checks.violations(), inputs.run_date)
-    return staged
+    return staged, eligibility
 
 
 def _why_nobody_is_known(lake: Lake, inputs: ListInputs) -> str:
@@ -239,18 +243,3 @@ def _why_nobody_is_known(lake: Lake, inputs: ListInputs) -> str:
     if bound.as_of is None:
         return f"there is no interaction {bound}; give a later day"
     return f"there is no interaction {bound}; to use what was ingested later, give --as-of now"
-
-
-def _eligible_items(con: duckdb.DuckDBPyConnection, packed: Packed) -> NDArray[np.bool_]:
-    """Return (V + 1,) whether each index may be recommended.
-
-    An item may be when somebody has interacted with it and `items` does not say otherwise.
-    """
-    indices = (np.flatnonzero(packed.counts) + 1).astype(np.int32)
-    catalogue = {"item_id": packed.items.of_indices(indices), "item": indices}
-    con.register("catalogue", pa.table(catalogue))
-    eligible = con.sql(load("lists/eligible_items")).to_arrow_table()["item"].to_numpy()
-    con.unregister("catalogue")
-    mask = np.zeros(len(packed.items) + 1, dtype=bool)
-    mask[eligible] = True
-    return mask

@@ -73,10 +73,21 @@ def list_summary(lists: Mapping[str, Any]) -> str:
         examples = ", ".join(map(str, lists["users_without_list"]))
         named = f", for example {examples}" if examples else ""
         text += f"; {lists['without_list']:,} users get no list, because no item is left{named}"
+    text += _hidden_items(lists)
     bound = f"{lists['data_until']}" + (
         f", ingested before {lists['as_of']}" * bool(lists["as_of"])
     )
     return f"{text}. Read: interactions version {lists['interactions_version']}, before {bound}"
+
+
+def _hidden_items(lists: Mapping[str, Any]) -> str:
+    """Say how many items with interactions no list could hold, and why; nothing where all could."""
+    reasons = {
+        "are missing in `items`": lists.get("items_not_in_items", 0),
+        "are not marked eligible there": lists.get("items_not_eligible", 0),
+    }
+    told = " and ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    return f"; not shown: of the items with interactions, {told}" if told else ""
 
 
 def sample_lists(lake: Lake) -> Iterator[str]:

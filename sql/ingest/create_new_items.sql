@@ -6,7 +6,7 @@ select
     as_item(item_id) as item_id,
     cast(title as varchar) as title,
     cast(category as varchar) as category,
-    coalesce(cast(eligible as boolean), true) as eligible,
+    cast(eligible as boolean) as eligible,
     extra
 from catalogue
 where not coalesce(is_lost_item(item_id), false)

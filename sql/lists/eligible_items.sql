@@ -1,7 +1,14 @@
--- One row per item of `catalogue` (those that somebody interacted with) that may be recommended:
--- `items` does not rule it out.
+-- One row per item of `catalogue` (those that somebody interacted with): whether it may be
+-- recommended, or what speaks against it. While `items` is empty, nothing does.
 -- reads: catalogue, items
--- makes: rows (item)
-select item
+-- makes: rows (item, verdict)
+select
+    catalogue.item,
+    case
+        when not exists (select 1 from items) then 'eligible'
+        when items.item_id is null then 'not in items'
+        when items.eligible then 'eligible'
+        else 'not eligible'
+    end as verdict
 from catalogue
-anti join (select item_id from items where not eligible) as ineligible using (item_id)
+left join items using (item_id)

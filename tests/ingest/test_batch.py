@@ -670,7 +670,7 @@ def test_items_are_replaced_in_one_commit_and_only_when_they_change(
             "item_id": 1,
             "title": "One",
             "category": None,
-            "eligible": True,
+            "eligible": None,
             "extra": '{"year":1999}',
         },
         {

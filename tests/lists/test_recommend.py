@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from recsys.lists.recommend import RecommendResult, recommend
 from recsys.lists.staging import run_behind
 from recsys.model.presets import resolve
 from recsys.model.recommender import Recommender
+from recsys.operations.summary import list_summary
 from recsys.registry.models import find_champion, load_model, save_model
 from recsys.registry.promote import register_model
 from recsys.settings import Recommending, Settings
@@ -189,6 +191,20 @@ def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Setting
     assert {item % 2 for _, _, item, _, _ in published_rows(lake, settings)} == {0}
 
 
+def test_an_item_that_the_table_does_not_know_is_not_shown(lake: Lake, settings: Settings) -> None:
+    """Nor one of which it does not say that it may be; the night tells how many."""
+    lakes.fill(lake, HISTORIES)
+    untrained(lake, list(range(100, 117)))
+    known = {100: True, 101: True, 102: None, 103: False, 104: None, 105: True}
+    rows = [{"item_id": item, "eligible": eligible} for item, eligible in known.items()]
+    lakes.write(lake, "items", rows)
+    result = run(lake, settings)
+    assert {item for _, _, item, _, _ in published_rows(lake, settings)} == {100, 101, 105}
+    assert (result.items_not_in_items, result.items_not_eligible) == (11, 3)
+    told = list_summary(asdict(result))
+    assert "of the items with interactions, 11 are missing in `items` and 3 are not marked" in told
+
+
 def test_a_catalogue_without_an_eligible_item_keeps_the_previous_lists(
     lake: Lake, settings: Settings
 ) -> None:
@@ -196,7 +212,7 @@ def test_a_catalogue_without_an_eligible_item_keeps_the_previous_lists(
     run(lake, settings)
     before = published_rows(lake, settings)
     lakes.write(lake, "items", [{"item_id": item, "eligible": False} for item in (10, 11)])
-    with pytest.raises(GateError, match="marks every item as not eligible"):
+    with pytest.raises(GateError, match=r"no item may be shown.*2 are not eligible in `items`"):
         run(lake, settings, replace="new items")
     assert published_rows(lake, settings) == before
 
