@@ -92,6 +92,23 @@ VIEWS = {
             },
         ),
         View(
+            "model_metrics",
+            "One row per model, system, split, protocol, slice and metric: the figures of models.",
+            {
+                "model_id": _MODELS["model_id"],
+                "system": "model: the model itself; or what it was compared with, by name.",
+                "split": "validation or test: which of a user's items were held out.",
+                "protocol": "masked: without items of the history; unmasked: with them; lists: of "
+                "what the masked top 10 hold.",
+                "slice": "all, or a part of the users, such as history 3-5.",
+                "metric": "hr@K, ndcg@K; coverage@10, novelty@10 (bits), popularity@10.",
+                "result": "The mean of the metric over the users of the slice.",
+                "low": "The low end of its 95 % bootstrap interval; null where there is none.",
+                "high": "The high end of it.",
+                "users": "Users that were ranked.",
+            },
+        ),
+        View(
             "recommendations_titled",
             "One row per user and rank of latest_recommendations, with title and category.",
             {**_LISTS, **{name: _ITEMS[name] for name in ("title", "category")}},

@@ -2,12 +2,13 @@
 
 A lake carries the version of its schemas as a property of `batches`. A run that writes compares it
 with :data:`recsys.lake.schemas.SCHEMA_VERSION` first. Where the lake is older, each table that
-lacks columns gets them in one commit, null in the rows that are there, and each table without ids
-that is missing is made. Then the lake gets the new version. A run that is killed in between leaves
-a lake without it, so that the next run goes on. Columns are never removed, renamed or given another
-type.
+lacks columns gets them in one commit, null in the rows that are there, and each table that is
+missing is made, once the types of its ids are known. Then the lake gets the new version. A run that
+is killed in between leaves a lake without it, so that the next run goes on. Columns are never
+removed, renamed or given another type.
 
-Version 2 brought `editions`: lists of before are the first edition of their run_date.
+Version 2 brought `editions`: lists of before are the first edition of their run_date. Version 3
+brought `popular_items`, `live_metrics` and `drift`.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ def migrate(lake: Lake) -> None:
             f"and this code knows versions up to {SCHEMA_VERSION}. Nothing was changed; install "
             "the newer recsys, or use another lake"
         )
+    knows_ids = lake.exists(columns.INTERACTIONS)
     for name, schema in schemas(*_id_types(lake)).items():
         if lake.exists(name):
             _add_columns(lake, name, schema, version)
-        elif not {columns.USER_ID, columns.ITEM_ID} & set(schema.names):
-            lake.create_table(name, schema)  # the others come with the next ingest, in its types
+        elif knows_ids or not {columns.USER_ID, columns.ITEM_ID} & set(schema.names):
+            lake.create_table(name, schema)  # others come with the first ingest, in its types
     if lake.exists(columns.RECOMMENDATIONS):
         _write_first_editions(lake)
     if lake.exists(columns.BATCHES):

@@ -14,7 +14,7 @@ from recsys import columns
 
 # Raise it with every table, and with every column that a table gets, so that older lakes are given
 # it too, see recsys.lake.migration. A new column may be null.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_PROPERTY = "recsys.schema_version"
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -342,6 +342,91 @@ _ERASURES = Table(
     ),
 )
 
+_POPULAR_ITEMS = Table(
+    columns.POPULAR_ITEMS,
+    "One row per run_date, edition and place: the night's items by popularity, best first.",
+    (
+        Column("run_date", pa.date32(), "The day that the lists are for.", required=True),
+        Column("edition", pa.int32(), "The edition of that day, from 1.", required=True),
+        Column("place", pa.int32(), "The place of the item, from 1, the best.", required=True),
+        Column(
+            "item_id",
+            ITEM_ID,
+            "The item; popularity alone would list the first ones that the user has not had.",
+        ),
+        Column("share", pa.float32(), "What it is sorted by: the score of a popular item."),
+    ),
+)
+
+_LIVE_METRICS = Table(
+    columns.LIVE_METRICS,
+    "One row per run_date, lists, days, slice, value and metric: lists against what users did.",
+    (
+        Column("run_date", pa.date32(), "The day that the lists were for.", required=True),
+        Column("edition", pa.int32(), "The edition that is served for that day.", required=True),
+        Column("model_id", TEXT, "The model that made it, a key of models; null without one."),
+        Column(
+            "lists",
+            TEXT,
+            "served; popularity: those it would have made that night; lead: served less popularity "
+            "for the same users.",
+            required=True,
+        ),
+        Column(
+            "days",
+            pa.int32(),
+            "How many days of interactions count, from 1; the first is the day the lists came.",
+            required=True,
+        ),
+        Column(
+            "slice",
+            TEXT,
+            "What the figure is for: all, user, item, reason or rank.",
+            required=True,
+        ),
+        Column(
+            "value",
+            TEXT,
+            "Which part: all; a user or an item known to the model, or new; a reason; a rank.",
+            required=True,
+        ),
+        Column("metric", TEXT, "hr@K or ndcg@K; hr for a rank: hits in that place.", required=True),
+        Column("users", COUNT, "Users of the slice who had a list and took an item that was new."),
+        Column("hits", COUNT, "Those of them who took a listed item; null for a lead."),
+        Column("result", REAL, "The mean of the metric over users, 0 to 1; of a lead, -1 to 1."),
+        Column("deviation", REAL, "Its standard deviation over users, for error bars."),
+        Column("since", TIMESTAMP, "Interactions from this time on count, in UTC."),
+        Column("until", TIMESTAMP, "Interactions before this time count, in UTC."),
+    ),
+)
+
+_DRIFT = Table(
+    columns.DRIFT,
+    "One row per run_date and measure: how far the newest data are from what was learnt from.",
+    (
+        Column("run_date", pa.date32(), "The night that measured it.", required=True),
+        Column(
+            "measure",
+            TEXT,
+            "item popularity, categories, history lengths, hours, weekdays, unknown users, unknown "
+            "items or quarantined rows.",
+            required=True,
+        ),
+        Column("kind", TEXT, "psi: population stability index; share: 0 to 1.", required=True),
+        Column("result", REAL, "The figure; null where there are too few rows to say."),
+        Column("warn_at", REAL, "From this figure on the night warns."),
+        Column("retrain_at", REAL, "From this figure on a training is asked for."),
+        Column("verdict", TEXT, "steady, warn, retrain, or unknown: too few rows.", required=True),
+        Column("rows", COUNT, "Rows of the newest data that it was measured on."),
+        Column("reference_rows", COUNT, "Rows that they were compared with."),
+        Column("since", TIMESTAMP, "The newest data begin here, in UTC."),
+        Column("until", TIMESTAMP, "The newest data end before this, in UTC."),
+        Column("reference_since", TIMESTAMP, "What they are compared with begins here, in UTC."),
+        Column("reference_until", TIMESTAMP, "And ends before this, in UTC."),
+        Column("model_id", TEXT, "The newest training, which the reference ends at; or null."),
+    ),
+)
+
 TABLES = {
     table.name: table
     for table in (
@@ -357,6 +442,9 @@ TABLES = {
         _QUALITY_RESULTS,
         _LIST_DAYS,
         _ERASURES,
+        _POPULAR_ITEMS,
+        _LIVE_METRICS,
+        _DRIFT,
     )
 }
 """Every table of the lake by its name."""
