@@ -178,7 +178,8 @@ _RECOMMENDATIONS = Table(
         Column(
             "score",
             pa.float32(),
-            "What the list is sorted by: comparable within a list and reason.",
+            "Natural log of a probability. model: that the item is next, of all that the list may "
+            "hold. popular: its share of all interactions.",
         ),
         Column("reason", TEXT, "model, or popular where the model could not rank."),
         Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recsys.histories import Histories
 
 _CELLS = 8_000_000
+_SMALLEST = 1e-30  # share: its logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class Popular:
     Attributes:
         order: (E,) int32, item indices, most popular first.
         place: (V + 1,) int64, position of each index in ``order``; -1 where it is not eligible.
-        share: (V + 1,) float32, the item's share of all interactions, which is its score.
+        score: (V + 1,) float32, natural logarithm of the item's share of all interactions.
     """
 
     order: NDArray[np.int32]
     place: NDArray[np.int64]
-    share: NDArray[np.float32]
+    score: NDArray[np.float32]
 
     @classmethod
     def of(cls, counts: NDArray[np.int64], eligible: NDArray[np.bool_]) -> Popular:
@@ -36,8 +37,9 @@ class Popular:
         order = ranked[eligible[ranked]].astype(np.int32)
         place = np.full(len(counts) + 1, -1, dtype=np.int64)
         place[order] = np.arange(len(order))
-        share = np.concatenate([[0.0], counts / max(1, counts.sum())]).astype(np.float32)
-        return cls(order, place, share)
+        share = np.concatenate([[0.0], counts / max(1, counts.sum())])
+        score = np.log(np.maximum(share, _SMALLEST)).astype(np.float32)
+        return cls(order, place, score)
 
     def fill(
         self,
@@ -78,7 +80,7 @@ class Popular:
                 row, column = np.nonzero(~crossed_out & (free <= need[rows, None]))
                 place = items.shape[1] - need[rows][row] + free[row, column] - 1
                 items[rows[row], place] = self.order[column]
-                scores[rows[row], place] = self.share[self.order[column]]
+                scores[rows[row], place] = self.score[self.order[column]]
 
     def _cross_out(
         self, crossed_out: NDArray[np.bool_], rows: NDArray[np.int64], items: NDArray[np.int32]

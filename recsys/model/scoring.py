@@ -38,7 +38,8 @@ class TopK:
     Attributes:
         start: the first user's row.
         items: (B, K) int32, best first; 0 where fewer than K items are eligible.
-        scores: (B, K) float32; -inf there.
+        scores: (B, K) float32, natural logarithm of the item's probability among those that the
+            list may hold, see `top_k_items`; -inf there.
     """
 
     start: int

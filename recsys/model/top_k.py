@@ -25,12 +25,15 @@ def top_k_items(
     ineligible: Tensor | None = None,
     seen_bias: float = -math.inf,
 ) -> tuple[Tensor, Tensor]:
-    """Return the k best scores (B, k) and their items (B, k) int64, ties by lower item.
+    """Return the k largest log-probabilities (B, k) and their items (B, k) int64.
 
-    Scores are inner products (Eq. 26), taken a chunk of the catalogue at a time; the best so far
-    are merged with the best of each chunk, so memory grows neither with users nor with items.
-    Chunks always have the same number of rows, so that a row's last bits do not depend on how many
-    rows come with it.
+    Items are ranked by inner products (Eq. 26), ties by lower item. The probability is the softmax
+    of these over the items that the row may list: not the padding, not what is ineligible, and not
+    what was seen where ``seen_bias`` is -inf. Natural logarithm; -inf where no item is left.
+
+    Products are taken a chunk of the catalogue at a time; the best so far are merged with the best
+    of each chunk, so memory grows neither with users nor with items. Chunks always have the same
+    number of rows, so that a row's last bits do not depend on how many rows come with it.
 
     Args:
         predicted: (B, D) float32.
@@ -53,22 +56,35 @@ def top_k_items(
             part_seen = seen[0][first:last] - start, seen[1][first:last]
         filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)])
         chunks = partial(_scores, filled, weight, part_seen, ineligible, seen_bias)
-        best, best_items = top_k_of_chunks(chunks, k)
+        log_totals = filled.new_full((rows, 1), -torch.inf)
+        best, best_items = top_k_of_chunks(chunks, k, log_totals)
+        best = torch.where(best > -torch.inf, best - log_totals, best)
         scores[span], items[span] = best[: len(part)], best_items[: len(part)]
     return scores, items
 
 
 def top_k_of_chunks(
-    chunks: Callable[[], Iterable[tuple[int, Tensor]]], k: int
+    chunks: Callable[[], Iterable[tuple[int, Tensor]]], k: int, log_totals: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the k best scores (R, k) and their items (R, k) int64, ties by lower item.
 
-    Both are narrower where there are fewer items. Each call of ``chunks`` goes through the
-    catalogue in order: (first item, (R, C) scores) of each chunk.
+    Both are narrower where there are fewer items.
+
+    Args:
+        chunks: each call goes through the catalogue in order: (first item, (R, C) scores) of each
+            chunk.
+        k: items of a row.
+        log_totals: (R, 1) of -inf, to which the log of the sum of exp(score) is written.
     """
     for first, chunk in chunks():
         # One more than k, so that a tie for the last place shows.
         scores, column = chunk.topk(min(k + 1, chunk.shape[1]), dim=1)
+        if log_totals is not None:
+            # One fused pass: the probability of the chunk's best item says what all of it adds to.
+            log_share = chunk.softmax(1).gather(1, column[:, :1]).log()
+            has_item = scores[:, :1] > -torch.inf
+            total = torch.where(has_item, scores[:, :1] - log_share, -torch.inf)
+            torch.logaddexp(log_totals, total, out=log_totals)
         if first == 1:
             best, items = scores, column + first
             continue

@@ -43,6 +43,6 @@ def test_empty_places_take_the_most_popular_items_that_are_left(exclude_seen: bo
         assert items[user].tolist() == expected + [0] * (k - len(expected))
         filled = scores[user, len(listed) : len(expected)]
         assert np.allclose(
-            filled, counts[items[user, len(listed) : len(expected)] - 1] / counts.sum()
+            np.exp(filled), counts[items[user, len(listed) : len(expected)] - 1] / counts.sum()
         )
         assert np.isneginf(scores[user, len(expected) :]).all()

@@ -118,7 +118,18 @@ def test_top_k_is_the_full_ranking_cut_off() -> None:
     for user in np.flatnonzero(histories.lengths):
         order = np.argsort(-full[user].numpy(), kind="stable")[:12]
         assert np.array_equal(items[user], order)
-        assert np.array_equal(scored[user], full[user].numpy()[order])
+        assert np.allclose(scored[user], full[user].log_softmax(0).numpy()[order], atol=1e-5)
+
+
+def test_a_score_is_the_log_of_a_probability_among_what_the_list_may_hold() -> None:
+    eligible = np.ones(41, dtype=bool)
+    eligible[[0, 5, 9]] = False
+    histories = pack([[1, 2, 1], [3]])
+    items, scored = lists(untrained(), histories, k=40, eligible=eligible)
+    for user, candidates in ((0, 36), (1, 37)):  # of 40, without two that are out and what was had
+        listed = items[user] > 0
+        assert listed.sum() == candidates
+        assert np.exp(scored[user, listed]).sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_more_items_wanted_than_the_catalogue_has() -> None:
@@ -155,7 +166,7 @@ def test_cosine_scores_forget_lengths() -> None:
         expected = torch.nn.functional.cosine_similarity(x_0, model.items.weight[1:]) / 0.1
     assert torch.allclose(finite[1], expected, atol=1e-4)
     _, scored = lists(model, histories, k=40, exclude_seen=False, runtime=exact)
-    assert np.allclose(scored[1], expected.sort(descending=True).values, atol=1e-4)
+    assert np.allclose(scored[1], expected.log_softmax(0).sort(descending=True).values, atol=1e-4)
 
 
 def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
@@ -169,7 +180,7 @@ def test_a_repeat_bias_raises_each_item_of_a_history_once() -> None:
     raised[0, [1, 2]] = raised[2, 3] = 0.5 * biased.config.width
     assert torch.equal(torch.nan_to_num(after - before), raised)
     items, scored = lists(biased, histories, k=3, exclude_seen=False)
-    assert np.allclose(scored[0], after[0].topk(3).values)
+    assert np.allclose(scored[0], after[0].log_softmax(0).topk(3).values, atol=1e-5)
     assert set(items[0, :2].tolist()) == {1, 2}
     # Where what was seen is left out, the bias changes nothing.
     assert (lists(biased, histories, k=3)[0] == lists(plain, histories, k=3)[0]).all()
@@ -179,7 +190,8 @@ def test_ties_go_to_the_lower_item() -> None:
     weight = torch.zeros(101, 2)
     weight[60:, 1] = 1
     best, items = top_k_items(torch.eye(2), weight, 5)
-    assert best.tolist() == [[0] * 5, [1] * 5]
+    logs = -np.log([100, 59 + 41 * np.e]) + [0, 1]
+    assert np.allclose(best, np.repeat(logs, 5).reshape(2, 5), atol=1e-6)
     assert items.tolist() == [[1, 2, 3, 4, 5], [60, 61, 62, 63, 64]]
 
 
@@ -201,7 +213,8 @@ def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPa
     for size in (7, 64, 1000, 16_384):
         monkeypatch.setattr("recsys.model.top_k._ITEMS", size)
         best, items = top_k_items(predicted, weight, 25, (row, item), ineligible)
-        assert torch.equal(best, scored[:, :25])
+        expected = scored.double().log_softmax(1)[:, :25]
+        assert torch.allclose(best.double(), expected, atol=1e-5)
         assert torch.equal(items, order[:, :25])
 
 
