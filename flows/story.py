@@ -64,7 +64,10 @@ def step_told(run: Run, step: str) -> tuple[str, str]:
 
 def ingest_line(new: Mapping[str, Any]) -> str:
     """Return e.g. ``1,687 new interactions, 9 refused``."""
-    return f"{new['accepted']:,} new interactions, {new['quarantined']:,} refused"
+    changes = "".join(
+        f", {new[change]:,} {change}" for change in ("replaced", "deleted") if new.get(change)
+    )
+    return f"{new['accepted']:,} new interactions, {new['quarantined']:,} refused{changes}"
 
 
 def lists_line(new: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:

@@ -127,6 +127,16 @@ class Source(_Location):
         False,
         description="whether rows without a user are expected: they are counted, and left out",
     )
+    on_change: Literal["add", "replace", "delete"] = Field(
+        "add",
+        description="what becomes of interactions that the source has changed since: they stay; "
+        "get its new event and value (replace); and go where it no longer holds them (delete)",
+    )
+    delete_scope: Literal["all", "span", "users"] = Field(
+        "all",
+        description="for delete, what the source is complete for: all that it ever brought, the "
+        "span of time that it holds now, or the users that it holds now",
+    )
 
 
 class ItemSource(_Location):
@@ -157,6 +167,13 @@ class Contract(Config):
         10.0,
         gt=1,
         description="how many times more or fewer rows than the median of earlier batches",
+    )
+    max_changed_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="largest share of a source's interactions that one batch may replace or "
+        "delete, see on_change",
     )
     max_id_bytes: int = Field(1024, ge=1, description="longest id, in bytes")
     sample_rows: int = Field(

@@ -45,7 +45,8 @@ def ingest(
 
     Without SOURCE, the configured source is read.
 
-    --set takes drop_null_users, timestamp_unit, user_id_type and item_id_type.
+    --set takes drop_null_users, timestamp_unit, user_id_type, item_id_type, on_change and
+    delete_scope.
     """
     from recsys.ingest import batch
     from recsys.ingest.items import ingest_items
@@ -68,6 +69,8 @@ def ingest(
         f"{result.status}: {result.rows_in:,} rows read, {result.accepted:,} accepted, "
         f"{result.quarantined:,} quarantined, {result.duplicates:,} already in the lake"
         + (f", {result.anonymous:,} without a user" if result.anonymous else "")
+        + (f"; {result.replaced:,} in the lake replaced" if result.replaced else "")
+        + (f"; {result.deleted:,} in the lake deleted" if result.deleted else "")
     )
     for line in filter(None, understood):
         print_line(line)
@@ -85,7 +88,8 @@ def check_source(
 
     Without SOURCE, the configured source is read. Exits with 1 when the batch would be refused.
 
-    --set takes drop_null_users, timestamp_unit, user_id_type and item_id_type.
+    --set takes drop_null_users, timestamp_unit, user_id_type, item_id_type, on_change and
+    delete_scope.
     """
     from recsys.ingest import check_source as checks
     from recsys.lake.tables import Lake

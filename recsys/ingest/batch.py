@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from recsys import columns
 from recsys.errors import BrokenCheckError, ContractError, EmptySourceError, SourceError
 from recsys.ingest import sources
+from recsys.ingest.changes import NO_CHANGES, find_changes, objects_to_read
 from recsys.ingest.commit import (
     ACCEPTED,
     REFUSED,
@@ -32,7 +33,6 @@ from recsys.ingest.selection import (
     choose_replaced,
     covered,
     have_etags,
-    new_objects,
     require_rows,
 )
 from recsys.lake.check_results import write_check_results
@@ -79,6 +79,8 @@ class IngestResult:
         quarantined: rows appended to `quarantine`.
         duplicates: rows that were already in the lake.
         anonymous: rows without a user, where the source says that there are such.
+        replaced: rows in the lake that got another event or value, see `on_change`.
+        deleted: rows in the lake that were removed, see `on_change`.
         objects: files or objects read.
         interactions_version: the newest version of `interactions`, or None where there is no lake.
         seconds: wall time.
@@ -92,6 +94,8 @@ class IngestResult:
     quarantined: int
     duplicates: int
     anonymous: int
+    replaced: int
+    deleted: int
     objects: int
     interactions_version: int | None
     seconds: float
@@ -141,6 +145,8 @@ def ingest(
         quarantined=batch.quarantined if batch else 0,
         duplicates=batch.duplicates if batch else 0,
         anonymous=(batch.anonymous or 0) if batch else 0,
+        replaced=(batch.replaced_rows or 0) if batch else 0,
+        deleted=(batch.deleted_rows or 0) if batch else 0,
         objects=len(batch.objects) if batch else 0,
         interactions_version=(batch and batch.interactions_version) or _version(lake),
         seconds=time.monotonic() - started,
@@ -174,7 +180,7 @@ class _Ingest:
         if again:
             objects, replaced = choose_replaced(self._name, objects, batches)
         else:
-            objects = new_objects(objects, batches)
+            objects = objects_to_read(self.source, self._name, objects, batches)
         if not objects:
             return NOTHING_NEW, None, ""
 
@@ -197,8 +203,13 @@ class _Ingest:
             compare=lake_types is not None,
             replaced=replaced,
         )
+        own = [] if replaced else [one for one in batches if one.source == self._name]
+        changes = find_changes(self.con, self.source, own) if lake_types else NO_CHANGES
         # The usual size of a batch says nothing about all of them in one.
-        profile = profile_batch(self.con, staged, self._name, [] if replaced else batches)
+        is_whole = self.source.on_change == "delete" and have_etags(objects)
+        profile = profile_batch(
+            self.con, staged, self._name, [] if replaced or is_whole else batches, changes
+        )
         batch = self._describe(objects, profile, batches)
         if not self._has_changes(batch, profile, batches, replaced):
             unchanged = replace(batch, accepted=0, quarantined=0)
@@ -218,7 +229,8 @@ class _Ingest:
         self._enforce_contract(batch, results)
 
         self._say(4)
-        batch = write_batch(self.lake, self.con, batch, self.now, replaced)
+        changed = [one for one in own if one.batch_id in changes.by_batch]
+        batch = write_batch(self.lake, self.con, batch, self.now, replaced, changed, changes)
         return ACCEPTED, batch, staged.explain()
 
     def _say(self, step: int) -> None:
@@ -277,6 +289,8 @@ class _Ingest:
             duplicates=counted.duplicates,
             started=self.now,
             anonymous=counted.anonymous if self.source.drop_null_users else None,
+            replaced_rows=None if self.source.on_change == "add" else counted.replaced,
+            deleted_rows=counted.deleted if self.source.on_change == "delete" else None,
         )
 
     def _has_changes(
@@ -331,6 +345,14 @@ class _Ingest:
         if "broken" in statuses:
             raise BrokenCheckError(breakage_report(batch.batch_id, results))
         if "failed" in statuses:
-            refused = replace(batch, status=REFUSED, accepted=0, quarantined=0, duplicates=0)
+            refused = replace(
+                batch,
+                status=REFUSED,
+                accepted=0,
+                quarantined=0,
+                duplicates=0,
+                replaced_rows=None,
+                deleted_rows=None,
+            )
             record(self.lake, refused)
             raise ContractError(refusal_report(self.con, batch.batch_id, batch.source, results))

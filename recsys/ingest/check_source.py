@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from recsys.errors import SourceError
 from recsys.ingest import sources
+from recsys.ingest.changes import NO_CHANGES, find_changes
 from recsys.ingest.contract import check_contract
 from recsys.ingest.ids import lake_id_types
 from recsys.ingest.row_checks import classify_rows, profile_batch
 from recsys.lake.engine import open_duckdb
+from recsys.lake.row_counts import accepted_batches
 from recsys.temporary import temporary_folder
 from sql import load
 
@@ -55,6 +57,11 @@ class SourceCheck:
             f"{profile.duplicates:,} are in the lake already"
             + (f", {profile.anonymous:,} have no user" if profile.anonymous else "")
         ]
+        if profile.replaced or profile.deleted:
+            lines.append(
+                f"of the rows in the lake, {profile.replaced:,} would be replaced and "
+                f"{profile.deleted:,} deleted ({profile.changed_share:.1%}), see on_change"
+            )
         lines += [f"  {reason}: {rows:,}" for reason, rows in self.reasons.items()]
         if self.broken_rules:
             lines.append("the batch would be refused whole:")
@@ -96,7 +103,9 @@ def check_source(
         if not staged.rows:
             raise SourceError(f"{name} is empty: an ingest would refuse it")
         classify_rows(con, lake, source, contract, latest, compare=lake_types is not None)
-        profile = profile_batch(con, staged, name, batches=[])
+        earlier = [one for one in accepted_batches(lake) if sources.canonical(one.source) == name]
+        changes = find_changes(con, source, earlier) if lake_types else NO_CHANGES
+        profile = profile_batch(con, staged, name, [], changes)
         results = check_contract(con, contract, profile, lake_types, latest, name)
         return SourceCheck(
             objects=len(objects),

@@ -9,6 +9,9 @@
 A batch that replaces others takes their rows out of `interactions` in the commit 3, marks them as
 replaced in the commit 4, and deletes what they had in `quarantine` last.
 
+A batch that changes rows of others (`on_change`) writes all rows of these batches anew in the
+commit 3, and counts those that it removed in the commit 4.
+
 A run that is killed before 3 has ingested nothing: :func:`recover` deletes what 1 and 2 wrote. One
 that is killed after 3 has ingested its batch: :func:`recover` writes 4 from the note.
 """
@@ -24,6 +27,7 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.errors import DamagedError
+from recsys.ingest.changes import NO_CHANGES
 from recsys.ingest.contract import PROFILE, ROWS
 from recsys.ingest.selection import have_etags
 from recsys.ingest.sources import canonical
@@ -35,10 +39,11 @@ from recsys.lake.row_counts import accepted_batches
 from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import duckdb
 
+    from recsys.ingest.changes import Changes
     from recsys.ingest.row_checks import BatchProfile
     from recsys.lake.tables import Lake
 
@@ -62,6 +67,9 @@ class Batch:
         finished: when its rows were written.
         interactions_version: version of `interactions` that holds the rows.
         anonymous: rows without a user, where the source says that there are such.
+        replaced_rows: rows of earlier batches that it gave another event or value.
+        deleted_rows: rows of earlier batches that it removed.
+        withdrawn: rows of its own that later batches removed.
     """
 
     batch_id: str
@@ -76,6 +84,9 @@ class Batch:
     finished: datetime | None = None
     interactions_version: int | None = None
     anonymous: int | None = None
+    replaced_rows: int | None = None
+    deleted_rows: int | None = None
+    withdrawn: int | None = None
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -155,6 +166,8 @@ def write_batch(
     batch: Batch,
     now: datetime,
     replaced: Sequence[Batch] = (),
+    changed: Sequence[Batch] = (),
+    changes: Changes = NO_CHANGES,
 ) -> Batch:
     """Write the rows of an accepted batch and then its row of `batches`.
 
@@ -164,11 +177,13 @@ def write_batch(
         batch: the batch.
         now: the time of ingestion that its rows carry.
         replaced: the batches whose rows go in the same commit.
+        changed: the batches of which rows change in the same commit.
+        changes: what changes in them.
 
     Returns:
         The batch as `batches` holds it.
     """
-    stamp = {"batch_id": batch.batch_id, "now": now}
+    stamp: dict[str, Any] = {"batch_id": batch.batch_id, "now": now}
     if batch.quarantined:
         rows = con.sql(load("ingest/quarantine"), params={**stamp, "source": batch.source})
         lake.replace(
@@ -177,32 +192,47 @@ def write_batch(
             where=f"batch_id = {literal(batch.batch_id)}",
         )
     batch = replace(batch, finished=datetime.now(UTC))
-    query = load("ingest/replacing_interactions" if replaced else "ingest/interactions")
-    reader = as_schema(lake.schema(columns.INTERACTIONS), con.sql(query, params=stamp))
+    query = "ingest/interactions"
     note: dict[str, Any] = {"batch": batch.as_note()}
     if replaced:
+        query = "ingest/replacing_interactions"
         note["replaces"] = [one.batch_id for one in replaced]
-        version = lake.replace(
-            columns.INTERACTIONS, reader, where=_among([batch, *replaced]), note=note
-        )
+    elif changed:
+        query = "ingest/changing_interactions"
+        stamp["batches"] = [one.batch_id for one in changed]
+        note["withdrawn"] = dict(changes.by_batch)
+    reader = as_schema(lake.schema(columns.INTERACTIONS), con.sql(load(query), params=stamp))
+    if rewritten := [*replaced, *changed]:
+        where = _among([batch, *rewritten])
+        version = lake.replace(columns.INTERACTIONS, reader, where=where, note=note)
     else:
         version = lake.append(columns.INTERACTIONS, reader, transaction=batch.batch_id, note=note)
     batch = replace(batch, interactions_version=version)
-    record(lake, batch, replaced)
+    record(lake, batch, _after(rewritten, note))
     if any(one.quarantined for one in replaced):
         lake.delete(columns.QUARANTINE, _among(replaced))
     return batch
 
 
-def record(lake: Lake, batch: Batch, replaced: Sequence[Batch] = ()) -> None:
+def record(lake: Lake, batch: Batch, others: Sequence[Batch] = ()) -> None:
     """Write a batch's row of `batches`, in place of an earlier refusal of the same batch.
 
-    The batches that it replaces are marked in the same commit.
+    Others, as they are after it, are written in the same commit.
     """
     row = asdict(batch) | {"finished": batch.finished or datetime.now(UTC)}
-    rows = [row, *(asdict(one) | {"status": REPLACED} for one in replaced)]
-    table = pa.Table.from_pylist(rows, schema=lake.schema(columns.BATCHES))
-    lake.replace(columns.BATCHES, table, where=_among([batch, *replaced]))
+    table = pa.Table.from_pylist([row, *map(asdict, others)], schema=lake.schema(columns.BATCHES))
+    lake.replace(columns.BATCHES, table, where=_among([batch, *others]))
+
+
+def _after(batches: Iterable[Batch], note: Mapping[str, Any]) -> list[Batch]:
+    """Return the batches that a commit of `interactions` changed, as they are after it."""
+    withdrawn = note.get("withdrawn", {})
+    return [
+        replace(one, withdrawn=(one.withdrawn or 0) + withdrawn[one.batch_id])
+        if one.batch_id in withdrawn
+        else replace(one, status=REPLACED)
+        for one in batches
+    ]
 
 
 def _among(batches: Sequence[Batch]) -> str:
@@ -227,8 +257,8 @@ def recover(lake: Lake) -> list[Batch]:
     schema = lake.schema(columns.INTERACTIONS)
     # A table may be missing all the same, in a lake that was copied or made by hand.
     lake.create(schema.field(columns.USER_ID).type, schema.field(columns.ITEM_ID).type)
-    names = [field.name for field in fields(Batch)]
-    rows = lake.rows(columns.BATCHES, names).to_pylist()
+    own = [field.name for field in fields(Batch)]
+    rows = lake.rows(columns.BATCHES, own).to_pylist()
     batches = {row["batch_id"]: Batch.from_row(row) for row in rows}
     decided = {batch.batch_id for batch in batches.values() if batch.status != REFUSED}
     recorded = (batch.interactions_version or 0 for batch in batches.values())
@@ -239,10 +269,10 @@ def recover(lake: Lake) -> list[Batch]:
                 continue
             batch = replace(Batch.from_note(note["batch"]), interactions_version=version)
             if batch.batch_id not in decided and _has_its_rows(lake, batch):
-                replaced = [batches[one] for one in note.get("replaces", ()) if one in batches]
-                record(lake, batch, replaced)
-                batches |= {one.batch_id: replace(one, status=REPLACED) for one in replaced}
-                batches[batch.batch_id] = batch
+                names = [*note.get("replaces", ()), *note.get("withdrawn", ())]
+                others = _after((batches[one] for one in names if one in batches), note)
+                record(lake, batch, others)
+                batches |= {one.batch_id: one for one in (batch, *others)}
                 decided.add(batch.batch_id)
     accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
     _delete_unrecorded(lake, columns.QUARANTINE, "batch_id", accepted)

@@ -62,6 +62,10 @@ def contract_rules(
         _at_most("rejected share", "rejected_share", contract.max_rejected_share),
         _at_most("timestamp span", "span_days", contract.max_span.total_seconds() / 86400, " days"),
     ]
+    if profile.changed_share:
+        unit = " of the source's interactions"
+        limit = contract.max_changed_share
+        rules.append(_at_most("replaced or deleted", "changed_share", limit, unit))
     for column in (columns.USER_ID, columns.ITEM_ID):
         if lake_types is None:
             allowed = sorted(TYPE_NAMES.values())

@@ -7,6 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from recsys import columns
+from recsys.ingest.changes import NO_CHANGES
 from recsys.ingest.ids import BLANKS, TYPE_NAMES
 from recsys.ingest.staging import count_rows
 from recsys.lake.erasures import view_erasures
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from recsys.ingest.changes import Changes
     from recsys.ingest.commit import Batch
     from recsys.ingest.staging import StagedBatch
     from recsys.lake.tables import Lake
@@ -43,7 +45,10 @@ class BatchProfile:
             batches; None where there are too few of them.
         user_id_type: integer or text.
         item_id_type: integer or text.
-        fingerprint: a hash of the rows to append, in any order.
+        fingerprint: a hash of the rows to append and of the changes, in any order.
+        replaced: rows in the lake that get another event or value.
+        deleted: rows in the lake that are removed.
+        changed_share: see :class:`recsys.ingest.changes.Changes`.
     """
 
     row_count: int
@@ -58,11 +63,14 @@ class BatchProfile:
     user_id_type: str
     item_id_type: str
     fingerprint: str
+    replaced: int = 0
+    deleted: int = 0
+    changed_share: float = 0.0
 
     @property
     def has_new_rows(self) -> bool:
-        """Whether there is a row to append to `interactions` or `quarantine`."""
-        return bool(self.accepted or self.quarantined)
+        """Whether there is a row to append to `interactions` or `quarantine`, or to change."""
+        return bool(self.accepted or self.quarantined or self.replaced or self.deleted)
 
 
 NO_ROWS = BatchProfile(0, 0, 0, 0, 0, 0, 0.0, 0.0, None, "", "", "")
@@ -118,7 +126,8 @@ def classify_rows(
     if has_erasures:
         con.execute(load("ingest/insert_erased_rows"))
     con.execute(load("ingest/create_repeated_hashes"))
-    con.execute(load("ingest/create_repeated_rows"))
+    # Of two batches the later one has the last word on a change; so has the later of two rows.
+    con.execute(load("ingest/create_repeated_rows"), {"keep_last": source.on_change != "add"})
     con.execute(load("ingest/create_rejected_rows"))
     if count_rows(con, "rejected_rows") and lake.exists(columns.QUARANTINE):
         lake.view(con, columns.QUARANTINE)
@@ -134,7 +143,11 @@ def classify_rows(
 
 
 def profile_batch(
-    con: duckdb.DuckDBPyConnection, staged: StagedBatch, source: str, batches: Sequence[Batch]
+    con: duckdb.DuckDBPyConnection,
+    staged: StagedBatch,
+    source: str,
+    batches: Sequence[Batch],
+    changes: Changes = NO_CHANGES,
 ) -> BatchProfile:
     """Return the profile of a batch.
 
@@ -143,15 +156,21 @@ def profile_batch(
         staged: what is in ``staged_rows``.
         source: the source's name in `batches`.
         batches: the accepted batches before this one.
+        changes: to the rows of earlier batches.
     """
     relation = con.sql(load("ingest/batch_profile"))
     counts = dict(zip(relation.columns, relation.fetchall()[0], strict=True))
+    counts["duplicates"] -= changes.replaced
+    counts["fingerprint"] += changes.fingerprint
     return BatchProfile(
         **counts,
         rejected_share=counts["rejected"] / max(1, counts["row_count"] - counts["anonymous"]),
         row_count_change=_row_count_change(counts["row_count"], _with_rows(batches, source)),
         user_id_type=TYPE_NAMES[staged.id_types.user_id],
         item_id_type=TYPE_NAMES[staged.id_types.item_id],
+        replaced=changes.replaced,
+        deleted=changes.deleted,
+        changed_share=changes.share,
     )
 
 

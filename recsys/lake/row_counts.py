@@ -24,7 +24,7 @@ from pyarrow import dataset
 
 from recsys import columns
 from recsys.errors import DamagedError
-from recsys.lake import object_store
+from recsys.lake import commits, object_store
 from recsys.lake.check_results import CheckResult, write_check_results
 from recsys.lake.engine import open_duckdb, select_files
 from recsys.lake.tables import Lake
@@ -56,6 +56,10 @@ class AcceptedBatch(Protocol):
         """How many rows it brought."""
 
     @property
+    def withdrawn(self) -> int | None:
+        """How many of them later batches removed, see recsys.ingest.changes."""
+
+    @property
     def finished(self) -> datetime | None:
         """When they were written."""
 
@@ -73,6 +77,7 @@ class _Row:
     accepted: int
     finished: datetime | None
     interactions_version: int | None
+    withdrawn: int | None = None
 
 
 def check_row_counts(
@@ -96,14 +101,13 @@ def check_row_counts(
     if not any(batch.accepted for batch in batches):
         return
     table = lake.open(columns.INTERACTIONS, version)
-    batches = _batches_of(lake, table.version(), batches)
+    recorded, batches = batches, _batches_of(lake, table.version(), batches)
     _require_files(lake, table)
     counts = _count_rows(lake, table)
-    differences = {
-        batch.batch_id: counts[batch.batch_id] - batch.accepted
-        for batch in batches
-        if counts[batch.batch_id] != batch.accepted
-    }
+    differences = _differences(batches, counts)
+    if differences:
+        batches = _with_unrecorded(table, batches, recorded)
+        differences = _differences(batches, counts)
     if not differences:
         return
     known, known_until = _known_deletions(lake)
@@ -146,10 +150,46 @@ def accepted_batches(lake: Lake) -> list[AcceptedBatch]:
     """Return the accepted batches of a lake; none where it has no `batches`."""
     if not lake.exists(columns.BATCHES):
         return []
-    names = [field.name for field in fields(_Row)]
+    present = lake.schema(columns.BATCHES).names  # a lake that is only read may be older
+    names = [field.name for field in fields(_Row) if field.name in present]
     table = lake.rows(columns.BATCHES, [*names, "status"])
     rows = (row for row in table.to_pylist() if row["status"] == "accepted")
     return [_Row(**{name: row[name] for name in names}) for row in rows]
+
+
+def _differences(batches: Iterable[AcceptedBatch], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return batch -> how many rows more than it should have are there, where that is not 0."""
+    differences = {
+        batch.batch_id: counts[batch.batch_id] - batch.accepted + (batch.withdrawn or 0)
+        for batch in batches
+    }
+    return {batch: difference for batch, difference in differences.items() if difference}
+
+
+def _with_unrecorded(
+    table: DeltaTable, batches: Collection[AcceptedBatch], recorded: Collection[AcceptedBatch]
+) -> list[AcceptedBatch]:
+    """Return the batches as a killed run left them, which wrote the table and not yet `batches`."""
+    newest = max(batch.interactions_version or 0 for batch in recorded)
+    known = {batch.batch_id for batch in recorded}
+    replaced: set[str] = set()
+    withdrawn: Counter[str] = Counter()
+    for _, _, note in commits.read(table, max(0, table.version() - newest)):
+        if note.get("batch") and note["batch"]["batch_id"] not in known:
+            replaced.update(note.get("replaces", ()))
+            withdrawn.update(note.get("withdrawn", {}))
+    return [
+        _Row(
+            batch.batch_id,
+            batch.source,
+            batch.accepted,
+            batch.finished,
+            batch.interactions_version,
+            (batch.withdrawn or 0) + withdrawn[batch.batch_id],
+        )
+        for batch in batches
+        if batch.batch_id not in replaced
+    ]
 
 
 def _batches_of(

@@ -122,6 +122,13 @@ _BATCHES = Table(
             COUNT,
             "Rows without a user, left out; null where drop_null_users was not set.",
         ),
+        Column(
+            "replaced_rows",
+            COUNT,
+            "Rows of earlier batches that got another event or value from it, see on_change.",
+        ),
+        Column("deleted_rows", COUNT, "Rows of earlier batches that it removed, see on_change."),
+        Column("withdrawn", COUNT, "Rows of its own that later batches removed, see on_change."),
     ),
 )
 

@@ -1,6 +1,7 @@
--- One row per staged row that repeats an earlier one's user, item and timestamp: its number (seq).
+-- One row per staged row that repeats another one's user, item and timestamp: its number (seq). The
+-- first row stands, or with $keep_last the last one.
 -- Rows without a user, faulty rows and rows that are already in the lake do not count.
--- reads: anonymous_rows, faulty_rows, repeated_hashes, rows_in_lake, staged_rows
+-- reads: anonymous_rows, faulty_rows, repeated_hashes, rows_in_lake, staged_rows, $keep_last
 -- makes: table repeated_rows (seq)
 create or replace temp table repeated_rows as
 with suspected as materialized (
@@ -24,4 +25,4 @@ rivals as (
 
 select seq
 from rivals
-qualify row_number() over (partition by user_id, item_id, "timestamp" order by seq) > 1
+qualify row_number() over (partition by user_id, item_id, "timestamp" order by if($keep_last, -seq, seq)) > 1
