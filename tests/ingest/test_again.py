@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,17 @@ from recsys.ingest.commit import recover
 from recsys.lake.row_counts import check_row_counts
 from recsys.lake.tables import Lake
 from recsys.settings import Contract, Settings, Source
-from tests.ingest.test_batch import NOW, Dying, Killed, duck, everything, rows_of, versions
+from tests.ingest.test_batch import (
+    KILL_NAMES,
+    KILLS,
+    NOW,
+    Dying,
+    Killed,
+    duck,
+    everything,
+    rows_of,
+    versions,
+)
 
 HEADER = "user_id,item_id,timestamp,kind,stars\n"
 LATER = NOW + timedelta(days=1)
@@ -134,23 +145,32 @@ def test_a_table_that_lost_rows_is_not_read_again(
         take(lake, lenient, shop, query="from t", again=True)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("commits", [1, 2, 3, 4])
+@pytest.fixture(scope="module")
+def replaced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Lake]:
+    """A file, the lake that ingested it, and that lake after the file was read again."""
+    folder = tmp_path_factory.mktemp("replaced")
+    (folder / "a.csv").write_text(HEADER + lines(0, 10) + ",1,soon,view,1\n")
+    contract = Contract(max_rejected_share=1.0, max_row_count_change=1e9)
+    settings = Settings(memory_limit="1GB", contract=contract)
+    before, after = (Lake(str(folder / name), settings.s3) for name in ("before", "after"))
+    take(before, settings, folder / "a.csv")
+    shutil.copytree(before.root, after.root)
+    take(after, settings, folder / "a.csv", columns=MENDED, again=True)
+    return folder / "a.csv", before, after
+
+
+@pytest.mark.parametrize(("commits", "after"), KILLS, ids=KILL_NAMES)
 def test_after_a_kill_while_rows_are_replaced_a_rerun_ends_as_if_nothing_had_happened(
-    lenient: Settings, tmp_path: Path, commits: int, after: bool
+    replaced: tuple[Path, Lake, Lake], lake: Lake, lenient: Settings, commits: int, after: bool
 ) -> None:
-    (tmp_path / "a.csv").write_text(HEADER + lines(0, 10) + ",1,soon,view,1\n")
-    lakes = [Lake(str(tmp_path / name), lenient.s3) for name in ("undisturbed", "killed")]
-    for one in lakes:
-        take(one, lenient, tmp_path / "a.csv")
-    undisturbed, killed = lakes
-    take(undisturbed, lenient, tmp_path / "a.csv", columns=MENDED, again=True)
+    file, before, undisturbed = replaced
+    shutil.copytree(before.root, lake.root)
     with pytest.raises(Killed):
-        take(Dying(killed, commits, after), lenient, tmp_path / "a.csv", columns=MENDED, again=True)
-    recover(killed)
-    check_row_counts(killed)
-    take(killed, lenient, tmp_path / "a.csv", columns=MENDED, again=True)
-    assert everything(killed) == everything(undisturbed)
+        take(Dying(lake, commits, after), lenient, file, columns=MENDED, again=True)
+    recover(lake)
+    check_row_counts(lake)
+    take(lake, lenient, file, columns=MENDED, again=True)
+    assert everything(lake) == everything(undisturbed)
 
 
 # --- one source, however it is spelt
