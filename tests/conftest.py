@@ -39,7 +39,7 @@ _PREFECT = (
     "tests/flows/test_deployments.py",
 )
 # Those that use one `recsys serve`, first of all: they wait for most of their time.
-_SERVED = "tests/flows/test_serve.py"
+_SERVED = ("tests/flows/test_server.py", "tests/flows/test_serve.py")
 
 
 # In the worlds of the tests, transitions know the rule: no model of a few epochs is above them. Set
@@ -53,8 +53,9 @@ class _Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file in _PREFECT:
-            return "prefect"
+        for group in (_SERVED, _PREFECT):
+            if file in group:
+                return group[0]
         return nodeid if file in _LONG else file
 
 
@@ -64,7 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {
-        file: rank for rank, file in enumerate((_SERVED, *_PREFECT, "tests/test_wheel.py", *_LONG))
+        file: rank for rank, file in enumerate((*_SERVED, *_PREFECT, "tests/test_wheel.py", *_LONG))
     }
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 

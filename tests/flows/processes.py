@@ -43,6 +43,10 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)  # nothing happens where it has ended
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+
+
 def ctrl_c(process: subprocess.Popen[bytes]) -> None:
     """As a terminal does it: its children are told, too."""
     os.killpg(process.pid, signal.SIGINT)

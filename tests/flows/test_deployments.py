@@ -11,7 +11,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Running
 
+from flows import server
 from flows.deployments import Served, describe, keep_what_was_set, read_deployments
 from recsys.catalog.query import query_catalog
 from recsys.errors import ConfigurationError
@@ -79,6 +81,7 @@ def test_what_an_operator_set_survives_the_next_start_and_a_new_schedule_replace
             client.delete_deployment(client.read_deployment_by_name(name).id)
 
 
+@pytest.mark.long
 def test_a_pool_runs_the_installed_flows_in_a_folder_with_other_flows_and_serve_leaves_it_alone(
     prefect_api: str, tmp_path: Path
 ) -> None:
@@ -121,3 +124,24 @@ def test_a_pool_runs_the_installed_flows_in_a_folder_with_other_flows_and_serve_
         Lake(str(home / "lake"), ObjectStorage()), "select outcome from runs", {}
     ).to_pylist()
     assert json.loads(rows[0]["outcome"])["recommend"]["users"] == nights.USERS
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_runs_that_were_lost_are_closed_and_those_of_other_flows_are_not() -> None:
+    names = [("nightly", "daily"), ("train", "on-demand"), ("etl", "daily"), ("nightly", "hourly")]
+    with get_client(sync_client=True) as client:
+        runs = []
+        for flow, deployment in names:
+            identity = client.create_flow_from_name(flow)
+            deployed = client.create_deployment(identity, deployment)
+            run = client.create_flow_run_from_deployment(deployed)
+            client.set_flow_run_state(run.id, Running(), force=True)
+            runs.append(run.id)
+        server._close_lost_runs(["nightly/daily", "train/on-demand"])
+        states = [client.read_flow_run(run).state_type for run in runs]
+    assert [state and state.value for state in states] == [
+        "CRASHED",
+        "CRASHED",
+        "RUNNING",
+        "RUNNING",
+    ]

@@ -23,6 +23,7 @@ from prefect.states import Scheduled
 
 from flows.backfill import backfill_flow
 from flows.erase import erase_flow
+from flows.ingest import ingest_flow
 from flows.lists_rollback import lists_rollback_flow
 from flows.maintain import maintain_flow
 from flows.nightly import nightly_flow
@@ -40,7 +41,7 @@ from recsys.model.recommender import Recommender
 from recsys.operations.summary import night_summary
 from recsys.registry.models import model_rows, save_model
 from recsys.registry.promote import promote, register_model
-from recsys.settings import RecommendingChanges, Settings
+from recsys.settings import RecommendingChanges, Settings, Source
 from tests import lakes, worlds
 from tests.flows import nights
 from tests.flows.processes import until
@@ -397,3 +398,23 @@ def test_a_backfill_and_a_rollback_of_lists_are_flows(shop: tuple[Path, Lake]) -
     runs = rows(lake, "select parameters, outcome from runs where flow = 'lists-rollback'")
     assert json.loads(runs[0]["parameters"])["why"] == "sold out"
     assert json.loads(runs[0]["outcome"])["rollback"]["who"] == current_account()
+
+
+def test_a_run_brings_a_source_of_its_own_only_where_that_is_allowed(
+    tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configured, other = tmp_path / "source.duckdb", tmp_path / "other.duckdb"
+    for path in (configured, other):
+        nights.make_source(path)
+    lake = tmp_path / "lake"
+    for name, value in nights.environment(configured, lake, prefect_api).items():
+        if name.startswith("RECSYS_"):
+            monkeypatch.setenv(name, value)
+    source = Source(uri=str(other), table="events")
+    for flow in (nightly_flow, ingest_flow):
+        with pytest.raises(ConfigurationError, match="set allow_source_parameter = true"):
+            flow(source=source)
+    assert not (lake / "interactions").exists()
+    monkeypatch.setenv("RECSYS_ALLOW_SOURCE_PARAMETER", "true")
+    ingest_flow(source=source)
+    assert (lake / "interactions").exists()

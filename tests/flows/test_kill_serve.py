@@ -19,13 +19,10 @@ from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
-from tests.flows.processes import log_of, running, servers_of, start_run, state_of, until
+from tests.flows.processes import kill, log_of, running, servers_of, start_run, state_of, until
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-
-
+@pytest.mark.long  # its first half is the last test of test_serve.py
 @pytest.mark.timeout(600)
 def test_a_killed_serve_leaves_no_process_and_the_next_one_takes_over(
     tmp_path: Path, prefect_home: Path

@@ -17,14 +17,21 @@ from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
-from tests.flows.processes import ctrl_c, log_of, running, servers_of, terminate, until
+from tests.flows.processes import ctrl_c, hang_up, log_of, running, servers_of, terminate, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# A closed terminal: test_serve.py. SIGTERM to one that is ready: test_kill_serve.py.
-@pytest.mark.parametrize(("stop", "ready"), [(terminate, False), (ctrl_c, True)])
+# SIGTERM to one that is ready: test_kill_serve.py.
+@pytest.mark.parametrize(
+    ("stop", "ready"),
+    [
+        (terminate, False),
+        pytest.param(ctrl_c, True, marks=pytest.mark.long),
+        pytest.param(hang_up, True, marks=pytest.mark.long),
+    ],
+)
 def test_stopping_leaves_no_server_behind(
     tmp_path: Path,
     prefect_home: Path,
@@ -44,7 +51,10 @@ def test_stopping_leaves_no_server_behind(
     until(lambda: not servers_of(port), 30)
 
 
-@pytest.mark.parametrize(("stop", "number"), [(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("stop", "number"),
+    [pytest.param(terminate, signal.SIGTERM, marks=pytest.mark.long), (ctrl_c, signal.SIGINT)],
+)
 def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
     tmp_path: Path,
     prefect_home: Path,
