@@ -33,6 +33,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
 K = Annotated[int, Field(ge=1, le=10_000)]
 Block = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seen = Literal["exclude", "include"]
 AsOf = Literal["now"] | datetime
@@ -254,6 +255,10 @@ class Recommending(Config):
     seen: Seen = Field(
         "exclude", description="whether items of the user's history may be recommended again"
     )
+    min_confidence: Share = Field(
+        0.0,
+        description="confidence below which popularity makes a user's list; 0: the model makes all",
+    )
 
 
 def _as_configured(name: str) -> Any:
@@ -271,6 +276,7 @@ class RecommendingChanges(Config):
     steps: Steps | None = _as_configured("steps")
     seed: Seed | None = _as_configured("seed")
     seen: Seen | None = _as_configured("seen")
+    min_confidence: Share | None = _as_configured("min_confidence")
 
 
 def _training_schema() -> dict[str, Any]:

@@ -188,11 +188,22 @@ _RECOMMENDATIONS = Table(
             "Natural log of a probability. model: that the item is next, of all that the list may "
             "hold. popular: its share of all interactions.",
         ),
-        Column("reason", TEXT, "model, or popular where the model could not rank."),
+        Column(
+            "reason",
+            TEXT,
+            "model; popular where the model could not rank; popular-low-confidence where it was "
+            "less sure of its list than min_confidence asks for.",
+        ),
         Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
         Column("interactions_version", COUNT, "The version of interactions that was read."),
         Column("generated_at", TIMESTAMP, "When the lists were made, in UTC."),
         Column("edition", pa.int32(), "The edition of the run_date's lists, from 1, see editions."),
+        Column(
+            "confidence",
+            pa.float32(),
+            "How likely the user's next item is in the list, 0 to 1, the same in all its rows; "
+            "null where popularity made the list, or the model has no calibration.",
+        ),
     ),
     partitions=("run_date",),
 )

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
 
-_REASONS = pa.array(["model", "popular"])
+REASONS = ("model", "popular", "popular-low-confidence")
+"""The values of the column `reason`, by the code that a `ListBlock` has for them."""
+_MODEL, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
 _ROWS = 500_000  # checked and written at a time
 _USERS = 32_768  # whose histories are copied at a time where some items are new to the model
 
@@ -36,18 +38,20 @@ class ListBlock:
         start: position of the first user among all.
         items: (B, K) int32 indices, best first; 0 at the end of short lists.
         scores: (B, K) float32.
-        from_model: (B, K) whether the model ranked the item, or popularity did.
+        reasons: (B, K) int8, codes of `REASONS`.
+        confidence: (B,) float32, how likely the list has the user's next item; nan: not known.
     """
 
     start: int
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
-    from_model: NDArray[np.bool_]
+    reasons: NDArray[np.int8]
+    confidence: NDArray[np.float32]
 
     @property
     def popular_users(self) -> int:
         """Users whose whole list comes from popularity."""
-        return int(((self.items[:, 0] != 0) & ~self.from_model[:, 0]).sum())
+        return int(((self.items[:, 0] != 0) & (self.reasons[:, 0] != _MODEL)).sum())
 
     @property
     def unserved(self) -> NDArray[np.int64]:
@@ -60,22 +64,27 @@ class ListBlock:
         for first in range(0, len(self.items), step):
             users = slice(first, first + step)
             yield ListBlock(
-                self.start + first, self.items[users], self.scores[users], self.from_model[users]
+                self.start + first,
+                self.items[users],
+                self.scores[users],
+                self.reasons[users],
+                self.confidence[users],
             )
 
     def rows(self, packed: Packed, schema: pa.Schema) -> pa.Table:
-        """Return user_id, rank, item_id, score and reason, in order of user and rank."""
+        """Return what the columns of `recommendations` say of an item, by user and rank."""
         filled = self.items != 0
         users = np.repeat(np.arange(len(filled)), filled.sum(axis=1))
         ranks = np.broadcast_to(np.arange(1, filled.shape[1] + 1, dtype=np.int32), filled.shape)
-        reasons = (~self.from_model[filled]).view(np.int8)
+        confidence = self.confidence[users]
         return pa.table(
             [
                 packed.users.slice(self.start).take(pa.array(users)),
                 ranks[filled],
                 packed.items.of_indices(self.items[filled]),
                 self.scores[filled],
-                _REASONS.take(pa.array(reasons)),
+                pa.array(REASONS).take(pa.array(self.reasons[filled])),
+                pa.array(confidence, mask=np.isnan(confidence)),
             ],
             schema=schema,
         )
@@ -113,11 +122,16 @@ def make_lists(
     """
     popular = Popular.of(packed.counts, eligible)
     exclude_seen = recommending.seen == "exclude"
-    for start, items, scores in _from_model(model, packed, eligible, recommending, settings):
+    for start, items, scores, confidence in _from_model(
+        model, packed, eligible, recommending, settings
+    ):
         users = slice(start, start + len(items))
-        from_model = items != 0
+        unsure = confidence < recommending.min_confidence
+        items[unsure], scores[unsure], confidence[unsure] = 0, -np.inf, np.nan
+        fallback = np.where(unsure, _LOW_CONFIDENCE, _POPULAR)[:, None]
+        reasons = np.where(items != 0, _MODEL, fallback).astype(np.int8)
         popular.fill(items, scores, packed.histories[users], exclude_seen=exclude_seen)
-        yield ListBlock(start, items, scores, from_model)
+        yield ListBlock(start, items, scores, reasons, confidence)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))
 
 
@@ -127,20 +141,24 @@ def _from_model(
     eligible: NDArray[np.bool_],
     recommending: Recommending,
     settings: Settings,
-) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]]:
+    """Yield the first user, items, scores and confidence of each block."""
     if model is None:
         for start in range(0, len(packed.histories), recommending.block):
             size = min(recommending.block, len(packed.histories) - start)
             no_items = np.zeros((size, recommending.k), dtype=np.int32)
-            yield start, no_items, np.full((size, recommending.k), -np.inf, dtype=np.float32)
+            no_scores = np.full((size, recommending.k), -np.inf, dtype=np.float32)
+            yield start, no_items, no_scores, np.full(size, np.nan, dtype=np.float32)
         return
     histories, known_items = packed.histories, len(model.items)
+    calibration = model.row.calibration
     # Leaving out what the model doesn't know copies, so not everybody's history at once.
     step = len(histories) if known_items == len(packed.items) else _USERS
     for first in range(0, len(histories), step):
+        known = histories[first : first + step].drop_unknown_items(known_items)
         for block in top_k(
             model.recommender,
-            histories[first : first + step].drop_unknown_items(known_items),
+            known,
             recommending.k,
             steps=recommending.steps,
             seed=recommending.seed,
@@ -149,4 +167,10 @@ def _from_model(
             eligible=eligible[: known_items + 1],
             runtime=Runtime(settings.device, settings.threads),
         ):
-            yield first + block.start, block.items, block.scores
+            confidence = np.full(len(block.items), np.nan, dtype=np.float32)
+            if calibration:
+                has_list = np.flatnonzero(block.items[:, 0])
+                share = np.exp(block.scores[has_list], dtype=np.float64).sum(axis=1)
+                lengths = known.lengths[block.start + has_list]
+                confidence[has_list] = calibration(share, lengths)
+            yield first + block.start, block.items, block.scores, confidence

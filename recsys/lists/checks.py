@@ -33,13 +33,24 @@ class ListChecks:
         eligible: (E,) ids of the items that may be listed.
         k: items per user.
         exclude_seen: whether an item that a user has had may not be listed.
+        min_confidence: below which the model makes no list.
     """
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, eligible: pa.Array, *, k: int, exclude_seen: bool
+        self,
+        con: duckdb.DuckDBPyConnection,
+        eligible: pa.Array,
+        *,
+        k: int,
+        exclude_seen: bool,
+        min_confidence: float = 0.0,
     ) -> None:
         self._con = con
-        self._parameters = {"k": k, "exclude_seen": exclude_seen}
+        self._parameters = {
+            "k": k,
+            "exclude_seen": exclude_seen,
+            "min_confidence": min_confidence,
+        }
         self._violations: Counter[str] = Counter()
         con.register("eligible_ids", pa.table({columns.ITEM_ID: eligible}))
         con.execute("create or replace temp table eligible as from eligible_ids")
@@ -50,7 +61,8 @@ class ListChecks:
         """Check the whole lists of some users.
 
         Args:
-            lists: user_id, rank, item_id, score, reason; rows in the order they are published in.
+            lists: user_id, rank, item_id, score, reason and confidence; rows in the order that
+                they are published in.
             history: user_id, item_id, one row per interaction of the same users.
         """
         self._con.register("lists", lists)

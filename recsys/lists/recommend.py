@@ -228,6 +228,7 @@ def _make_lists(
             packed.items.where(eligible),
             k=recommending.k,
             exclude_seen=recommending.seen == "exclude",
+            min_confidence=recommending.min_confidence,
         )
         lists = make_lists(model, packed, eligible, recommending, settings, progress)
         schema = lake.schema(columns.RECOMMENDATIONS)

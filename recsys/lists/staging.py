@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recsys.lists.checks import ListChecks
 
 _T = TypeVar("_T")
-_STAGED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason")
+_STAGED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason", "confidence")
 _BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
 _EXAMPLES = 5  # users without a list that are named
 _WAITING = 2  # blocks of lists that may wait to be checked and written
@@ -61,7 +61,7 @@ def stage_lists(
     staged = pa.schema([schema.field(name) for name in _STAGED])
     # Dictionaries of ids and scores would not get small, and trying takes half of the time.
     with pq.ParquetWriter(
-        file, staged, use_dictionary=["reason"], write_statistics=False
+        file, staged, use_dictionary=["reason", "confidence"], write_statistics=False
     ) as writer:
 
         def check_and_write(block: ListBlock) -> None:

@@ -49,6 +49,7 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         *_metrics(comparison),
         *_metrics_by_user(comparison.model.test),
         *_diversity(comparison.model.test),
+        *_confidence(settings["confidence"]),
         *("## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""),
     ]
     return "\n".join(lines)
@@ -117,4 +118,23 @@ def _diversity(test: EvaluationReport) -> list[str]:
         "## Diversity of the lists",
         "",
         *markdown_table(list(test.lists), [[f"{value:,.4g}" for value in test.lists.values()]]),
+    ]
+
+
+def _confidence(confidence: dict[str, Any] | None) -> list[str]:
+    if confidence is None:
+        return []
+    test = confidence["test"]
+    return [
+        "## Confidence",
+        "",
+        "How sure the lists are of the user's next item, and how often they had it: test users by "
+        f"confidence, in tenths. It was fitted on the validation items of the users who decided "
+        f"whether the model serves, for lists of {confidence['k']}. Expected calibration error "
+        f"{test['error']:.4f}.",
+        "",
+        *markdown_table(
+            ["mean confidence", "hit rate"],
+            [[f"{sure:.3f}", f"{rate:.3f}"] for sure, rate in test["deciles"]],
+        ),
     ]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recsys import columns
 from recsys.errors import DamagedError, LakeError, MissingError
+from recsys.evaluation.calibration import Calibration
 from recsys.evaluation.results import SPLITS, Evaluation, SplitResults
 from recsys.histories import ItemIds
 from recsys.lake import object_store
@@ -103,6 +104,12 @@ class ModelRow:
         """Epochs on whole histories of the weights that serve; None: the judged ones serve."""
         epochs: int | None = json.loads(self.config or "{}").get("refit_epochs")
         return epochs
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What makes a list's probability its confidence; None where the model was given none."""
+        values = json.loads(self.config or "{}").get("confidence")
+        return Calibration.from_dict(values) if values else None
 
     def with_refit(self, epochs: int) -> Self:
         """Return the row of the same model with weights that were refit for so many epochs."""

@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ from recsys.registry.comparison import (
     compare,
     evaluate_champion,
 )
+from recsys.registry.confidence import calibrate
 from recsys.registry.gate import GATE_METRIC
 from recsys.registry.models import (
     ModelRow,
@@ -44,9 +45,12 @@ from recsys.registry.train_result import TrainResult
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
+    from recsys.model.recommender import Recommender
     from recsys.registry.comparison import Champion, Comparison
     from recsys.registry.gate import Verdict
     from recsys.registry.models import Model
@@ -152,8 +156,13 @@ def _train(
     served = None
     if recipe.refit and verdict.status == "champion":
         served = refit(data.split, data.packed, recipe, fitted.best_epoch, runtime, progress)
-    epochs = served[1] if served else None
-    row = _row(recipe, data.packed, fitted, comparison, verdict, epochs, started)
+    outcome = {
+        "epochs_run": len(fitted.log),
+        "best_epoch": fitted.best_epoch,
+        "refit_epochs": served[1] if served else None,
+        "confidence": calibrate(fitted.model, data.split, data.judges, settings),
+    }
+    row = _row(recipe, data.packed, fitted.model, comparison, verdict, outcome, started)
     machine = runtime.machine_info()
     card = {
         **recipe.as_dict(),
@@ -266,20 +275,19 @@ def _fit(
 def _row(
     recipe: Recipe,
     packed: Packed,
-    fitted: FitResult,
+    model: Recommender,
     comparison: Comparison,
     verdict: Verdict,
-    refit_epochs: int | None,
+    outcome: Mapping[str, Any],
     started: float,
 ) -> ModelRow:
-    """Return the row of a new model, the gate's verdict included."""
+    """Return the row of a new model, the gate's verdict and what came of the training included."""
     validation, test, popularity_validation, popularity_test = (
         evaluation.metrics(recipe.protocol)
         for results in (comparison.model, comparison.baselines["popularity"])
         for evaluation in (results.validation, results.test)
     )
-    config = {"model": asdict(fitted.model.config), "epochs_run": len(fitted.log)}
-    config |= {"best_epoch": fitted.best_epoch, "refit_epochs": refit_epochs}
+    config = {**recipe.as_dict(), "model": asdict(model.config), **outcome}
     return ModelRow(
         model_id=recipe.model_id,
         status=verdict.status,
@@ -298,7 +306,7 @@ def _row(
         popularity_test_hr_10=popularity_test["hr@10"],
         metrics=as_json(comparison.model.to_dict()),
         baselines=as_json(comparison.others_as_dict()),
-        config=as_json({**recipe.as_dict(), **config}),
+        config=as_json(config),
         code_version=recipe.code_version,
         seconds=time.perf_counter() - started,
         trained_at=datetime.now(UTC),

@@ -1,7 +1,7 @@
 -- One row per rule that whole lists of some users must keep, with the number of violations (0 is
 -- good). `lists` has the order they are published in (by user and rank), `history` one row per
 -- interaction of the same users.
--- reads: eligible, history, lists, $exclude_seen, $k
+-- reads: eligible, history, lists, $exclude_seen, $k, $min_confidence
 -- makes: rows (rule, violations)
 with seen as materialized (
     select distinct
@@ -43,10 +43,13 @@ neighbours as materialized (
         rank,
         score,
         reason,
+        confidence,
+        starts_with(reason, 'model') as is_of_model,
         lag(user_id) over () is not distinct from user_id as is_same_user,
         lag(rank) over () as rank_before,
         lag(score) over () as score_before,
-        lag(reason) over () as reason_before
+        lag(is_of_model) over () as is_before_of_model,
+        lag(confidence) over () as confidence_before
     from lists
 )
 
@@ -114,6 +117,25 @@ from neighbours
 where
     is_same_user
     and (
-        (reason = reason_before and score > score_before)
-        or (reason = 'model' and reason_before = 'popular')
+        (is_of_model = is_before_of_model and score > score_before)
+        or (is_of_model and not is_before_of_model)
     )
+
+union all
+
+select
+    'confidence is a probability, one for a list, and none where popularity made it',
+    count(*)
+from neighbours
+where
+    not confidence between 0 and 1
+    or (is_same_user and confidence is distinct from confidence_before)
+    or (not is_same_user and starts_with(reason, 'popular') and confidence is not null)
+
+union all
+
+select
+    'the model''s lists are as sure as they have to be',
+    count(*)
+from neighbours
+where is_of_model and confidence < $min_confidence::float

@@ -9,8 +9,8 @@ select
     any_value(model_id) as model_id,
     count(distinct user_id) as users,
     count(*) as rows,
-    count(*) filter (where reason = 'model') as model_rows,
-    count(*) filter (where reason = 'popular') as popular_rows,
+    count(*) filter (where starts_with(reason, 'model')) as model_rows,
+    count(*) filter (where starts_with(reason, 'popular')) as popular_rows,
     count(distinct item_id) as items,
     max(generated_at) as generated_at
 from recommendations

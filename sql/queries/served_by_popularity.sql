@@ -3,7 +3,7 @@ with users as (
     select
         run_date,
         user_id,
-        bool_and(reason = 'popular') as popular_only
+        bool_and(starts_with(reason, 'popular')) as popular_only
     from recommendations
     group by run_date, user_id
 )

@@ -5,6 +5,7 @@ select
     title,
     score,
     reason,
+    confidence,
     run_date
 from recommendations_titled
 where user_id = $user_id

@@ -103,8 +103,8 @@ def ask(lake: Lake, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
 
 def test_user_list(known: Lake) -> None:
     assert ask(known, "user_list", user_id=3) == [
-        (1, 12, "title 12", 1.0, "popular", TODAY),
-        (2, 11, "title 11", 0.5, "popular", TODAY),
+        (1, 12, "title 12", 1.0, "popular", None, TODAY),
+        (2, 11, "title 11", 0.5, "popular", None, TODAY),
     ]
     assert ask(known, "user_list", user_id="3") == ask(known, "user_list", user_id=3)
 

@@ -14,11 +14,12 @@ Rows = list[tuple[Any, ...]]
 
 HISTORY: Rows = [(1, "a"), (1, "b"), (2, "a"), (2, "c"), (2, "a")]
 GOOD: Rows = [
-    (1, 1, "c", 0.9, "model"),
-    (1, 2, "d", 0.1, "popular"),
-    (2, 1, "b", 0.5, "model"),
-    (2, 2, "d", 0.4, "model"),
+    (1, 1, "c", 0.9, "model", 0.5),
+    (1, 2, "d", 0.1, "popular", 0.5),
+    (2, 1, "b", 0.5, "model", None),
+    (2, 2, "d", 0.4, "model", None),
 ]
+CONFIDENCE = "confidence is a probability, one for a list, and none where popularity made it"
 FROM_INTERACTIONS = "every list is made from its user's interactions"
 
 
@@ -36,14 +37,14 @@ def broken_in(slices: list[tuple[Rows, Rows]], k: int = 2, exclude_seen: bool = 
     with duckdb.connect() as con:
         con.register("interactions", table(HISTORY[::-1], "user_id", "item_id"))
         eligible = pa.array(["a", "b", "c", "d"])
-        checks = ListChecks(con, eligible, k=k, exclude_seen=exclude_seen)
+        checks = ListChecks(con, eligible, k=k, exclude_seen=exclude_seen, min_confidence=0.25)
         for lists, history in slices:
             checks.check(
-                table(lists, "user_id", "rank", "item_id", "score", "reason"),
+                table(lists, "user_id", "rank", "item_id", "score", "reason", "confidence"),
                 table(history, "user_id", "item_id"),
             )
         violations = checks.violations()
-        assert len(violations) == 8
+        assert len(violations) == 10
         return {rule for rule, count in violations.items() if count}
 
 
@@ -59,29 +60,34 @@ def test_a_list_may_be_short_only_when_nothing_is_left() -> None:
 @pytest.mark.parametrize(
     ("row", "value", "rule"),
     [
-        (0, (1, 3, "c", 0.9, "model"), "ranks run from 1 without a gap"),
-        (0, (1, 2, "c", 0.9, "model"), "ranks run from 1 without a gap"),
-        (0, (1, None, "c", 0.9, "model"), "ranks run from 1 without a gap"),
-        (0, (1, 1, "d", 0.9, "model"), "no list names an item twice"),
-        (0, (1, 1, "a", 0.9, "model"), "no list names an item that its user has had"),
+        (0, (1, 3, "c", 0.9, "model", 0.5), "ranks run from 1 without a gap"),
+        (0, (1, 2, "c", 0.9, "model", 0.5), "ranks run from 1 without a gap"),
+        (0, (1, None, "c", 0.9, "model", 0.5), "ranks run from 1 without a gap"),
+        (0, (1, 1, "d", 0.9, "model", 0.5), "no list names an item twice"),
+        (0, (1, 1, "a", 0.9, "model", 0.5), "no list names an item that its user has had"),
         (
             0,
-            (1, 1, "z", 0.9, "model"),
+            (1, 1, "z", 0.9, "model", 0.5),
             "every item is eligible and somebody has interacted with it",
         ),
-        (0, (1, 1, "c", float("nan"), "model"), "scores are finite"),
-        (0, (1, 1, "c", None, "model"), "scores are finite"),
+        (0, (1, 1, "c", float("nan"), "model", 0.5), "scores are finite"),
+        (0, (1, 1, "c", None, "model", 0.5), "scores are finite"),
         (
             2,
-            (2, 1, "b", 0.3, "model"),
+            (2, 1, "b", 0.3, "model", None),
             "the model's items come before popular ones, each by falling score",
         ),
         (
             2,
-            (2, 1, "b", 0.5, "popular"),
+            (2, 1, "b", 0.5, "popular", None),
             "the model's items come before popular ones, each by falling score",
         ),
-        (3, (9, 1, "d", 0.4, "model"), "every user gets k items, or all that are left"),
+        (1, (1, 2, "d", 0.1, "popular", 0.4), CONFIDENCE),
+        (1, (1, 2, "d", 0.1, "popular", None), CONFIDENCE),
+        (2, (2, 1, "b", 0.5, "popular", 0.5), CONFIDENCE),
+        (0, (1, 1, "c", 0.9, "model", 1.5), CONFIDENCE),
+        (0, (1, 1, "c", 0.9, "model", 0.2), "the model's lists are as sure as they have to be"),
+        (3, (9, 1, "d", 0.4, "model", None), "every user gets k items, or all that are left"),
     ],
 )
 def test_a_broken_rule_is_named(row: int, value: tuple[Any, ...], rule: str) -> None:
@@ -89,13 +95,13 @@ def test_a_broken_rule_is_named(row: int, value: tuple[Any, ...], rule: str) -> 
 
 
 def test_a_seen_item_is_fine_when_asked_for() -> None:
-    lists = [(1, 1, "a", 0.9, "model"), *GOOD[1:]]
+    lists = [(1, 1, "a", 0.9, "model", 0.5), *GOOD[1:]]
     assert broken(lists, exclude_seen=False) == set()
 
 
 def test_a_list_in_two_pieces_is_not_one() -> None:
     """Each piece has ranks without a gap, and together they are as long as they should be."""
-    pieces = [GOOD[0], *GOOD[2:], (1, 1, "d", 0.1, "popular")]
+    pieces = [GOOD[0], *GOOD[2:], (1, 1, "d", 0.1, "popular", None)]
     assert broken(pieces) == {"ranks run from 1 without a gap"}
 
 
@@ -106,7 +112,7 @@ def test_rows_out_of_order_are_a_defect() -> None:
 def test_violations_add_up_over_slices() -> None:
     one, two = (GOOD[:2], HISTORY[:2]), (GOOD[2:], HISTORY[2:])
     assert broken_in([one, two]) == set()
-    bad = [(1, 1, "z", 0.9, "model"), GOOD[1]], HISTORY[:2]
+    bad = [(1, 1, "z", 0.9, "model", 0.5), GOOD[1]], HISTORY[:2]
     for slices in ([bad, two], [two, bad]):
         assert broken_in(slices) == {"every item is eligible and somebody has interacted with it"}
 

@@ -36,13 +36,15 @@ HISTORIES: dict[Any, list[Any]] = {
 }
 
 
-def untrained(lake: Lake, items: list[Any], model_id: str = "m-test") -> None:
+def untrained(
+    lake: Lake, items: list[Any], model_id: str = "m-test", config: dict[str, Any] | None = None
+) -> None:
     """A champion with random weights that knows these items."""
     preset = resolve("best", {"width": 16, "blocks": 1, "max_length": 8})
     torch.manual_seed(0)
     model = Recommender(preset.model, len(items)).eval()
     save_model(lake, model_id, model, ItemIds(pa.array(items)), {}, "")
-    register_model(lake, lakes.model_row(model_id))
+    register_model(lake, lakes.model_row(model_id, config=json.dumps(config or {})))
 
 
 def published_rows(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
@@ -170,6 +172,43 @@ def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings)
     assert all(np.isfinite(score) for *_, score, _ in rows)
 
 
+def confidences(lake: Lake, settings: Settings) -> dict[Any, tuple[str, float | None]]:
+    """Each user's reason and confidence, which all rows of a list share."""
+    with open_duckdb(settings) as con:
+        lake.view(con, "recommendations")
+        rows = con.sql(
+            "select distinct user_id, reason, confidence from recommendations"
+        ).fetchall()
+    assert len(rows) == len({user for user, *_ in rows})
+    return {user: (reason, confidence) for user, reason, confidence in rows}
+
+
+def test_a_list_says_how_sure_it_is_and_popularity_takes_the_place_of_an_unsure_one(
+    lake: Lake, settings: Settings
+) -> None:
+    lakes.fill(lake, {**HISTORIES, 31: [90], 32: [90]})  # 90 is new to the model
+    calibration = {"offset": 0.2, "slope": 1.0, "of_length": -0.5}
+    untrained(lake, list(range(100, 117)), config={"confidence": calibration})
+    run(lake, settings)
+    model_rows = [row for row in published_rows(lake, settings) if row[4] == "model"]
+    sure = confidences(lake, settings)
+    assert {sure[user] for user in (31, 32)} == {("popular", None)}
+    for user in HISTORIES:
+        share = sum(np.exp(score) for owner, _, _, score, _ in model_rows if owner == user)
+        odds = share / (1 - share) * np.exp(0.2) * (1 + len(HISTORIES[user])) ** -0.5
+        assert sure[user] == ("model", pytest.approx(odds / (1 + odds), abs=1e-5))
+    least = float(np.median([confidence for _, confidence in sure.values() if confidence]))
+    lake.delete("recommendations", "true")
+    lake.delete("editions", "true")
+    result = run(lake, settings, min_confidence=least)
+    now = confidences(lake, settings)
+    for user in HISTORIES:
+        unsure = sure[user][1] < least
+        assert now[user] == (("popular-low-confidence", None) if unsure else sure[user])
+    assert now[31] == ("popular", None)
+    assert result.popular_users == 17
+
+
 def test_popularity_serves_everyone_while_there_is_no_champion(
     lake: Lake, settings: Settings
 ) -> None:
@@ -275,7 +314,7 @@ def test_the_result_of_every_check_is_written(lake: Lake, settings: Settings) ->
         results = con.sql(
             "select subject, suite, status, count(distinct rule) from quality_results group by all"
         ).fetchall()
-    assert results == [("recommendations 2026-01-02", "recommendations", "passed", 8)]
+    assert results == [("recommendations 2026-01-02", "recommendations", "passed", 10)]
 
 
 def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Settings) -> None:
@@ -299,6 +338,7 @@ def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Se
         "items_version": lake.version("items"),
         "k": 3,
         "steps": None,
+        "min_confidence": 0.0,
         "seed": 0,
         "seen": "exclude",
         "code_version": code_version(),

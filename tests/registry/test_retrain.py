@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.errors import ConfigurationError, GateError, LakeError
+from recsys.evaluation.calibration import Calibration
 from recsys.evaluation.splits import HeldOut
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
@@ -97,7 +98,8 @@ def test_the_rule_of_a_known_world_is_learnt_and_served(
 
 def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     known_world(lake)
-    result = train(lake, settings, training(epochs=2))
+    short = settings.model_copy(update={"recommending": Recommending(k=3)})  # some lists miss
+    result = train(lake, short, training(epochs=2))
     (row,) = model_rows(lake)
     folder = Path(lake.uri("weights", result.model_id))
     card = (folder / "model.md").read_text(encoding="utf-8")
@@ -113,6 +115,10 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     assert f"| {low:.4f} to {high:.4f} |" in card
     assert sum(part["users"] for part in figures["slices"] if "history" in part["name"]) == 150
     assert '"width": 32' in card
+    confidence = json.loads(row.config)["confidence"]
+    assert row.calibration == Calibration.from_dict(confidence)
+    assert confidence["test"]["users"] == 150
+    assert f"Expected calibration error {confidence['test']['error']:.4f}." in card
     card_json = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     assert card_json["metadata"]["metrics"]["test"] == figures
 
