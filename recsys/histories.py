@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 PADDING = 0
 """Index that stands for no item; items are 1..V."""
 
+TARGET, INPUT, HAD = 1, 2, 4
+"""Roles of an interaction, as bits: it is learnt to be predicted, read by the model, or its item
+counts as had. A target is an input, too."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -23,6 +27,7 @@ class Histories:
         items: (N,) int32, item indices 1..V.
         starts: (U,) int64, where each user's history starts in ``items``.
         ends: (U,) int64, where it ends (exclusive); equal to the start when it is empty.
+        roles: (N,) uint8, what each interaction is for; None where each is for everything.
 
     ``starts`` and ``ends`` are slices of one offsets array when histories are whole, and stay
     cheap to move when they are cut: no item is ever copied.
@@ -31,11 +36,17 @@ class Histories:
     items: NDArray[np.int32]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    roles: NDArray[np.uint8] | None = None
 
     @classmethod
-    def from_offsets(cls, items: NDArray[np.int32], offsets: NDArray[np.int64]) -> Histories:
+    def from_offsets(
+        cls,
+        items: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        roles: NDArray[np.uint8] | None = None,
+    ) -> Histories:
         """Pack from (N,) items and (U + 1,) offsets."""
-        return cls(items, offsets[:-1], offsets[1:])
+        return cls(items, offsets[:-1], offsets[1:], roles)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -47,11 +58,18 @@ class Histories:
 
     def __getitem__(self, users: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Histories:
         """The same items, only these users."""
-        return Histories(self.items, self.starts[users], self.ends[users])
+        return replace(self, starts=self.starts[users], ends=self.ends[users])
 
     def without_last(self, count: int) -> Histories:
         """The same users, each without the last ``count`` items (or empty)."""
-        return Histories(self.items, self.starts, np.maximum(self.starts, self.ends - count))
+        return replace(self, ends=np.maximum(self.starts, self.ends - count))
+
+    def of_role(self, role: int) -> Histories:
+        """The same users, keeping only the interactions with this role; itself without roles."""
+        if self.roles is None:
+            return self
+        rows, places = self.places()
+        return self._kept(rows, places, (self.roles[places] & role) != 0)
 
     def drop_unknown_items(self, count: int) -> Histories:
         """The same users, keeping only the items 1..``count``; itself where nothing else is."""
@@ -62,18 +80,32 @@ class Histories:
 
     def remap_items(self, index: NDArray[np.int32]) -> Histories:
         """The same users, each item i as ``index[i]``, without those that become padding."""
-        rows, items = self.interactions()
-        items = index[items]
-        has_index = items != PADDING
-        lengths = np.bincount(rows[has_index], minlength=len(self))
-        return Histories.from_offsets(items[has_index], np.concatenate([[0], np.cumsum(lengths)]))
+        rows, places = self.places()
+        kept = self._kept(rows, places, index[self.items[places]] != PADDING)
+        return replace(kept, items=index[kept.items])
 
     def interactions(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """(N',) row of the user and (N',) item of every interaction these histories keep."""
+        rows, places = self.places()
+        return rows, self.items[places]
+
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N',) row of the user and (N',) place in ``items`` of every interaction."""
         lengths = self.lengths
         rows = np.repeat(np.arange(len(self), dtype=np.int64), lengths)
         first = np.repeat(self.starts - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
-        return rows, self.items[first + np.arange(len(rows), dtype=np.int64)]
+        return rows, first + np.arange(len(rows), dtype=np.int64)
+
+    def _kept(
+        self, rows: NDArray[np.int64], places: NDArray[np.int64], is_kept: NDArray[np.bool_]
+    ) -> Histories:
+        """Copy of these histories with some of the interactions of `places`."""
+        lengths, places = np.bincount(rows[is_kept], minlength=len(self)), places[is_kept]
+        return Histories.from_offsets(
+            self.items[places],
+            np.concatenate([[0], np.cumsum(lengths)]),
+            None if self.roles is None else self.roles[places],
+        )
 
     def counts(self, n_items: int) -> NDArray[np.int64]:
         """(V + 1,) interactions of each index that these histories keep."""
@@ -151,9 +183,19 @@ class Packed:
         items: the ids of V items and their indices.
         counts: (V,) int64, interactions of each item.
         histories: U histories over indices 1..V.
+        seconds: (N,) int64, when each interaction happened, since 1970; None unless it was asked.
     """
 
     users: pa.Array
     items: ItemIds
     counts: NDArray[np.int64]
     histories: Histories
+    seconds: NDArray[np.int64] | None = None
+
+    @property
+    def target_counts(self) -> NDArray[np.int64]:
+        """(V,) targets among the interactions of each item."""
+        if self.histories.roles is None:
+            return self.counts
+        is_target = (self.histories.roles & TARGET) != 0
+        return np.bincount(self.histories.items[is_target], minlength=len(self.items) + 1)[1:]

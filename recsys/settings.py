@@ -235,6 +235,51 @@ class Training(Config):
         return self.changed({**fields, "overrides": {**self.overrides, **overrides}})
 
 
+_EventNames = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Events(Config):
+    """What lists learn from, and what counts as had. Empty: every interaction is for both."""
+
+    targets: _EventNames | None = Field(
+        None,
+        description="events that are learnt to be predicted, that models are judged on, and that "
+        "popularity counts; all when not given",
+    )
+    context: tuple[str, ...] | None = Field(
+        None,
+        description="other events that the model reads, without predicting them; all others when "
+        "not given",
+    )
+    min_value: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="smallest value of a target, such as a rating; an interaction below it, or "
+        "without a value, is not one, and the model still reads it",
+    )
+    seen_events: _EventNames | None = Field(
+        None,
+        description="events after which an item is left out of the user's lists, where "
+        "recommending.seen is exclude; all when not given",
+    )
+    seen_window: timedelta | None = Field(
+        None,
+        gt=timedelta(0),
+        le=_MAX_SPAN,
+        description="how long an item is left out after such an event, e.g. 90d; for good when "
+        "not given",
+    )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is asked."""
+        return any(getattr(self, name) is not None for name in type(self).model_fields)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what decides what is learnt and listed, which JSON can carry; empty if unset."""
+        return {"events": self.model_dump(mode="json")} if self.is_set else {}
+
+
 class Gate(Config):
     """What a new model must pass before it serves."""
 
@@ -382,6 +427,7 @@ class Settings(BaseSettings):
     )
     items: ItemSource | None = Field(None, description="where item titles come from")
     contract: Contract = Contract()
+    events: Events = Events()
     training: Training = Training()
     gate: Gate = Gate()
     recommending: Recommending = Recommending()

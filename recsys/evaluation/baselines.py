@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from recsys.histories import INPUT, TARGET
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -35,8 +37,8 @@ class Popularity:
 
     @classmethod
     def of(cls, train: Histories, n_items: int) -> Popularity:
-        """Count the interactions that ``train`` keeps."""
-        counts = train.counts(n_items).astype(np.float32)
+        """Count the targets that ``train`` keeps."""
+        counts = train.of_role(TARGET).counts(n_items).astype(np.float32)
         counts[0] = -np.inf
         return cls(counts)
 
@@ -62,7 +64,7 @@ class OwnHistory:
 
     @classmethod
     def of(cls, train: Histories, n_items: int) -> OwnHistory:
-        """Count the interactions that ``train`` keeps, for the ties."""
+        """Count the targets that ``train`` keeps, for the ties."""
         return cls(Popularity.of(train, n_items))
 
     def __call__(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
@@ -88,9 +90,12 @@ class Transitions:
 
     @classmethod
     def of(cls, train: Histories, n_items: int) -> Transitions:
-        """Count each pair of neighbours."""
+        """Count each pair of neighbours whose second is a target."""
+        train = train.of_role(INPUT)
         users, items = train.interactions()
         paired = users[1:] == users[:-1]
+        if train.roles is not None:
+            paired &= (train.roles[1:] & TARGET) != 0
         counts = _sparse(items[:-1][paired], items[1:][paired], (n_items + 1, n_items + 1))
         return cls(counts, Popularity.of(train, n_items))
 
@@ -122,7 +127,7 @@ class ItemKNN:
         """Keep each item's ``neighbours`` most similar items."""
         from scipy.sparse import csr_array, vstack  # here: serving runs without it
 
-        users, items = train.interactions()
+        users, items = train.of_role(INPUT).interactions()
         by_user = _sparse(users, items, (len(train), n_items + 1))
         by_user.data[:] = 1
         norms = np.sqrt(np.maximum(by_user.sum(0), 1)).astype(np.float32)

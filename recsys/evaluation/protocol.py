@@ -19,7 +19,7 @@ from recsys.evaluation.metrics import (
     novelty,
 )
 from recsys.evaluation.results import PROTOCOLS, Evaluation, EvaluationReport, Slice
-from recsys.histories import Histories
+from recsys.histories import HAD, INPUT, TARGET, Histories
 from recsys.model.scoring import ModelScorer
 from recsys.model.top_k import top_k_of_chunks
 from recsys.progress import Progress, silent, throttled
@@ -51,7 +51,7 @@ def ranks(
 ) -> dict[Protocol, NDArray[np.int64]]:
     """Return each user's (U,) rank of the target over the whole catalogue, by protocol.
 
-    ``unmasked`` ranks all items; ``masked`` gives items of the history -inf, as production does.
+    ``unmasked`` ranks all items; ``masked`` gives items that count as had -inf, as production does.
     Ties go to the lower item index, as in ``top_k``. A target that is unknown, or that -inf rules
     out, is ``UNRANKED``.
 
@@ -64,10 +64,11 @@ def ranks(
     by_protocol: dict[Protocol, NDArray[np.int64]]
     by_protocol = {protocol: np.full(len(held_out), UNRANKED) for protocol in PROTOCOLS}
     done, tell = 0, throttled(progress)
-    for rows, scores in scorer(held_out.history):
+    had = held_out.history.of_role(HAD)
+    for rows, scores in scorer(held_out.history.of_role(INPUT)):
         target = torch.from_numpy(held_out.target[rows]).long().to(scores.device)
         by_protocol["unmasked"][rows] = _rank(scores, target)
-        seen_row, seen_item = held_out.history[rows].interactions()
+        seen_row, seen_item = had[rows].interactions()
         scores[torch.from_numpy(seen_row), torch.from_numpy(seen_item).long()] = -torch.inf
         by_protocol["masked"][rows] = _rank(scores, target)
         if lists is not None:
@@ -118,13 +119,13 @@ def evaluation_report(
     Args:
         scorer: what is judged.
         held_out: users and their targets.
-        train: what was learnt from: an item's popularity is its interactions there.
+        train: what was learnt from: an item's popularity is its targets there.
         n_items: V.
         progress: called as the work goes on.
     """
     lists = np.zeros((len(held_out), _LIST_LENGTH), dtype=np.int32)
     by_protocol = ranks(scorer, held_out, progress, lists=lists)
-    counts = train.counts(n_items)
+    counts = train.of_role(TARGET).counts(n_items)
     return EvaluationReport(
         **vars(_evaluation(by_protocol)),
         intervals={protocol: intervals(rank) for protocol, rank in by_protocol.items()},

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.histories import Histories, Packed
+from recsys.histories import HAD, TARGET, Histories, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,26 +46,91 @@ class Split:
         train: every user, without validation and test items.
         validation: users with an item held out for validation.
         test: users with an item held out for the test; the history includes validation items.
+        is_validated: (U,) which users `validation` holds.
     """
 
     train: Histories
     validation: HeldOut
     test: HeldOut
+    is_validated: NDArray[np.bool_]
 
 
-def leave_one_out(histories: Histories) -> Split:
-    """Split off each user's last item (test) and the one before it (validation; 3 items or more).
+@dataclass(frozen=True)
+class SeenWindow:
+    """How long an item counts as had.
 
-    A user with two items has a test item only; a user with one item is in the training part only.
+    Attributes:
+        seconds: (N,) int64, when each interaction happened.
+        length: of the window, in seconds.
     """
-    lengths = histories.lengths
-    train_lengths = np.where(lengths >= 3, lengths - 2, np.minimum(lengths, 1))
-    train = Histories(histories.items, histories.starts, histories.starts + train_lengths)
+
+    seconds: NDArray[np.int64]
+    length: float
+
+
+def leave_one_out(histories: Histories, window: SeenWindow | None = None) -> Split:
+    """Split off each user's last target (test) and the one before it (validation).
+
+    Without roles, every item is a target: a user with two items has a test item only; a user with
+    one item is in the training part only. A target that nothing comes before is not judged. What a
+    user did after the last target is left out.
+
+    Args:
+        histories: in time order; their roles say what is a target, see `Histories`.
+        window: how long before a target an item counts as had; for good when None.
+    """
+    starts = histories.starts
+    last, second_last = _last_targets(histories)
+    is_tested, is_validated = last > starts, second_last > starts
+    train_ends = np.where(is_validated, second_last, np.where(is_tested, last, histories.ends))
     return Split(
-        train=train,
-        validation=_last_item_held_out(histories.without_last(1)[lengths >= 3]),
-        test=_last_item_held_out(histories[lengths >= 2]),
+        train=replace(histories, ends=train_ends),
+        validation=_held_out(histories, second_last, is_validated, window),
+        test=_held_out(histories, last, is_tested, window),
+        is_validated=is_validated,
     )
+
+
+def _last_targets(histories: Histories) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(U,) place in ``items`` of each user's last target, and of the one before; -1 without one."""
+    if histories.roles is None:
+        lengths = histories.lengths
+        last, second_last = (
+            np.where(lengths >= number, histories.ends - number, -1) for number in (1, 2)
+        )
+        return last, second_last
+    targets = np.flatnonzero(histories.roles & TARGET)
+    first, beyond = (np.searchsorted(targets, edge) for edge in (histories.starts, histories.ends))
+    padded = np.append(targets, [-1, -1])  # so that an index is valid where there are no targets
+    last, second_last = (
+        np.where(beyond - first >= number, padded[beyond - number], -1) for number in (1, 2)
+    )
+    return last, second_last
+
+
+def _held_out(
+    histories: Histories,
+    places: NDArray[np.int64],
+    is_judged: NDArray[np.bool_],
+    window: SeenWindow | None,
+) -> HeldOut:
+    """Hold out the items at these (U,) places of those users who are judged."""
+    places = places[is_judged]
+    before = replace(histories, starts=histories.starts[is_judged], ends=places)
+    if window is not None:
+        before = _without_long_ago(before, window, window.seconds[places])
+    return HeldOut(before, histories.items[places])
+
+
+def _without_long_ago(
+    before: Histories, window: SeenWindow, target_seconds: NDArray[np.int64]
+) -> Histories:
+    """Return the histories without the role `HAD` where it was too long before the target."""
+    roles = np.zeros(len(before.items), np.uint8) if before.roles is None else before.roles.copy()
+    rows, places = before.places()
+    is_long_ago = target_seconds[rows] - window.seconds[places] > window.length
+    roles[places[is_long_ago]] &= ~np.uint8(HAD)
+    return replace(before, roles=roles)
 
 
 def in_first_half(users: pa.Array, seed: str) -> NDArray[np.bool_]:
@@ -102,17 +167,20 @@ def temporal(
         before_validation: (U,) how many of a user's items lie before the first time.
         before_test: (U,) before the second one.
     """
-    lengths = histories.lengths
+    starts = histories.starts
 
-    def held_out(before: NDArray[np.int64], until: NDArray[np.int64]) -> HeldOut:
+    def held_out(
+        before: NDArray[np.int64], until: NDArray[np.int64]
+    ) -> tuple[HeldOut, NDArray[np.bool_]]:
         has_target = (before > 0) & (until > before)
-        ends = histories.starts + before + 1
-        return _last_item_held_out(Histories(histories.items, histories.starts, ends)[has_target])
+        return _held_out(histories, starts + before, has_target, None), has_target
 
+    validation, is_validated = held_out(before_validation, before_test)
     return Split(
-        train=Histories(histories.items, histories.starts, histories.starts + before_validation),
-        validation=held_out(before_validation, before_test),
-        test=held_out(before_test, lengths),
+        train=replace(histories, ends=starts + before_validation),
+        validation=validation,
+        test=held_out(before_test, histories.lengths)[0],
+        is_validated=is_validated,
     )
 
 
@@ -130,9 +198,6 @@ def reindex_by_train_popularity(
     order = pc.sort_indices(table, sort_keys=keys).to_numpy()
     items, index_map = packed.items.reordered(order)
     before = packed.histories
-    histories = Histories(index_map[before.items], before.starts, before.ends)
-    return Packed(packed.users, items, packed.counts[order], histories), split(histories)
-
-
-def _last_item_held_out(histories: Histories) -> HeldOut:
-    return HeldOut(histories.without_last(1), histories.items[histories.ends - 1])
+    histories = replace(before, items=index_map[before.items])
+    counts = packed.counts[order]
+    return replace(packed, items=items, counts=counts, histories=histories), split(histories)

@@ -7,7 +7,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -18,6 +18,7 @@ from recsys import columns
 from recsys.errors import LakeError
 from recsys.lake.engine import open_cursor, select_files
 from recsys.lake.packing import CHUNK, Coded, code, item_places, joined, offsets, pack, tables
+from recsys.lake.roles import ROLES
 from recsys.temporary import replace_file
 from sql import load
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from recsys.histories import ItemIds, Packed
     from recsys.lake.bound import Bound
+    from recsys.lake.roles import Roles
     from recsys.lake.tables import Lake
 
 _FOLDER, _NAME = "packed", "interactions.arrows"
@@ -47,6 +49,7 @@ def load_histories(
     version: int,
     first: ItemIds | None = None,
     bound: Bound | None = None,
+    roles: Roles | None = None,
 ) -> Packed:
     """Pack `interactions` at a version, as `pack` does on a view of it.
 
@@ -61,6 +64,8 @@ def load_histories(
         version: the version of `interactions`.
         first: item ids that keep their indices, see `pack`.
         bound: which rows. Where some lie beyond it, the others are packed afresh.
+        roles: what each interaction is for, see `pack`. Where they depend on its time, all is
+            packed afresh.
 
     Raises:
         LakeError: the table or the version does not exist, or it or the snapshot can't be read.
@@ -69,15 +74,18 @@ def load_histories(
     if bound and not bound.covers(opened):
         with con.cursor() as cursor:
             bound.view(lake, cursor, version)
-            return pack(cursor, first)
+            return pack(cursor, first, roles)
     path = Path(lake.uri(_FOLDER, _NAME))
-    state = _restore(path, con, opened) if lake.is_local else None
+    has_snapshot = lake.is_local and not (roles and roles.depend_on_time)
+    state = _restore(path, con, opened, roles) if has_snapshot else None
     if state is None:
         with open_cursor(con) as cursor:
             lake.view(cursor, columns.INTERACTIONS, version)
-            if not lake.is_local:
-                return pack(cursor, first)
-            state = _State(code(cursor), _files(opened).keys(), _last_ingestion(cursor))
+            if not has_snapshot:
+                return pack(cursor, first, roles)
+            state = _State(
+                code(cursor, roles), _files(opened).keys(), _last_ingestion(cursor), _key(roles)
+            )
     is_newest = version == lake.version(columns.INTERACTIONS)
     if is_newest and len(state.coded.codes) and not state.is_on_disk:
         try:
@@ -110,12 +118,14 @@ class _State:
         files: names of the table's files that hold them. Delta never changes a file: the same
             names are the same rows.
         ingested: the last time of ingestion among the rows, in microseconds since 1970.
+        roles: what decides the roles in the codes; None where they hold none.
         is_on_disk: whether the snapshot on disk is this one.
     """
 
     coded: Coded
     files: Iterable[str]
     ingested: int
+    roles: dict[str, Any] | None
     is_on_disk: bool = False
 
 
@@ -128,6 +138,7 @@ class _Snapshot:
     items: pa.Table
     files: frozenset[str]
     ingested: int
+    roles: dict[str, Any] | None
 
     @classmethod
     def read(cls, file: pa.NativeFile) -> _Snapshot:
@@ -136,7 +147,8 @@ class _Snapshot:
         metadata = json.loads((users.schema.metadata or {}).get(_METADATA_KEY, "{}"))
         if metadata.get("format") != _FORMAT:
             raise ValueError("it is of another format")
-        return cls(file, users, items, frozenset(metadata["files"]), metadata["ingested"])
+        files, ingested = frozenset(metadata["files"]), metadata["ingested"]
+        return cls(file, users, items, files, ingested, metadata.get("roles"))
 
     def codes(self) -> Iterator[NDArray[np.int32]]:
         """Yield the codes in chunks, once."""
@@ -144,7 +156,14 @@ class _Snapshot:
             yield batch.column(0).to_numpy()
 
 
-def _restore(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
+def _key(roles: Roles | None) -> dict[str, Any] | None:
+    """Return what decides roles, as JSON holds it."""
+    return roles.as_dict() if roles else None
+
+
+def _restore(
+    path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable, roles: Roles | None
+) -> _State | None:
     """Return the table's histories by way of the snapshot, or None where it is of no use."""
     files, schema = _files(table), pa.schema(table.schema())
     try:
@@ -153,14 +172,16 @@ def _restore(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _
             snapshot = _Snapshot.read(file)
             ids = snapshot.users.field(columns.USER_ID), snapshot.items.field(columns.ITEM_ID)
             retyped = any(schema.field(cached.name).type != cached.type for cached in ids)
-            if retyped or not snapshot.files <= files.keys():
+            has_other_roles = snapshot.roles != _key(roles)
+            if retyped or has_other_roles or not snapshot.files <= files.keys():
                 return None
             if snapshot.files < files.keys():
                 with open_cursor(con) as cursor:
-                    return _grown(snapshot, cursor, table)
+                    return _grown(snapshot, cursor, table, roles)
             codes = joined(snapshot.codes(), offsets(snapshot.users)[-1])
-            coded = Coded(snapshot.users, snapshot.items, codes)
-            return _State(coded, snapshot.files, snapshot.ingested, is_on_disk=True)
+            coded = Coded(snapshot.users, snapshot.items, codes, roles is not None)
+            files_read = snapshot.files
+            return _State(coded, files_read, snapshot.ingested, _key(roles), is_on_disk=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, pa.ArrowException) as error:
@@ -173,7 +194,9 @@ def _restore(path: Path, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _
         ) from error
 
 
-def _grown(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable) -> _State | None:
+def _grown(
+    snapshot: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTable, roles: Roles | None
+) -> _State | None:
     """Merge the rows of the table's new files into the histories of a snapshot.
 
     A user's new rows follow the cached ones. Where one may come before them, the user is late, and
@@ -204,11 +227,11 @@ def _grown(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection, table: DeltaTabl
             con.execute(f"create or replace temp view interactions as {both}")
         grown = {"users": load("packing/grown_users"), "vocabulary": load("packing/grown_items")}
         with tables(con, **grown):
-            coded = _merged(snapshot, con)
-    return _State(coded, files.keys(), ingested)
+            coded = _merged(snapshot, con, roles)
+    return _State(coded, files.keys(), ingested, _key(roles))
 
 
-def _merged(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection) -> Coded:
+def _merged(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection, roles: Roles | None) -> Coded:
     """Move the cached codes to where they belong among the grown users, and put the new rows in."""
     users = con.sql("from users order by place").to_arrow_table()
     items = con.sql("from vocabulary order by code").to_arrow_table()
@@ -222,9 +245,17 @@ def _merged(snapshot: _Snapshot, con: duckdb.DuckDBPyConnection) -> Coded:
     code_of_place = np.empty(len(items) + 1, dtype=np.int32)
     code_of_place[items["place"].to_numpy()] = items["code"].to_numpy()
     new_codes = (code_of_place[places] for places in item_places(con))
+    if roles:
+        new_codes = (
+            code_of_place[places // ROLES] * ROLES + places % ROLES
+            for places in item_places(con, roles)
+        )
     _put(codes, new_starts, ends - new_starts, new_codes)
     return Coded(
-        users.select(snapshot.users.column_names), items.select(snapshot.items.column_names), codes
+        users.select(snapshot.users.column_names),
+        items.select(snapshot.items.column_names),
+        codes,
+        roles is not None,
     )
 
 
@@ -258,6 +289,7 @@ def _write_snapshot(path: Path, state: _State) -> None:
     """Write the snapshot beside the previous one, and put it in its place in one step."""
     coded = state.coded
     metadata = {"format": _FORMAT, "files": sorted(state.files), "ingested": state.ingested}
+    metadata["roles"] = state.roles
     users = coded.users.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
     with replace_file(path) as new, new.open("wb") as file:
         for table in (users, coded.items, pa.table({"code": coded.codes})):

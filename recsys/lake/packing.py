@@ -10,6 +10,7 @@ import numpy as np
 
 from recsys.histories import Histories, ItemIds, Packed
 from recsys.lake.engine import clean_up
+from recsys.lake.roles import ROLES
 from sql import load
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from recsys.lake.roles import Roles
 
 CHUNK = 1_000_000
 """Interactions that are read, renamed or moved at a time."""
@@ -31,11 +34,15 @@ class Coded:
         users: one row a user, ascending: user_id, interactions, newest (the last timestamp).
         items: one row an item: item_id, interactions; position p has code p + 1.
         codes: (N,) int32, users' histories end to end.
+        has_roles: whether a code is 8 times the item's plus the roles of the interaction.
+        seconds: (N,) int64, when each interaction happened; None unless it was asked.
     """
 
     users: pa.Table
     items: pa.Table
     codes: NDArray[np.int32]
+    has_roles: bool = False
+    seconds: NDArray[np.int64] | None = None
 
     def packed(self, first: ItemIds | None = None) -> Packed:
         """Rename the codes, in place, to indices by popularity, ``first`` before; see `pack`."""
@@ -50,14 +57,19 @@ class Coded:
             index = popular.index_map_to(items)[index]
         counts = np.zeros(len(items) + 1, dtype=np.int64)
         counts[index[1:]] = self.items["interactions"].to_numpy()
+        roles = np.empty(len(self.codes), dtype=np.uint8) if self.has_roles else None
         for start in range(0, len(self.codes), CHUNK):
             chunk = slice(start, start + CHUNK)
+            if roles is not None:
+                roles[chunk] = self.codes[chunk] & (ROLES - 1)
+                self.codes[chunk] //= ROLES
             self.codes[chunk] = index[self.codes[chunk]]
         return Packed(
             self.users["user_id"].combine_chunks(),
             items,
             counts[1:],
-            Histories.from_offsets(self.codes, offsets(self.users)),
+            Histories.from_offsets(self.codes, offsets(self.users), roles),
+            self.seconds,
         )
 
 
@@ -66,7 +78,9 @@ def offsets(users: pa.Table) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(users["interactions"].to_numpy(), dtype=np.int64)])
 
 
-def pack(con: duckdb.DuckDBPyConnection, first: ItemIds | None = None) -> Packed:
+def pack(
+    con: duckdb.DuckDBPyConnection, first: ItemIds | None = None, roles: Roles | None = None
+) -> Packed:
     """Pack the view ``interactions`` of ``con``; DuckDB sorts, and spills if it must.
 
     Beyond the result and what DuckDB may hold, memory does not grow with the interactions.
@@ -76,16 +90,20 @@ def pack(con: duckdb.DuckDBPyConnection, first: ItemIds | None = None) -> Packed
             source_row).
         first: V0 item ids that keep their indices 1..V0, such as a model's own; the other items
             follow, most popular first. An id that no longer occurs keeps its index.
+        roles: what each interaction is for, by its event, value and time; everything when None.
     """
-    return code(con).packed(first)
+    return code(con, roles).packed(first)
 
 
-def code(con: duckdb.DuckDBPyConnection) -> Coded:
+def code(con: duckdb.DuckDBPyConnection, roles: Roles | None = None) -> Coded:
     """Pack the view ``interactions`` of ``con`` over codes in order of item_id; see `pack`."""
     with tables(con, users=load("packing/users"), vocabulary=load("packing/vocabulary")):
         users = con.sql("select * exclude (place) from users order by place").to_arrow_table()
         items = con.sql("select * exclude (place) from vocabulary order by place").to_arrow_table()
-        return Coded(users, items, joined(item_places(con), offsets(users)[-1]))
+        length = int(offsets(users)[-1])
+        seconds = np.empty(length, dtype=np.int64) if roles and roles.with_seconds else None
+        codes = joined(item_places(con, roles, seconds), length)
+        return Coded(users, items, codes, roles is not None, seconds)
 
 
 def joined(chunks: Iterable[NDArray[np.int32]], length: int) -> NDArray[np.int32]:
@@ -99,13 +117,29 @@ def joined(chunks: Iterable[NDArray[np.int32]], length: int) -> NDArray[np.int32
     return whole
 
 
-def item_places(con: duckdb.DuckDBPyConnection) -> Iterator[NDArray[np.int32]]:
+def item_places(
+    con: duckdb.DuckDBPyConnection,
+    roles: Roles | None = None,
+    seconds: NDArray[np.int64] | None = None,
+) -> Iterator[NDArray[np.int32]]:
     """Yield, in chunks, the place in ``vocabulary`` of every interaction, histories end to end.
 
     ``con`` has ``interactions``, and ``users`` and ``vocabulary`` with places.
+
+    Args:
+        con: the connection.
+        roles: with them, each place is multiplied by 8, and the roles are added.
+        seconds: (N,) that the times of the interactions are written to.
     """
+    statement = load("packing/histories_with_roles" if roles else "packing/histories")
+    if roles:
+        roles.create_macro(con)
+    done = 0
     with tables(con, arrivals=load("packing/arrivals")):
-        for batch in con.sql(load("packing/histories")).to_arrow_reader(CHUNK):
+        for batch in con.sql(statement).to_arrow_reader(CHUNK):
+            if seconds is not None:
+                seconds[done : done + len(batch)] = batch.column(1).to_numpy()
+            done += len(batch)
             yield batch.column(0).to_numpy()
 
 

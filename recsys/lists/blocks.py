@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys import columns
+from recsys.histories import HAD, INPUT
 from recsys.lists.popularity import Popular
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import top_k
@@ -27,7 +28,7 @@ REASONS = ("model", "popular", "popular-low-confidence")
 """The values of the column `reason`, by the code that a `ListBlock` has for them."""
 _MODEL, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
 _ROWS = 500_000  # checked and written at a time
-_USERS = 32_768  # whose histories are copied at a time where some items are new to the model
+_USERS = 32_768  # whose histories are copied at a time where the model does not know or read all
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,15 @@ class ListBlock:
         )
 
     def history(self, packed: Packed) -> pa.Table:
-        """Return the interactions of these users, one a row: user_id, item_id."""
-        user, item = packed.histories[self.start : self.start + len(self.items)].interactions()
+        """Return the interactions of these users, one a row: user_id, item_id, had."""
+        histories = packed.histories[self.start : self.start + len(self.items)]
+        user, places = histories.places()
+        roles = HAD if histories.roles is None else histories.roles[places]
         return pa.table(
             {
                 columns.USER_ID: packed.users.slice(self.start).take(pa.array(user)),
-                columns.ITEM_ID: packed.items.of_indices(item),
+                columns.ITEM_ID: packed.items.of_indices(histories.items[places]),
+                "had": np.broadcast_to((roles & HAD) != 0, len(places)),
             }
         )
 
@@ -120,7 +124,7 @@ def make_lists(
         settings: the device and its threads.
         progress: called as the work goes on.
     """
-    popular = Popular.of(packed.counts, eligible)
+    popular = Popular.of(packed.target_counts, eligible)
     exclude_seen = recommending.seen == "exclude"
     for start, items, scores, confidence in _from_model(
         model, packed, eligible, recommending, settings
@@ -130,7 +134,8 @@ def make_lists(
         items[unsure], scores[unsure], confidence[unsure] = 0, -np.inf, np.nan
         fallback = np.where(unsure, _LOW_CONFIDENCE, _POPULAR)[:, None]
         reasons = np.where(items != 0, _MODEL, fallback).astype(np.int8)
-        popular.fill(items, scores, packed.histories[users], exclude_seen=exclude_seen)
+        had = packed.histories[users].of_role(HAD)
+        popular.fill(items, scores, had, exclude_seen=exclude_seen)
         yield ListBlock(start, items, scores, reasons, confidence)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))
 
@@ -152,19 +157,21 @@ def _from_model(
         return
     histories, known_items = packed.histories, len(model.items)
     calibration = model.row.calibration
-    # Leaving out what the model doesn't know copies, so not everybody's history at once.
-    step = len(histories) if known_items == len(packed.items) else _USERS
+    # Leaving out what the model doesn't know or read copies, so not everybody's history at once.
+    is_whole = known_items == len(packed.items) and histories.roles is None
+    step = len(histories) if is_whole else _USERS
     for first in range(0, len(histories), step):
         known = histories[first : first + step].drop_unknown_items(known_items)
         for block in top_k(
             model.recommender,
-            known,
+            known.of_role(INPUT),
             recommending.k,
             steps=recommending.steps,
             seed=recommending.seed,
             block=recommending.block,
             exclude_seen=recommending.seen == "exclude",
             eligible=eligible[: known_items + 1],
+            had=None if known.roles is None else known.of_role(HAD),
             runtime=Runtime(settings.device, settings.threads),
         ):
             confidence = np.full(len(block.items), np.nan, dtype=np.float32)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from recsys.lake.roles import Roles
     from recsys.lake.tables import Lake
 
 
@@ -29,11 +30,13 @@ class ListChecks:
     histories are compared with `interactions`, so that no error in them hides one in the lists.
 
     Args:
-        con: a connection with a view ``interactions`` (user_id, item_id).
+        con: a connection with a view ``interactions`` (user_id, item_id; with roles also event,
+            value and timestamp).
         eligible: (E,) ids of the items that may be listed.
         k: items per user.
         exclude_seen: whether an item that a user has had may not be listed.
         min_confidence: below which the model makes no list.
+        roles: which interactions count as had; all when None.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class ListChecks:
         k: int,
         exclude_seen: bool,
         min_confidence: float = 0.0,
+        roles: Roles | None = None,
     ) -> None:
         self._con = con
         self._parameters = {
@@ -55,6 +59,14 @@ class ListChecks:
         con.register("eligible_ids", pa.table({columns.ITEM_ID: eligible}))
         con.execute("create or replace temp table eligible as from eligible_ids")
         con.unregister("eligible_ids")
+        if roles:
+            roles.create_macro(con)
+            con.execute(load("lists/create_interactions_with_had"))
+        else:
+            con.execute(
+                "create or replace temp view interactions_with_had as "
+                "select user_id, item_id, true as had from interactions"
+            )
         con.execute(load("lists/create_used_histories"))
 
     def check(self, lists: pa.Table, history: pa.Table) -> None:
@@ -63,7 +75,7 @@ class ListChecks:
         Args:
             lists: user_id, rank, item_id, score, reason and confidence; rows in the order that
                 they are published in.
-            history: user_id, item_id, one row per interaction of the same users.
+            history: user_id, item_id, had, one row per interaction of the same users.
         """
         self._con.register("lists", lists)
         self._con.register("history", history)

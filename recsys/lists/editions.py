@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from recsys.lake.bound import Bound
     from recsys.lake.tables import Lake
-    from recsys.settings import Recommending
+    from recsys.settings import Events, Recommending
 
 Status = Literal["current", "superseded", "withdrawn"]
 """A current edition is served, a later one replaced a superseded one, a withdrawn one was taken
@@ -41,6 +41,7 @@ class ListInputs:
         bound: which of its rows.
         items_version: version of `items`.
         recommending: the settings; the size of a block changes no list.
+        events: what is learnt from, and what counts as had.
         code_version: the code that makes them.
     """
 
@@ -50,6 +51,7 @@ class ListInputs:
     bound: Bound
     items_version: int
     recommending: Recommending
+    events: Events
     code_version: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ class ListInputs:
             "as_of": bound.as_of.isoformat() if bound.as_of else None,
             "items_version": self.items_version,
             **self.recommending.model_dump(exclude={"block"}),
+            **self.events.as_dict(),
             "code_version": self.code_version,
         }
 

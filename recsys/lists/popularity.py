@@ -54,8 +54,8 @@ class Popular:
         Args:
             items: (B, K) int32, 0 where a place is empty; empty places come last.
             scores: (B, K) float32.
-            histories: of the same B users.
-            exclude_seen: whether items of the user's history are left out.
+            histories: of the same B users, what they have had.
+            exclude_seen: whether that is left out.
         """
         need = (items == 0).sum(axis=1)
         short = np.flatnonzero(need)

@@ -11,6 +11,7 @@ from recsys.errors import ConfigurationError, GateError
 from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
+from recsys.lake.roles import Roles
 from recsys.lake.row_counts import check_row_counts
 from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
@@ -158,7 +159,16 @@ def recommend(
     check_row_counts(lake, version)
     champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
     recommending = recommending or settings.recommending
-    inputs = _inputs(lake, champion, run_date, version, bound, recommending)
+    inputs = ListInputs(
+        run_date=run_date,
+        model_id=champion.model_id if champion else None,
+        interactions_version=version,
+        bound=bound,
+        items_version=lake.version(columns.ITEMS),
+        recommending=recommending,
+        events=settings.events,
+        code_version=code_version(),
+    )
     editions = editions_of(lake, run_date)
     status, why = decide(lake, editions, inputs, replace_why)
     staged = eligibility = None
@@ -171,25 +181,6 @@ def recommend(
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
     return RecommendResult.of(row, status, why, staged, eligibility, published, seconds)
-
-
-def _inputs(
-    lake: Lake,
-    champion: ModelRow | None,
-    run_date: date,
-    version: int,
-    bound: Bound,
-    recommending: Recommending,
-) -> ListInputs:
-    return ListInputs(
-        run_date=run_date,
-        model_id=champion.model_id if champion else None,
-        interactions_version=version,
-        bound=bound,
-        items_version=lake.version(columns.ITEMS),
-        recommending=recommending,
-        code_version=code_version(),
-    )
 
 
 def _make_lists(
@@ -210,9 +201,9 @@ def _make_lists(
         inputs.bound.view(lake, con, inputs.interactions_version)
         lake.view(con, columns.ITEMS, inputs.items_version)
         model = load_model(lake, champion, settings.device) if champion else None
-        packed = load_histories(
-            lake, con, inputs.interactions_version, model.items if model else None, inputs.bound
-        )
+        first = model.items if model else None
+        roles = Roles.until(settings.events, inputs.bound.until)
+        packed = load_histories(lake, con, inputs.interactions_version, first, inputs.bound, roles)
         if not len(packed.histories):
             raise GateError(f"no lists were made: {_why_nobody_is_known(lake, inputs)}")
         eligibility = eligible_items(con, packed)
@@ -229,6 +220,7 @@ def _make_lists(
             k=recommending.k,
             exclude_seen=recommending.seen == "exclude",
             min_confidence=recommending.min_confidence,
+            roles=roles,
         )
         lists = make_lists(model, packed, eligible, recommending, settings, progress)
         schema = lake.schema(columns.RECOMMENDATIONS)

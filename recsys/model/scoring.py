@@ -129,6 +129,7 @@ def top_k(
     block: int = 4096,
     exclude_seen: bool = True,
     eligible: NDArray[np.bool_] | None = None,
+    had: Histories | None = None,
     runtime: Runtime | None = None,
     progress: Progress = silent,
 ) -> Iterator[TopK]:
@@ -145,8 +146,9 @@ def top_k(
         steps: reverse steps; the model's own when None.
         seed: of the reverse process.
         block: users yielded at a time; memory holds their x_0, their items and their lists.
-        exclude_seen: whether items of a user's history are left out.
+        exclude_seen: whether items that a user has had are left out.
         eligible: (V + 1,) which items may be listed; all when None.
+        had: of the same users, what they have had; their histories when None.
         runtime: device, threads and precision.
         progress: called after each block.
 
@@ -160,7 +162,7 @@ def top_k(
     scorer = ModelScorer(model, steps, seed, runtime or Runtime())
     device, tell = scorer.runtime.torch_device, throttled(progress)
     ineligible = _ineligible(model, eligible, device)
-    seen_bias = -math.inf if exclude_seen else _seen_bias(model)
+    repeat_bias = _seen_bias(model)
     catalogue = model.catalogue().detach().to(device)
     # Users are encoded by many, and listed by block.
     encoded = -(-_ENCODED_USERS // block) * block
@@ -169,7 +171,10 @@ def top_k(
             queries = scorer.encode(histories[start : start + encoded])
         users = histories[start : start + block]
         with_history = np.flatnonzero(users.lengths)
-        seen = _seen(users[with_history], device) if seen_bias else None
+        excluded = users[with_history] if had is None else had[start : start + block][with_history]
+        seen, seen_bias = _biases(
+            users[with_history], excluded if exclude_seen else None, repeat_bias, device
+        )
         rows = torch.from_numpy(start % encoded + with_history).to(device)
         with scorer.runtime.applied():
             best, items = top_k_items(
@@ -208,6 +213,29 @@ def _seen(histories: Histories, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return (S,) row and (S,) item of every interaction, int64."""
     row, item = histories.interactions()
     return torch.from_numpy(row).to(device), torch.from_numpy(item).long().to(device)
+
+
+def _biases(
+    histories: Histories, excluded: Histories | None, repeat_bias: float, device: torch.device
+) -> tuple[tuple[Tensor, Tensor] | None, float | Tensor]:
+    """Return the (row, item) pairs whose scores are changed, rows ascending, and by how much.
+
+    What is excluded gets -inf, the other items of a history the model's bias for repeats.
+    """
+    if excluded is None:
+        return (_seen(histories, device) if repeat_bias else None), repeat_bias
+    if excluded is histories or not repeat_bias:
+        return _seen(excluded, device), -math.inf
+    rows, items = (
+        np.concatenate(pair)
+        for pair in zip(excluded.interactions(), histories.interactions(), strict=True)
+    )
+    bias = np.full(len(rows), -np.inf, dtype=np.float32)
+    bias[excluded.lengths.sum() :] = repeat_bias
+    # Each pair once, the excluded one where there are both.
+    _, firsts = np.unique(rows * (int(items.max(initial=0)) + 1) + items, return_index=True)
+    pairs = torch.from_numpy(rows[firsts]), torch.from_numpy(items[firsts]).long()
+    return (pairs[0].to(device), pairs[1].to(device)), torch.from_numpy(bias[firsts]).to(device)
 
 
 def _seen_bias(model: Recommender) -> float:

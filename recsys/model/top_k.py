@@ -23,7 +23,7 @@ def top_k_items(
     k: int,
     seen: tuple[Tensor, Tensor] | None = None,
     ineligible: Tensor | None = None,
-    seen_bias: float = -math.inf,
+    seen_bias: float | Tensor = -math.inf,
 ) -> tuple[Tensor, Tensor]:
     """Return the k largest log-probabilities (B, k) and their items (B, k) int64.
 
@@ -41,7 +41,8 @@ def top_k_items(
         k: at most V.
         seen: (S,) row, ascending, and (S,) item, of what each row's user has had.
         ineligible: (V + 1,) bool, items that no row may list.
-        seen_bias: added to the scores of ``seen``; they are not listed when it is -inf.
+        seen_bias: added to the scores of ``seen``, one for all or (S,); where it is -inf, they are
+            not listed.
     """
     rows = _ROWS if predicted.device.type == "cpu" else _ROWS_CUDA
     scores = predicted.new_empty(len(predicted), k)
@@ -49,13 +50,15 @@ def top_k_items(
     for start in range(0, len(predicted), rows):
         part = predicted[start : start + rows]
         span = slice(start, start + len(part))
-        part_seen = None
+        part_seen, part_bias = None, seen_bias
         if seen is not None:
             bounds = torch.tensor([start, start + rows], device=seen[0].device)
             first, last = torch.searchsorted(seen[0], bounds).tolist()
             part_seen = seen[0][first:last] - start, seen[1][first:last]
+            if not isinstance(seen_bias, float):
+                part_bias = seen_bias[first:last]
         filled = torch.cat([part, part[-1:].expand(rows - len(part), -1)])
-        chunks = partial(_scores, filled, weight, part_seen, ineligible, seen_bias)
+        chunks = partial(_scores, filled, weight, part_seen, ineligible, part_bias)
         log_totals = filled.new_full((rows, 1), -torch.inf)
         best, best_items = top_k_of_chunks(chunks, k, log_totals)
         best = torch.where(best > -torch.inf, best - log_totals, best)
@@ -110,7 +113,7 @@ def _scores(
     weight: Tensor,
     seen: tuple[Tensor, Tensor] | None,
     ineligible: Tensor | None,
-    seen_bias: float,
+    seen_bias: float | Tensor,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (first item, (R, C) scores) of each chunk of items, -inf where they are not allowed."""
     size = _ITEMS if predicted.device.type == "cpu" else _ITEMS_CUDA
@@ -119,11 +122,13 @@ def _scores(
         with torch.autocast(predicted.device.type, enabled=False):
             scores = predicted @ chunk.T
         if seen is not None:
-            row, item = seen
+            (row, item), bias = seen, seen_bias
             if len(weight) > size + 1:
                 within = (item >= first) & (item < first + size)
                 row, item = row[within], item[within]
-            scores[row, item - first] += seen_bias  # each once, however often it was had
+                if not isinstance(seen_bias, float):
+                    bias = seen_bias[within]
+            scores[row, item - first] += bias  # each once, however often it was had
         if ineligible is not None:
             scores.masked_fill_(ineligible[first : first + size], -torch.inf)
         yield first, scores

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Protocol
     from recsys.lake.tables import Lake
     from recsys.model.presets import Preset
-    from recsys.settings import Settings, Training
+    from recsys.settings import Events, Settings, Training
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Recipe:
         served_steps: reverse steps of the lists that are judged; the preset's own when None.
         served_seed: seed of their reverse process.
         refit: whether the weights that serve learn from whole histories.
+        events: what is learnt from and judged on, and what counts as had.
         interactions_version: version of `interactions`.
         code_version: the code that trains.
     """
@@ -43,6 +44,7 @@ class Recipe:
     served_steps: int | None
     served_seed: int
     refit: bool
+    events: Events
     interactions_version: int
     code_version: str
 
@@ -62,6 +64,7 @@ class Recipe:
             "served_steps": self.served_steps,
             "served_seed": self.served_seed,
             "refit": self.refit,
+            **self.events.as_dict(),
             "interactions_version": self.interactions_version,
             "code_version": self.code_version,
         }
@@ -86,6 +89,7 @@ def resolve_recipe(lake: Lake, settings: Settings, training: Training) -> Recipe
         served_steps=settings.recommending.steps,
         served_seed=settings.recommending.seed,
         refit=training.refit,
+        events=settings.events,
         interactions_version=lake.version(columns.INTERACTIONS),
         code_version=code_version(),
     )

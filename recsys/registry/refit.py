@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys.errors import GateError
+from recsys.histories import TARGET
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
@@ -70,5 +71,11 @@ def refit(
 
 def refit_epochs(best_epoch: int, train: Histories, whole: Histories) -> int:
     """Return the epochs that take about as many gradient steps as the judged weights took."""
-    targets = (int(np.maximum(part.lengths - 1, 0).sum()) for part in (train, whole))
+    targets = (_targets(part) for part in (train, whole))
     return max(1, round(best_epoch * next(targets) / next(targets)))
+
+
+def _targets(histories: Histories) -> int:
+    if histories.roles is not None:
+        return max(1, int(histories.of_role(TARGET).lengths.sum()))
+    return int(np.maximum(histories.lengths - 1, 0).sum())

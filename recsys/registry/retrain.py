@@ -7,15 +7,17 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from recsys.errors import GateError
 from recsys.evaluation.protocol import validator
-from recsys.evaluation.splits import leave_one_out, reindex_by_train_popularity
+from recsys.evaluation.splits import SeenWindow, leave_one_out, reindex_by_train_popularity
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
+from recsys.lake.roles import Roles
 from recsys.lake.schemas import as_json
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from recsys.registry.gate import Verdict
     from recsys.registry.models import Model
     from recsys.registry.recipe import Recipe
-    from recsys.settings import Settings, Training
+    from recsys.settings import Events, Settings, Training
     from recsys.training.trainer import FitResult
 
 _log = logging.getLogger(__name__)
@@ -238,17 +240,35 @@ def _load_data(lake: Lake, settings: Settings, recipe: Recipe) -> _Data:
         GateError: nobody has enough interactions to judge by.
     """
     with open_duckdb(settings) as con:
-        packed = load_histories(lake, con, recipe.interactions_version)
-    packed, split = reindex_by_train_popularity(packed, leave_one_out)
+        roles = Roles.of(recipe.events)
+        packed = load_histories(lake, con, recipe.interactions_version, roles=roles)
+    packed, split = reindex_by_train_popularity(
+        packed, partial(leave_one_out, window=_window(packed, recipe.events))
+    )
     if not len(split.validation):
-        raise GateError(
-            f"there is too little data to train: none of {len(packed.histories):,} users has three "
-            "interactions (one to learn from, one to validate, one to test); popularity serves "
-            "until there are more"
+        raise GateError(_why_too_little_data(packed, recipe.events))
+    users = packed.users.filter(pa.array(split.is_validated))
+    return _Data(packed, split, Judges.of(split, users, recipe.protocol))
+
+
+def _window(packed: Packed, events: Events) -> SeenWindow | None:
+    if packed.seconds is None or events.seen_window is None:
+        return None
+    return SeenWindow(packed.seconds, events.seen_window.total_seconds())
+
+
+def _why_too_little_data(packed: Packed, events: Events) -> str:
+    targets = int(packed.target_counts.sum())
+    if events.is_set and not targets:
+        return (
+            f"there is nothing to learn from: of {int(packed.counts.sum()):,} interactions, none "
+            "is a target by [events]; compare targets and min_value with the columns event and "
+            "value of `interactions`"
         )
-    has_validation = pa.array(packed.histories.lengths >= 3)
-    return _Data(
-        packed, split, Judges.of(split, packed.users.filter(has_validation), recipe.protocol)
+    wanted = "an interaction and two later targets" if events.is_set else "three interactions"
+    return (
+        f"there is too little data to train: none of {len(packed.histories):,} users has {wanted} "
+        "(one to learn from, one to validate, one to test); popularity serves until there are more"
     )
 
 

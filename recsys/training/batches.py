@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from recsys.histories import INPUT, TARGET
 from recsys.model.inputs import Batch
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Rows:
         ends: (R,) int64, exclusive; at least one more than the start.
         origins: (R,) int64, at most the start.
         objective: which positions have a target.
+        is_target: (N,) which items are targets; all when None.
     """
 
     items: NDArray[np.int32]
@@ -42,6 +44,7 @@ class Rows:
     ends: NDArray[np.int64]
     origins: NDArray[np.int64]
     objective: Objective
+    is_target: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -52,30 +55,55 @@ class Rows:
         return self.ends - self.starts
 
     @property
+    def target_counts(self) -> NDArray[np.int64]:
+        """(R,) targets of each row."""
+        if self.objective == "prefix":
+            return np.ones_like(self.starts)
+        if self.is_target is None:
+            return self.lengths
+        before = np.concatenate([[0], np.cumsum(self.is_target)])
+        counts: NDArray[np.int64] = before[self.ends + 1] - before[self.starts + 1]
+        return counts
+
+    @property
     def targets(self) -> int:
         """Number of targets in all rows."""
-        return len(self) if self.objective == "prefix" else int(self.lengths.sum())
+        return int(self.target_counts.sum())
+
+    def with_targets(self) -> Rows:
+        """Return the rows that have a target."""
+        if self.is_target is None:
+            return self
+        if self.objective == "prefix":
+            has_target = self.is_target[self.ends]
+        else:
+            has_target = self.target_counts > 0
+        spans = (part[has_target] for part in (self.starts, self.ends, self.origins))
+        return Rows(self.items, *spans, self.objective, self.is_target)
 
 
 def training_rows(histories: Histories, objective: Objective, max_length: int) -> Rows:
     """Return rows that hold every target of every history exactly once.
 
-    A history of n items has n - 1 targets: its items but the first. ``prefix`` makes each a row
+    A history of n items has n - 1 targets: its items but the first, or those of them that have the
+    role of one; items that the model does not read are left out. ``prefix`` makes each a row
     with up to ``max_length`` items before it; ``causal`` cuts a history into windows of that many
     inputs, from its right end, so that only the oldest window is short.
     """
+    histories = histories.of_role(INPUT)
+    is_target = None if histories.roles is None else (histories.roles & TARGET) != 0
     inputs = np.maximum(histories.lengths - 1, 0)
     if objective == "prefix":
         ends = _ranges(histories.starts + 1, inputs)
         origins = np.repeat(histories.starts, inputs)
         starts = np.maximum(origins, ends - max_length)
-        return Rows(histories.items, starts, ends, origins, objective)
+        return Rows(histories.items, starts, ends, origins, objective, is_target).with_targets()
     windows = -(-inputs // max_length)
     origins = np.repeat(histories.starts, windows)
     back = _ranges(np.zeros_like(windows), windows)  # 0 is a history's newest window
     ends = np.repeat(histories.starts + inputs, windows) - back * max_length
     starts = np.maximum(origins, ends - max_length)
-    return Rows(histories.items, starts, ends, origins, objective)
+    return Rows(histories.items, starts, ends, origins, objective, is_target).with_targets()
 
 
 def batches(
@@ -122,7 +150,7 @@ def split_into_steps(
     """Return the rows of each step; see ``batches``."""
     shuffled = generator.permutation(len(rows))
     lengths = rows.lengths[shuffled]
-    targets = np.ones_like(lengths) if rows.objective == "prefix" else lengths
+    targets = rows.target_counts[shuffled]
     # What each row takes of a step's limits.
     share = np.maximum(targets / batch_size, (padded_to or lengths) / batch_tokens)
     step = (np.cumsum(share) - share).astype(np.int64)
@@ -152,6 +180,9 @@ def make_batch(
         target_cells, after, row = first + lengths - 1, ends, np.arange(len(step))
     else:
         target_cells, after, row = cells, sources + 1, np.repeat(np.arange(len(step)), lengths)
+        if rows.is_target is not None:
+            is_target = rows.is_target[after]
+            target_cells, after, row = target_cells[is_target], after[is_target], row[is_target]
     targets[target_cells] = rows.items[after]
     seen = None
     if with_seen:

@@ -1,13 +1,14 @@
 -- One row per rule on all lists together, with the number of violations: users whose list was made
--- from other items than `interactions` holds for them, from none, or more than once.
--- reads: interactions, used_histories
+-- from other items than `interactions` holds for them, or with others that count as had, from none,
+-- or more than once.
+-- reads: interactions_with_had, used_histories
 -- makes: rows (rule, violations)
 with histories as (
     select
         user_id,
         count(*) as interactions,
-        sum(hash(item_id)) as content
-    from interactions
+        sum(hash(item_id, had)) as content
+    from interactions_with_had
     group by user_id
 ),
 

@@ -1,19 +1,21 @@
 -- One row per rule that whole lists of some users must keep, with the number of violations (0 is
 -- good). `lists` has the order they are published in (by user and rank), `history` one row per
--- interaction of the same users.
+-- interaction of the same users, `had` where its item counts as had.
 -- reads: eligible, history, lists, $exclude_seen, $k, $min_confidence
 -- makes: rows (rule, violations)
 with seen as materialized (
-    select distinct
+    select
         user_id,
-        item_id
+        item_id,
+        bool_or(had) as is_had
     from history
+    group by user_id, item_id
 ),
 
 had as (
     select
         user_id,
-        count(eligible.item_id) as items
+        count(eligible.item_id) filter (where is_had) as items
     from seen
     left join eligible using (item_id)
     group by user_id
@@ -89,8 +91,8 @@ select
     'no list names an item that its user has had',
     count(*)
 from lists
-semi join seen using (user_id, item_id)
-where $exclude_seen
+inner join seen using (user_id, item_id)
+where $exclude_seen and is_had
 
 union all
 

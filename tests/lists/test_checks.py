@@ -41,7 +41,7 @@ def broken_in(slices: list[tuple[Rows, Rows]], k: int = 2, exclude_seen: bool = 
         for lists, history in slices:
             checks.check(
                 table(lists, "user_id", "rank", "item_id", "score", "reason", "confidence"),
-                table(history, "user_id", "item_id"),
+                table([(*row, True)[:3] for row in history], "user_id", "item_id", "had"),
             )
         violations = checks.violations()
         assert len(violations) == 10
