@@ -226,12 +226,11 @@ def _biases(
         return (_seen(histories, device) if repeat_bias else None), repeat_bias
     if excluded is histories or not repeat_bias:
         return _seen(excluded, device), -math.inf
-    rows, items = (
-        np.concatenate(pair)
-        for pair in zip(excluded.interactions(), histories.interactions(), strict=True)
-    )
+    excluded_rows, excluded_items = excluded.interactions()
+    rows, items = histories.interactions()
+    rows, items = np.concatenate([excluded_rows, rows]), np.concatenate([excluded_items, items])
     bias = np.full(len(rows), -np.inf, dtype=np.float32)
-    bias[excluded.lengths.sum() :] = repeat_bias
+    bias[len(excluded_rows) :] = repeat_bias
     # Each pair once, the excluded one where there are both.
     _, firsts = np.unique(rows * (int(items.max(initial=0)) + 1) + items, return_index=True)
     pairs = torch.from_numpy(rows[firsts]), torch.from_numpy(items[firsts]).long()

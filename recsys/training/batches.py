@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,8 +78,10 @@ class Rows:
             has_target = self.is_target[self.ends]
         else:
             has_target = self.target_counts > 0
-        spans = (part[has_target] for part in (self.starts, self.ends, self.origins))
-        return Rows(self.items, *spans, self.objective, self.is_target)
+        starts, ends, origins = (
+            part[has_target] for part in (self.starts, self.ends, self.origins)
+        )
+        return replace(self, starts=starts, ends=ends, origins=origins)
 
 
 def training_rows(histories: Histories, objective: Objective, max_length: int) -> Rows:
