@@ -162,9 +162,10 @@ def _from_model(
     step = len(histories) if is_whole else _USERS
     for first in range(0, len(histories), step):
         known = histories[first : first + step].drop_unknown_items(known_items)
+        inputs = known.of_role(INPUT)
         for block in top_k(
             model.recommender,
-            known.of_role(INPUT),
+            inputs,
             recommending.k,
             steps=recommending.steps,
             seed=recommending.seed,
@@ -178,6 +179,6 @@ def _from_model(
             if calibration:
                 has_list = np.flatnonzero(block.items[:, 0])
                 share = np.exp(block.scores[has_list], dtype=np.float64).sum(axis=1)
-                lengths = known.lengths[block.start + has_list]
+                lengths = inputs.lengths[block.start + has_list]
                 confidence[has_list] = calibration(share, lengths)
             yield first + block.start, block.items, block.scores, confidence

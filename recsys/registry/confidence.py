@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys.evaluation.calibration import Calibration, CalibrationReport
+from recsys.histories import HAD, INPUT
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import top_k
 
@@ -54,19 +55,21 @@ def _lists(
     model: Recommender, held_out: HeldOut, judges: Judges, settings: Settings
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the model's own probability of each list, the history's length, and whether it hit."""
-    held_out = held_out[held_out.history.lengths > 0]
+    held_out = held_out[held_out.history.of_role(INPUT).lengths > 0]
+    inputs = held_out.history.of_role(INPUT)
     recommending = settings.recommending
     shares, hits = [], []
     for block in top_k(
         model,
-        held_out.history,
+        inputs,
         recommending.k,
         steps=recommending.steps,
         seed=recommending.seed,
         exclude_seen=judges.protocol == "masked",
+        had=None if inputs.roles is None else held_out.history.of_role(HAD),
         runtime=Runtime(settings.device, settings.threads),
     ):
         target = held_out.target[block.start : block.start + len(block.items)]
         shares.append(np.exp(block.scores, dtype=np.float64).sum(axis=1))
         hits.append(((block.items == target[:, None]) & (target[:, None] > 0)).any(axis=1))
-    return np.concatenate(shares), held_out.history.lengths, np.concatenate(hits)
+    return np.concatenate(shares), inputs.lengths, np.concatenate(hits)
