@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deltalake import (
@@ -13,10 +16,14 @@ from deltalake import (
     write_deltalake,
 )
 
+from recsys.lake import object_store
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
+
+    from recsys.settings import ObjectStorage
 
 _NOTE = "recsys"  # its key among a commit's metadata
 CHECKPOINT_EVERY = 5
@@ -65,9 +72,34 @@ def read(table: DeltaTable, limit: int | None) -> Iterator[tuple[int, str, dict[
         known, count = len(history), 4 * count
 
 
-def is_checkpoint_due(before: int, after: int) -> bool:
-    """Say whether the commits between two versions make a checkpoint due."""
-    return after // CHECKPOINT_EVERY > before // CHECKPOINT_EVERY
+def checkpoint_when_due(table: DeltaTable, uri: str, before: int, storage: ObjectStorage) -> None:
+    """Make a checkpoint where enough commits came since the newest one.
+
+    Maintenance makes checkpoints too. Where they are is asked at every fifth version only, since it
+    takes a request on S3; which versions these are depends on the table, so that a night does not
+    write the checkpoints of all tables.
+
+    Args:
+        table: as it is after a write.
+        uri: where it lies.
+        before: its version before the write.
+        storage: the S3 endpoint, for a table on S3.
+    """
+    after, shift = table.version(), zlib.crc32(Path(uri).name.encode()) % CHECKPOINT_EVERY
+    if (after + shift) // CHECKPOINT_EVERY == (before + shift) // CHECKPOINT_EVERY:
+        return
+    if after - _newest_checkpoint(uri, storage) >= CHECKPOINT_EVERY:
+        create_checkpoint(table)
+
+
+def _newest_checkpoint(uri: str, storage: ObjectStorage) -> int:
+    """Return the version of a table's newest checkpoint; -1 where there is none."""
+    pattern = f"{uri}/_delta_log/*.checkpoint.parquet"
+    if "://" in uri:
+        files = [stored.key for stored in object_store.find(pattern, storage)]
+    else:
+        files = glob.glob(pattern)
+    return max((int(Path(file).name.partition(".")[0]) for file in files), default=-1)
 
 
 def create_checkpoint(table: DeltaTable) -> None:

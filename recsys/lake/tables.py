@@ -349,9 +349,8 @@ class Lake:
                 if self._opened is not None:
                     self._opened.pop(table, None)
                 raise
-        if commits.is_checkpoint_due(before, target.version()):
-            try:
-                with self._explain(f"write a checkpoint of {target.table_uri}"):
-                    commits.create_checkpoint(target)
-            except LakeError as error:  # the commit stands: a later one makes the checkpoint
-                _log.warning("%s", error)
+        try:
+            with self._explain(f"write a checkpoint of {target.table_uri}"):
+                commits.checkpoint_when_due(target, self.uri(table), before, self.storage)
+        except LakeError as error:  # the commit stands: a later one makes the checkpoint
+            _log.warning("%s", error)

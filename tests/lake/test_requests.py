@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from recsys.lake import object_store
+from recsys.lake.commits import CHECKPOINT_EVERY
+from recsys.lake.maintenance import shorten_log
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests import lakes, servers
@@ -100,11 +103,7 @@ def test_the_log_is_summed_up_every_few_commits_and_loses_nothing(pair: tuple[La
                 schema=ours.schema("runs"),
             )
             ours.append("runs", table, transaction=f"b{user}", note={"user": user})
-    marker = ours.uri("runs", "_delta_log", "_last_checkpoint")
-    if ours.is_local:
-        assert '"version":10' in Path(marker).read_text()
-    else:
-        assert object_store.find(marker, ours.storage)
+    assert len(checkpoints(ours, "runs")) == 2
     found = list(other.commits("runs"))
     assert [version for version, *_ in found] == list(range(11, -1, -1))
     assert [note.get("user") for *_, note in found] == [*range(11, 0, -1), None]
@@ -113,6 +112,33 @@ def test_the_log_is_summed_up_every_few_commits_and_loses_nothing(pair: tuple[La
     assert all(other.has("runs", f"b{user}") for user in range(1, 12))
     assert not other.has("runs", "b12")
     assert sorted(map(int, other.rows("runs")["run_id"].to_pylist())) == list(range(1, 12))
+
+
+def test_a_checkpoint_of_maintenance_counts(lake: Lake) -> None:
+    lakes.fill(lake, {0: [7]})
+    rows = lake.rows("interactions")
+    for maintained in (8, 20, 32):  # at different distances from the next version that is looked at
+        while lake.version("interactions") < maintained:
+            lake.append("interactions", rows)
+        shorten_log(lake, "interactions", timedelta(days=7))
+        made = checkpoints(lake, "interactions")
+        version = lake.version("interactions")
+        assert made[-1] == version
+        for _ in range(2 * CHECKPOINT_EVERY):
+            lake.append("interactions", rows)
+        later = [one for one in checkpoints(lake, "interactions") if one > version]
+        assert later[0] - version >= CHECKPOINT_EVERY, "a night does not write what there is"
+        assert lake.version("interactions") - later[-1] < CHECKPOINT_EVERY
+
+
+def checkpoints(lake: Lake, table: str) -> list[int]:
+    """Return the versions of a table that have a checkpoint."""
+    pattern = lake.uri(table, "_delta_log", "*.checkpoint.parquet")
+    if lake.is_local:
+        keys = [str(path) for path in Path(lake.uri(table, "_delta_log")).glob("*.checkpoint.*")]
+    else:
+        keys = [stored.key for stored in object_store.find(pattern, lake.storage)]
+    return sorted(int(Path(key).name.partition(".")[0]) for key in keys)
 
 
 def test_one_client_serves_an_endpoint_until_the_credentials_change(
