@@ -60,7 +60,8 @@ def _progress(artifacts: dict[str, UUID], stage: str, done: int, total: int, not
     if stage in artifacts:
         update_progress_artifact(artifacts[stage], percent, description=note or stage)
     else:
-        key = re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
+        # A key of its own: the report of the step `ingest` has the key `ingest`.
+        key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
         artifacts[stage] = cast("UUID", create_progress_artifact(percent, key, note or stage))
 
 
