@@ -240,6 +240,7 @@ def test_a_file_that_changes_in_between_is_not_told_as_the_one_before(tmp_path: 
     assert [name.name.split("-")[0] for name in out.iterdir()] == ["popularity"]
 
 
+@pytest.mark.long
 def test_when_one_run_fails_the_others_end_and_none_begins(tmp_path: Path) -> None:
     few = tmp_path / "few.parquet"
     write(few, [(1, 10, 0), (1, 11, 1)])

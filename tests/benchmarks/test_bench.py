@@ -41,6 +41,7 @@ def run_here(name: str, folder: str) -> Result:
     return result
 
 
+@pytest.mark.long
 def test_a_run_compares_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(TINY) == set(Sizes.__dataclass_fields__)
     file, out = shop(tmp_path / "shop's rows.parquet"), tmp_path / "build" / "bench.json"

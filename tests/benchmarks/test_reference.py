@@ -84,10 +84,10 @@ def test_the_training_loss_is_the_loss_of_ours(activation: str) -> None:
 
 
 def test_it_learns_and_its_weights_serve_in_ours() -> None:
-    world = successor_world()
+    world = successor_world(users=80)
     split = leave_one_out(world.histories)
-    preset = small("diffurec", learning_rate=0.003, batch_size=64, max_length=12)
-    reference = fit_reference(split.train, world.n_items, 15, seed=0, preset=preset)
+    preset = small("diffurec", learning_rate=0.01, batch_size=64, max_length=12, steps=4)
+    reference = fit_reference(split.train, world.n_items, 6, seed=0, preset=preset)
     theirs = evaluate(ReferenceScorer(reference), split.test).masked
     ours = evaluate(ModelScorer(reference.as_recommender(), runtime=FP32), split.test).masked
     assert theirs["ndcg@10"] > 0.9

@@ -13,19 +13,12 @@ import duckdb
 import pytest
 
 from tests.flows import nights
+from tests.sampling import sample
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 MOMENTS = 10
-
-
-def sample(values: list[Any], short: set[int]) -> list[Any]:
-    """Parameters of a test; all but the ones in these places are long."""
-    return [
-        pytest.param(value, marks=() if place in short else pytest.mark.long)
-        for place, value in enumerate(values)
-    ]
 
 
 DAYS = ("2026-01-02", "2026-01-03")
@@ -122,14 +115,14 @@ def next_night(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Wo
     return undisturbed(source, home / "before", home / "lake", DAYS[1], prefect_api)
 
 
-@pytest.mark.parametrize("moment", sample(list(range(MOMENTS)), {2, 6, 9}))
+@pytest.mark.parametrize("moment", sample(range(MOMENTS), 2, 6, 9))
 def test_a_killed_night_run_again_ends_as_an_undisturbed_one(
     next_night: World, tmp_path: Path, moment: int
 ) -> None:
     killed_and_run_again(next_night, tmp_path / "lake", moment / (MOMENTS - 1))
 
 
-@pytest.mark.parametrize("share", sample([0.0, 0.1, 0.2, 0.6, 1.0], {2}))
+@pytest.mark.parametrize("share", sample([0.0, 0.1, 0.2, 0.6, 1.0], 2))
 def test_a_killed_first_night_run_again_ends_as_an_undisturbed_one(
     first_night: World, tmp_path: Path, share: float
 ) -> None:

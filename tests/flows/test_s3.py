@@ -17,6 +17,7 @@ from recsys.operations.runs import record_run
 from recsys.registry.retrain import train
 from recsys.settings import ObjectStorage, Recommending, Settings, Source, Training
 from tests import servers
+from tests.sampling import sample
 
 
 def settings(endpoint: str, *, conditional_put: bool) -> Settings:
@@ -52,7 +53,7 @@ def put_events(endpoint: str, tmp_path: Path, name: str, steps: str) -> None:
     servers.client(endpoint).upload_file(str(path), "shop", f"events/{name}")
 
 
-@pytest.mark.parametrize("server", [servers.rclone_s3, servers.moto_s3])
+@pytest.mark.parametrize("server", sample([servers.rclone_s3, servers.moto_s3], 0))
 def test_two_nights_from_s3_to_a_lake_on_s3(
     server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from recsys.settings import ObjectStorage
 from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import ctrl_c, hang_up, log_of, running, servers_of, terminate, until
+from tests.sampling import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +26,7 @@ if TYPE_CHECKING:
 
 # SIGTERM to one that is ready: test_kill_serve.py.
 @pytest.mark.parametrize(
-    ("stop", "ready"),
-    [
-        (terminate, False),
-        pytest.param(ctrl_c, True, marks=pytest.mark.long),
-        pytest.param(hang_up, True, marks=pytest.mark.long),
-    ],
+    ("stop", "ready"), sample([(terminate, False), (ctrl_c, True), (hang_up, True)], 0)
 )
 def test_stopping_leaves_no_server_behind(
     tmp_path: Path,
@@ -52,8 +48,7 @@ def test_stopping_leaves_no_server_behind(
 
 
 @pytest.mark.parametrize(
-    ("stop", "number"),
-    [pytest.param(terminate, signal.SIGTERM, marks=pytest.mark.long), (ctrl_c, signal.SIGINT)],
+    ("stop", "number"), sample([(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)], 1)
 )
 def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
     tmp_path: Path,

@@ -30,6 +30,7 @@ from tests.ingest.test_batch import (
     rows_of,
     versions,
 )
+from tests.sampling import sample
 
 HEADER = "user_id,item_id,timestamp,kind,stars\n"
 LATER = NOW + timedelta(days=1)
@@ -159,7 +160,7 @@ def replaced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Lake
     return folder / "a.csv", before, after
 
 
-@pytest.mark.parametrize(("commits", "after"), KILLS, ids=KILL_NAMES)
+@pytest.mark.parametrize(("commits", "after"), sample(KILLS, 2, 3), ids=KILL_NAMES)
 def test_after_a_kill_while_rows_are_replaced_a_rerun_ends_as_if_nothing_had_happened(
     replaced: tuple[Path, Lake, Lake], lake: Lake, lenient: Settings, commits: int, after: bool
 ) -> None:

@@ -16,6 +16,7 @@ from recsys.model.recommender import Recommender
 from recsys.model.runtime import Runtime
 from recsys.training.batches import make_batch, training_rows
 from recsys.training.negatives import Negatives
+from tests.sampling import sample
 from tests.worlds import pack, scores, small
 
 VARIANTS = [
@@ -307,7 +308,7 @@ def test_item_dropout_hides_whole_items_in_training_alone() -> None:
     assert torch.equal(predict(hidden, [[1, 2, 3]]), predict(shown, [[1, 2, 3]]))
 
 
-@pytest.mark.parametrize("n_items", [9000, 40_000])
+@pytest.mark.parametrize("n_items", sample([9000, 40_000], 0))
 def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> None:
     hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()
     weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()
@@ -347,7 +348,7 @@ def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.T
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
 
 
-@pytest.mark.parametrize("n_items", [9000, 40_000])
+@pytest.mark.parametrize("n_items", sample([9000, 40_000], 0))
 def test_what_was_seen_gets_its_bias(n_items: int) -> None:
     hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()
     weight = torch.randn(n_items + 1, 8, generator=generator(1)).requires_grad_()

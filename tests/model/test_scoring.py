@@ -198,19 +198,19 @@ def test_ties_go_to_the_lower_item() -> None:
 def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     # Small whole numbers, so that ties abound, within chunks and across them.
-    predicted = torch.randint(-2, 3, (300, 4), generator=generator).float()
-    weight = torch.randint(-2, 3, (1001, 4), generator=generator).float()
+    predicted = torch.randint(-2, 3, (60, 4), generator=generator).float()
+    weight = torch.randint(-2, 3, (301, 4), generator=generator).float()
     row, item = (
-        torch.randint(0, high, (2000,), generator=generator).sort().values for high in (300, 1001)
+        torch.randint(0, high, (400,), generator=generator).sort().values for high in (60, 301)
     )
-    item = item[torch.randperm(2000, generator=generator)].clamp(min=1)
-    ineligible = torch.rand(1001, generator=generator) < 0.3
+    item = item[torch.randperm(400, generator=generator)].clamp(min=1)
+    ineligible = torch.rand(301, generator=generator) < 0.3
     full = predicted @ weight.T
     full[row, item] = -torch.inf
     full[:, ineligible] = -torch.inf
     full[:, 0] = -torch.inf
     scored, order = full.sort(dim=1, descending=True, stable=True)
-    for size in (7, 64, 1000, 16_384):
+    for size in (7, 64, 300, 16_384):
         monkeypatch.setattr("recsys.model.top_k._ITEMS", size)
         best, items = top_k_items(predicted, weight, 25, (row, item), ineligible)
         expected = scored.double().log_softmax(1)[:, :25]

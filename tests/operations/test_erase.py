@@ -25,6 +25,7 @@ from recsys.operations.erase import EraseResult, erase
 from recsys.operations.maintain import maintain
 from recsys.settings import Settings, Source
 from tests.operations.nights import NIGHTS, NOW, USERS, settings_of
+from tests.sampling import sample
 from tests.test_cli import recsys
 
 USER = "zoë-4711"
@@ -153,12 +154,15 @@ def test_a_hash_a_reason_and_a_date_stay_and_a_second_erasure_keeps_them(
 
 @pytest.mark.parametrize(
     ("step", "finish"),
-    [
-        ("delete", "maintenance"),
-        ("_blank_quarantine", "maintenance"),
-        ("_blank_quarantine", "command"),
-        ("record_deletions", "command"),
-    ],
+    sample(
+        [
+            ("delete", "maintenance"),
+            ("_blank_quarantine", "maintenance"),
+            ("_blank_quarantine", "command"),
+            ("record_deletions", "command"),
+        ],
+        *(0, 3),
+    ),
 )
 def test_a_killed_erasure_is_finished_by_the_same_command_or_the_next_maintenance(
     shop: tuple[Lake, Settings, Path], monkeypatch: pytest.MonkeyPatch, step: str, finish: str

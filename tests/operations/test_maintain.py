@@ -34,6 +34,7 @@ from recsys.registry.promotions import Promotion, record
 from recsys.settings import Settings, Source
 from tests import lakes
 from tests.operations.nights import FIRST, ITEMS, NIGHTS, NOW, USERS, night, put_day, settings_of
+from tests.sampling import sample
 from tests.test_cli import recsys
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def test_what_was_done_once_is_not_done_again_after_the_log_is_gone(folder: Path
     assert result.status == "nothing new"
 
 
-@pytest.mark.parametrize("write", [2, 11, 24])
+@pytest.mark.parametrize("write", sample([2, 11, 24], 1))
 def test_a_killed_maintenance_loses_nothing_and_the_next_run_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,13 +131,24 @@ def test_a_file_that_the_store_says_is_missing_is_missing(service: Service) -> N
     assert load_model(service.lake, champion).row == champion
 
 
-@pytest.fixture
-def local(lake: Lake, settings: Settings) -> tuple[str, Path]:
-    """A local lake with a champion and a rejected model: the champion's id and its folder."""
+@pytest.fixture(scope="module")
+def _shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A champion and the local lake that has it, and a rejected model; made once."""
+    root = tmp_path_factory.mktemp("shop") / "lake"
+    settings = Settings(lake=str(root), memory_limit="1GB", device="cpu")
+    lake = Lake.from_settings(settings)
     known_world(lake)
     champion = train(lake, settings, GOOD)
     assert train(lake, settings, WORSE).status == "rejected"
-    return champion.model_id, Path(lake.uri("weights", champion.model_id))
+    return champion.model_id, root
+
+
+@pytest.fixture
+def local(lake: Lake, _shop: tuple[str, Path]) -> tuple[str, Path]:
+    """A local lake with a champion and a rejected model: the champion's id and its folder."""
+    champion, root = _shop
+    shutil.copytree(root, lake.root)
+    return champion, Path(lake.uri("weights", champion))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "items.parquet"])
