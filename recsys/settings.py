@@ -300,10 +300,20 @@ class Recommending(Config):
     seen: Seen = Field(
         "exclude", description="whether items of the user's history may be recommended again"
     )
+    new_items_share: Share = Field(
+        0.0,
+        description="largest share of a list for items that the model has not learnt, ranked by "
+        "who took them first; 0: none",
+    )
     min_confidence: Share = Field(
         0.0,
         description="confidence below which popularity makes a user's list; 0: the model makes all",
     )
+
+    @property
+    def most_new_items(self) -> int:
+        """How many items of a list may be such that the model has not learnt."""
+        return int(self.new_items_share * self.k)
 
 
 def _as_configured(name: str) -> Any:
@@ -321,6 +331,7 @@ class RecommendingChanges(Config):
     steps: Steps | None = _as_configured("steps")
     seed: Seed | None = _as_configured("seed")
     seen: Seen | None = _as_configured("seen")
+    new_items_share: Share | None = _as_configured("new_items_share")
     min_confidence: Share | None = _as_configured("min_confidence")
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from recsys import columns
-from recsys.histories import HAD, INPUT
+from recsys.histories import HAD
 from recsys.lists.popularity import Popular
-from recsys.model.runtime import Runtime
-from recsys.model.scoring import top_k
+from recsys.lists.ranking import ranked_by_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
 
-REASONS = ("model", "popular", "popular-low-confidence")
+REASONS = ("model", "model-new-item", "popular", "popular-low-confidence")
 """The values of the column `reason`, by the code that a `ListBlock` has for them."""
-_MODEL, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
+_MODEL, _NEW_ITEM, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
 _ROWS = 500_000  # checked and written at a time
 _USERS = 32_768  # whose histories are copied at a time where the model does not know or read all
 
@@ -52,7 +51,7 @@ class ListBlock:
     @property
     def popular_users(self) -> int:
         """Users whose whole list comes from popularity."""
-        return int(((self.items[:, 0] != 0) & (self.reasons[:, 0] != _MODEL)).sum())
+        return int(((self.items[:, 0] != 0) & (self.reasons[:, 0] > _NEW_ITEM)).sum())
 
     @property
     def unserved(self) -> NDArray[np.int64]:
@@ -126,59 +125,17 @@ def make_lists(
     """
     popular = Popular.of(packed.target_counts, eligible)
     exclude_seen = recommending.seen == "exclude"
-    for start, items, scores, confidence in _from_model(
-        model, packed, eligible, recommending, settings
-    ):
+    known_items = len(model.items) if model else 0
+    for ranked in ranked_by_model(model, packed, eligible, recommending, settings):
+        start, items, scores = ranked.start, ranked.items, ranked.scores
+        confidence = ranked.confidence
         users = slice(start, start + len(items))
         unsure = confidence < recommending.min_confidence
         items[unsure], scores[unsure], confidence[unsure] = 0, -np.inf, np.nan
+        of_model = np.where(items > known_items, _NEW_ITEM, _MODEL)
         fallback = np.where(unsure, _LOW_CONFIDENCE, _POPULAR)[:, None]
-        reasons = np.where(items != 0, _MODEL, fallback).astype(np.int8)
+        reasons = np.where(items != 0, of_model, fallback).astype(np.int8)
         had = packed.histories[users].of_role(HAD)
         popular.fill(items, scores, had, exclude_seen=exclude_seen)
         yield ListBlock(start, items, scores, reasons, confidence)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))
-
-
-def _from_model(
-    model: Model | None,
-    packed: Packed,
-    eligible: NDArray[np.bool_],
-    recommending: Recommending,
-    settings: Settings,
-) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield the first user, items, scores and confidence of each block."""
-    if model is None:
-        for start in range(0, len(packed.histories), recommending.block):
-            size = min(recommending.block, len(packed.histories) - start)
-            no_items = np.zeros((size, recommending.k), dtype=np.int32)
-            no_scores = np.full((size, recommending.k), -np.inf, dtype=np.float32)
-            yield start, no_items, no_scores, np.full(size, np.nan, dtype=np.float32)
-        return
-    histories, known_items = packed.histories, len(model.items)
-    calibration = model.row.calibration
-    # Leaving out what the model doesn't know or read copies, so not everybody's history at once.
-    is_whole = known_items == len(packed.items) and histories.roles is None
-    step = len(histories) if is_whole else _USERS
-    for first in range(0, len(histories), step):
-        known = histories[first : first + step].drop_unknown_items(known_items)
-        inputs = known.of_role(INPUT)
-        for block in top_k(
-            model.recommender,
-            inputs,
-            recommending.k,
-            steps=recommending.steps,
-            seed=recommending.seed,
-            block=recommending.block,
-            exclude_seen=recommending.seen == "exclude",
-            eligible=eligible[: known_items + 1],
-            had=None if known.roles is None else known.of_role(HAD),
-            runtime=Runtime(settings.device, settings.threads),
-        ):
-            confidence = np.full(len(block.items), np.nan, dtype=np.float32)
-            if calibration:
-                has_list = np.flatnonzero(block.items[:, 0])
-                share = np.exp(block.scores[has_list], dtype=np.float64).sum(axis=1)
-                lengths = inputs.lengths[block.start + has_list]
-                confidence[has_list] = calibration(share, lengths)
-            yield first + block.start, block.items, block.scores, confidence

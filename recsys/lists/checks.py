@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from recsys.lake.roles import Roles
     from recsys.lake.tables import Lake
+    from recsys.settings import Recommending
 
 
 class ListChecks:
@@ -33,9 +34,7 @@ class ListChecks:
         con: a connection with a view ``interactions`` (user_id, item_id; with roles also event,
             value and timestamp).
         eligible: (E,) ids of the items that may be listed.
-        k: items per user.
-        exclude_seen: whether an item that a user has had may not be listed.
-        min_confidence: below which the model makes no list.
+        recommending: how many items, of which kind.
         roles: which interactions count as had; all when None.
     """
 
@@ -43,17 +42,15 @@ class ListChecks:
         self,
         con: duckdb.DuckDBPyConnection,
         eligible: pa.Array,
-        *,
-        k: int,
-        exclude_seen: bool,
-        min_confidence: float = 0.0,
+        recommending: Recommending,
         roles: Roles | None = None,
     ) -> None:
         self._con = con
         self._parameters = {
-            "k": k,
-            "exclude_seen": exclude_seen,
-            "min_confidence": min_confidence,
+            "k": recommending.k,
+            "exclude_seen": recommending.seen == "exclude",
+            "min_confidence": recommending.min_confidence,
+            "most_new": recommending.most_new_items,
         }
         self._violations: Counter[str] = Counter()
         con.register("eligible_ids", pa.table({columns.ITEM_ID: eligible}))

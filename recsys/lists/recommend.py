@@ -214,14 +214,7 @@ def _make_lists(
                 f"{eligibility.not_eligible:,} are not eligible in `items`, and "
                 f"{eligibility.not_in_items:,} are missing there; the previous lists stay in place"
             )
-        checks = ListChecks(
-            con,
-            packed.items.where(eligible),
-            k=recommending.k,
-            exclude_seen=recommending.seen == "exclude",
-            min_confidence=recommending.min_confidence,
-            roles=roles,
-        )
+        checks = ListChecks(con, packed.items.where(eligible), recommending, roles)
         lists = make_lists(model, packed, eligible, recommending, settings, progress)
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)

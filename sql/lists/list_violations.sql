@@ -1,7 +1,7 @@
 -- One row per rule that whole lists of some users must keep, with the number of violations (0 is
 -- good). `lists` has the order they are published in (by user and rank), `history` one row per
 -- interaction of the same users, `had` where its item counts as had.
--- reads: eligible, history, lists, $exclude_seen, $k, $min_confidence
+-- reads: eligible, history, lists, $exclude_seen, $k, $min_confidence, $most_new
 -- makes: rows (rule, violations)
 with seen as materialized (
     select
@@ -141,3 +141,16 @@ select
     count(*)
 from neighbours
 where is_of_model and confidence < $min_confidence::float
+
+union all
+
+select
+    'items that the model has not learnt take no more than their share',
+    count(*)
+from (
+    select user_id
+    from lists
+    where reason = 'model-new-item'
+    group by user_id
+    having count(*) > $most_new
+) as crowded

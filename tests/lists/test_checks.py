@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.lists.checks import ListChecks
+from recsys.settings import Recommending
 
 Rows = list[tuple[Any, ...]]
 
@@ -37,14 +38,20 @@ def broken_in(slices: list[tuple[Rows, Rows]], k: int = 2, exclude_seen: bool = 
     with duckdb.connect() as con:
         con.register("interactions", table(HISTORY[::-1], "user_id", "item_id"))
         eligible = pa.array(["a", "b", "c", "d"])
-        checks = ListChecks(con, eligible, k=k, exclude_seen=exclude_seen, min_confidence=0.25)
+        recommending = Recommending(
+            k=k,
+            seen="exclude" if exclude_seen else "include",
+            min_confidence=0.25,
+            new_items_share=0.5,
+        )
+        checks = ListChecks(con, eligible, recommending)
         for lists, history in slices:
             checks.check(
                 table(lists, "user_id", "rank", "item_id", "score", "reason", "confidence"),
                 table([(*row, True)[:3] for row in history], "user_id", "item_id", "had"),
             )
         violations = checks.violations()
-        assert len(violations) == 10
+        assert len(violations) == 11
         return {rule for rule, count in violations.items() if count}
 
 
@@ -92,6 +99,13 @@ def test_a_list_may_be_short_only_when_nothing_is_left() -> None:
 )
 def test_a_broken_rule_is_named(row: int, value: tuple[Any, ...], rule: str) -> None:
     assert rule in broken([*GOOD[:row], value, *GOOD[row + 1 :]])
+
+
+def test_new_items_mix_with_the_models_and_keep_to_their_share() -> None:
+    one = [*GOOD[:2], (2, 1, "b", 0.5, "model-new-item", None), GOOD[3]]
+    assert broken(one) == set()
+    two = [*one[:3], (2, 2, "d", 0.4, "model-new-item", None)]
+    assert broken(two) == {"items that the model has not learnt take no more than their share"}
 
 
 def test_a_seen_item_is_fine_when_asked_for() -> None:

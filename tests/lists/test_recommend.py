@@ -172,6 +172,33 @@ def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings)
     assert all(np.isfinite(score) for *_, score, _ in rows)
 
 
+def test_new_items_are_ranked_by_who_took_them_up_to_their_share(
+    lake: Lake, settings: Settings
+) -> None:
+    """Users with an even number took item 90 after what the model knows; nobody 91 but user 40."""
+    histories = {
+        user: [*items, 90] if user % 2 == 0 else items for user, items in HISTORIES.items()
+    }
+    lakes.fill(lake, {**histories, 40: [91], 41: [90]})
+    untrained(lake, list(range(100, 117)))
+    today = published_rows(lake, settings) if run(lake, settings).rows else []
+    assert {reason for *_, reason in today} == {"model", "popular"}
+    lake.delete("recommendations", "true")
+    lake.delete("editions", "true")
+    result = run(lake, settings, new_items_share=0.25, k=5)
+    rows = published_rows(lake, settings)
+    by_reason = {reason: {row[2] for row in rows if row[4] == reason} for *_, reason in rows}
+    assert by_reason["model-new-item"] == {90}, "of 91 nothing is known: nobody had anything before"
+    assert by_reason["model"] <= set(range(100, 117))
+    listed = {row[0] for row in rows if row[4] == "model-new-item"}
+    assert listed
+    assert not {user for user in listed if user in HISTORIES and user % 2 == 0}, "who has had it"
+    # User 41 has had nothing but the new item, which is an input now; popularity serves user 40.
+    reasons = {user: {row[4] for row in rows if row[0] == user} for user in (40, 41)}
+    assert reasons == {40: {"popular"}, 41: {"model"}}
+    assert result.popular_users == 1
+
+
 def confidences(lake: Lake, settings: Settings) -> dict[Any, tuple[str, float | None]]:
     """Each user's reason and confidence, which all rows of a list share."""
     with open_duckdb(settings) as con:
@@ -314,7 +341,7 @@ def test_the_result_of_every_check_is_written(lake: Lake, settings: Settings) ->
         results = con.sql(
             "select subject, suite, status, count(distinct rule) from quality_results group by all"
         ).fetchall()
-    assert results == [("recommendations 2026-01-02", "recommendations", "passed", 10)]
+    assert results == [("recommendations 2026-01-02", "recommendations", "passed", 11)]
 
 
 def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Settings) -> None:
@@ -339,6 +366,7 @@ def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Se
         "k": 3,
         "steps": None,
         "min_confidence": 0.0,
+        "new_items_share": 0.0,
         "seed": 0,
         "seen": "exclude",
         "code_version": code_version(),
