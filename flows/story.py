@@ -82,7 +82,8 @@ def lists_line(new: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 def training_line(new: Mapping[str, Any]) -> str:
     """Return e.g. ``m-1a2b serves: validation NDCG@10 0.0621 (...)``."""
     verb = "serves" if new["status"] == "champion" else f"is {new['status']}"
-    return f"{new['model_id']} {verb}: {new['why']}"
+    advice = f". {new['advice']}" if new.get("advice") else ""
+    return f"{new['model_id']} {verb}: {new['why']}{advice}"
 
 
 def night_line(outcome: Outcome, before: Outcome) -> str:

@@ -191,9 +191,10 @@ _RECOMMENDATIONS = Table(
         Column(
             "reason",
             TEXT,
-            "model; model-new-item: ranked by who took the item first; popular where the model "
-            "could not rank; popular-low-confidence where it was less sure of its list than "
-            "min_confidence asks for.",
+            "model; model-new-item: ranked by who took the item first; own-history: a user's most "
+            "frequent items, where repeats may be listed; popular where the model could not rank; "
+            "popular-low-confidence where it was less sure of its list than min_confidence asks "
+            "for.",
         ),
         Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
         Column("interactions_version", COUNT, "The version of interactions that was read."),

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.histories import HAD
+from recsys.lists.own_items import fill_own_items
 from recsys.lists.popularity import Popular
 from recsys.lists.ranking import ranked_by_model
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
 
-REASONS = ("model", "model-new-item", "popular", "popular-low-confidence")
+REASONS = ("model", "model-new-item", "own-history", "popular", "popular-low-confidence")
 """The values of the column `reason`, by the code that a `ListBlock` has for them."""
-_MODEL, _NEW_ITEM, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
+_MODEL, _NEW_ITEM, _OWN, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
 _ROWS = 500_000  # checked and written at a time
 _USERS = 32_768  # whose histories are copied at a time where the model does not know or read all
 
@@ -51,7 +52,7 @@ class ListBlock:
     @property
     def popular_users(self) -> int:
         """Users whose whole list comes from popularity."""
-        return int(((self.items[:, 0] != 0) & (self.reasons[:, 0] > _NEW_ITEM)).sum())
+        return int(((self.items[:, 0] != 0) & (self.reasons[:, 0] >= _POPULAR)).sum())
 
     @property
     def unserved(self) -> NDArray[np.int64]:
@@ -111,9 +112,10 @@ def make_lists(
     settings: Settings,
     progress: Progress,
 ) -> Iterator[ListBlock]:
-    """Yield the lists block by block: the model's, filled up by popularity.
+    """Yield the lists block by block: the model's, filled up by own items and by popularity.
 
-    A list is shorter than K only where fewer items are left for the user.
+    A user's own items fill it where repeats may be listed. A list is shorter than K only where
+    fewer items are left for the user.
 
     Args:
         model: the champion; without one, popularity serves everyone.
@@ -135,7 +137,10 @@ def make_lists(
         of_model = np.where(items > known_items, _NEW_ITEM, _MODEL)
         fallback = np.where(unsure, _LOW_CONFIDENCE, _POPULAR)[:, None]
         reasons = np.where(items != 0, of_model, fallback).astype(np.int8)
-        had = packed.histories[users].of_role(HAD)
+        histories = packed.histories[users]
+        is_own = fill_own_items(items, scores, histories, popular, exclude_seen=exclude_seen)
+        reasons[is_own] = _OWN
+        had = histories.of_role(HAD)
         popular.fill(items, scores, had, exclude_seen=exclude_seen)
         yield ListBlock(start, items, scores, reasons, confidence)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))

@@ -52,7 +52,8 @@ def training_summary(outcome: dict[str, Any]) -> str:
     problem = training.get("refused") or training.get("failed")
     if problem:
         return f"failed: {problem} (trained because {why})"
-    return f"{training['status']}, {training['why']} (trained because {why})"
+    advice = f". {training['advice']}" if training.get("advice") else ""
+    return f"{training['status']}, {training['why']} (trained because {why}){advice}"
 
 
 def list_summary(lists: Mapping[str, Any]) -> str:

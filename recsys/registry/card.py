@@ -46,6 +46,8 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         "user has had, as the lists do by default."
         + (_BASELINES if "item-knn" in comparison.baselines else ""),
         "",
+        f"{settings['repeat_share']:.1%} of the test items are repeats: they counted as had.",
+        "",
         *_metrics(comparison),
         *_metrics_by_user(comparison.model.test),
         *_diversity(comparison.model.test),

@@ -42,6 +42,7 @@ from recsys.registry.models import (
 from recsys.registry.promote import register_model
 from recsys.registry.recipe import resolve_recipe
 from recsys.registry.refit import refit
+from recsys.registry.repeats import repeat_share
 from recsys.registry.resume import SavedTraining
 from recsys.registry.train_result import TrainResult
 from recsys.training.trainer import fit
@@ -162,6 +163,7 @@ def _train(
         "epochs_run": len(fitted.log),
         "best_epoch": fitted.best_epoch,
         "refit_epochs": served[1] if served else None,
+        "repeat_share": repeat_share(data.split.test),
         "confidence": calibrate(fitted.model, data.split, data.judges, settings),
     }
     row = _row(recipe, data.packed, fitted.model, comparison, verdict, outcome, started)

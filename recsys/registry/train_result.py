@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recsys.registry.repeats import advice
+
 if TYPE_CHECKING:
     from recsys.registry.models import ModelRow, Status
 
@@ -29,6 +31,8 @@ class TrainResult:
         popularity_test_hr_10: likewise.
         best_baseline: the baseline with the best validation NDCG@10; None in older rows.
         best_baseline_test_ndcg_10: its figure on the same test items.
+        repeat_share: share of users' last items that they had had before; None in older rows.
+        advice: what to set, by that share; None where nothing is to be changed.
         seconds: wall time.
     """
 
@@ -45,6 +49,8 @@ class TrainResult:
     popularity_test_hr_10: float
     best_baseline: str | None
     best_baseline_test_ndcg_10: float | None
+    repeat_share: float | None
+    advice: str | None
     seconds: float
 
     @classmethod
@@ -52,13 +58,15 @@ class TrainResult:
         """Return the result that a model's row tells of."""
         best = row.best_baseline()
         on_test = best[1].test.metrics(row.protocol) if best else None
+        config = json.loads(row.config)
+        repeats = config.get("repeat_share")
         return cls(
             model_id=row.model_id,
             status=row.status,
             why=row.why,
             is_new=is_new,
             interactions_version=row.interactions_version,
-            epochs=json.loads(row.config)["epochs_run"],
+            epochs=config["epochs_run"],
             validation_ndcg_10=row.validation_ndcg_10,
             test_ndcg_10=row.test_ndcg_10,
             test_hr_10=row.test_hr_10,
@@ -66,5 +74,7 @@ class TrainResult:
             popularity_test_hr_10=row.popularity_test_hr_10,
             best_baseline=best[0] if best else None,
             best_baseline_test_ndcg_10=on_test["ndcg@10"] if on_test else None,
+            repeat_share=repeats,
+            advice=None if repeats is None else advice(repeats, row.protocol),
             seconds=seconds,
         )

@@ -47,10 +47,11 @@ neighbours as materialized (
         reason,
         confidence,
         starts_with(reason, 'model') as is_of_model,
+        case when is_of_model then 1 when reason = 'own-history' then 2 else 3 end as part,
         lag(user_id) over () is not distinct from user_id as is_same_user,
         lag(rank) over () as rank_before,
         lag(score) over () as score_before,
-        lag(is_of_model) over () as is_before_of_model,
+        lag(part) over () as part_before,
         lag(confidence) over () as confidence_before
     from lists
 )
@@ -113,14 +114,14 @@ where score is null or not isfinite(score)
 union all
 
 select
-    'the model''s items come before popular ones, each by falling score',
+    'the model''s items come before a user''s own, then popular ones, each by falling score',
     count(*)
 from neighbours
 where
     is_same_user
     and (
-        (is_of_model = is_before_of_model and score > score_before)
-        or (is_of_model and not is_before_of_model)
+        part < part_before
+        or (part = part_before and score > score_before)
     )
 
 union all

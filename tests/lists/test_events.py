@@ -13,6 +13,7 @@ from recsys.errors import GateError
 from recsys.evaluation.protocol import ranks
 from recsys.evaluation.splits import SeenWindow, leave_one_out
 from recsys.histories import HAD, INPUT, TARGET, Histories, Packed
+from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
 from recsys.lake.packing import pack
@@ -176,7 +177,15 @@ def test_targets_alone_are_trained_on(objective: Any) -> None:
 def run(lake: Lake, settings: Settings, events: Events, **changes: Any) -> dict[Any, list[Any]]:
     changed = settings.model_copy(update={"events": events})
     recommending = Recommending(**{"k": 10, **changes})
-    recommend(lake, changed, recommending, run_date=DAY, run_id="run", replace_why="a test")
+    recommend(
+        lake,
+        changed,
+        recommending,
+        run_date=DAY,
+        run_id="run",
+        bound=Bound.of(settings, DAY, "now"),
+        replace_why="a test",
+    )
     return by_user(published_rows(lake, settings))
 
 
@@ -192,6 +201,8 @@ def test_lists_leave_out_what_counts_as_had(
     assert {user: set(items) for user, items in run(lake, settings, Events()).items()} == left
     bought = {1: {10, 12}, 2: {10}, 3: set()}
     lists = run(lake, settings, Events(targets=("purchase",), seen_events=("purchase",)))
+    reasons = {reason for *_, reason in published_rows(lake, settings)}
+    assert ("model" in reasons) == has_champion
     assert {user: set(items) for user, items in lists.items()} == {
         user: everything - had for user, had in bought.items()
     }
@@ -204,7 +215,7 @@ def test_popularity_counts_targets(lake: Lake, settings: Settings) -> None:
     views: list[Row] = [(user, 20, "view", None, 1) for user in range(10, 20)]
     fill(lake, [*SHOP, *views])
     events = Events(targets=("purchase",), seen_events=("return",))
-    assert run(lake, settings, Events(), seen="include")[3][0] == 20
+    assert run(lake, settings, Events(), seen="include")[3][:2] == [13, 20]
     assert run(lake, settings, events)[2][:2] == [10, 12]
 
 

@@ -115,6 +115,8 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     assert f"| {low:.4f} to {high:.4f} |" in card
     assert sum(part["users"] for part in figures["slices"] if "history" in part["name"]) == 150
     assert '"width": 32' in card
+    assert "0.0% of the test items are repeats" in card
+    assert (result.repeat_share, result.advice) == (0, None)
     confidence = json.loads(row.config)["confidence"]
     assert row.calibration == Calibration.from_dict(confidence)
     assert confidence["test"]["users"] == 150
