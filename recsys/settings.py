@@ -223,7 +223,8 @@ class Training(Config):
         timedelta(minutes=10),
         ge=timedelta(0),
         le=timedelta(days=30),
-        description="how often the state of a training is saved, from where a stopped one goes on",
+        description="how often the state of a training, and the scores of a night, are saved, from "
+        "where a stopped one goes on",
     )
     policy: Policy = Policy()
 

@@ -5,6 +5,7 @@ Nothing here changes a row. Each function is one commit or none, and may be kill
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _TARGET_BYTES = 100 << 20
 """Smaller files of a table are merged into files of about this size."""
+SCORED = "scoring"
+"""The folder of scores that a night keeps until its lists are published."""
 _DELETING = {"DELETE", "UPDATE"}  # operations of Delta
 _LOG_RETENTION = "delta.logRetentionDuration"
 
@@ -145,27 +148,33 @@ def shorten_log(lake: Lake, table: str, retention: timedelta) -> None:
 
 
 def remove_leftovers(lake: Lake, *, dry_run: bool) -> dict[str, Size]:
-    """Delete what killed runs left in a local lake; return the size of each file or folder.
+    """Delete what killed runs left in a lake; return the size of each file or folder.
 
-    These are half-written files beside the tables' own, and folders in which something was made
-    ready. Call it only where no other run can write to tables. On S3 nobody sees a half-written
-    object.
+    These are half-written files beside the tables' own, folders in which something was made ready,
+    and scores of nights that were not run again. Call it only where no other run can write to
+    tables. On S3 nobody sees a half-written object.
 
     Raises:
         LakeError: one can't be deleted.
     """
     if not lake.is_local:
-        return {}
+        scored = object_store.find(lake.uri(SCORED, "**"), lake.storage)
+        if scored and not dry_run:
+            object_store.delete([stored.key for stored in scored], lake.storage)
+        return {stored.key: Size(1, stored.size or 0) for stored in scored}
     root = Path(lake.root)
+    scores = list(root.glob(f"{SCORED}/*"))
     patterns = ("*/_delta_log/_commit_*.tmp", "*/_delta_log/*#*", "*/*#*", "*/*=*/*#*")
     left = [path for pattern in patterns for path in root.glob(pattern)]
     parents = [root, *(path for path in root.glob("*") if path.is_dir())]
     folders = [folder for parent in parents for folder in leftover_folders(parent)]
-    sizes = {str(path): size_on_disk(path) for path in (*left, *folders)}
+    sizes = {str(path): size_on_disk(path) for path in (*left, *folders, *scores)}
     if not dry_run:
         try:
             for path in left:
                 path.unlink()
+            if scores:
+                shutil.rmtree(root / SCORED)
             for parent in parents:
                 remove_leftover_folders(parent)
         except OSError as error:

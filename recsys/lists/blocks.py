@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recsys.histories import Packed
+    from recsys.lists.ranking import Ranked
+    from recsys.lists.scored import ScoredBlocks
     from recsys.progress import Progress
     from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
@@ -111,6 +113,7 @@ def make_lists(
     recommending: Recommending,
     settings: Settings,
     progress: Progress,
+    scored: ScoredBlocks | None = None,
 ) -> Iterator[ListBlock]:
     """Yield the lists block by block: the model's, filled up by own items and by popularity.
 
@@ -124,11 +127,16 @@ def make_lists(
         recommending: how many items, of which kind.
         settings: the device and its threads.
         progress: called as the work goes on.
+        scored: keeps the model's scores, so that a killed run goes on; without it none are kept.
     """
     popular = Popular.of(packed.target_counts, eligible)
     exclude_seen = recommending.seen == "exclude"
     known_items = len(model.items) if model else 0
-    for ranked in ranked_by_model(model, packed, eligible, recommending, settings):
+
+    def score(begin: int) -> Iterator[Ranked]:
+        return ranked_by_model(model, packed, eligible, recommending, settings, begin)
+
+    for ranked in scored.blocks(score) if scored and model else score(0):
         start, items, scores = ranked.start, ranked.items, ranked.scores
         confidence = ranked.confidence
         users = slice(start, start + len(items))

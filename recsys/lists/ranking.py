@@ -55,6 +55,7 @@ def ranked_by_model(
     eligible: NDArray[np.bool_],
     recommending: Recommending,
     settings: Settings,
+    begin: int = 0,
 ) -> Iterator[Ranked]:
     """Yield what the model ranks, block by block; nothing where there is none.
 
@@ -64,10 +65,11 @@ def ranked_by_model(
         eligible: (V + 1,) whether each index may be listed.
         recommending: how many items, of which kind.
         settings: the device and its threads.
+        begin: the first user that is ranked for; those before are left out.
     """
     histories, k = packed.histories, recommending.k
     if model is None:
-        for start in range(0, len(histories), recommending.block):
+        for start in range(begin, len(histories), recommending.block):
             yield Ranked.empty(start, min(recommending.block, len(histories) - start), k)
         return
     runtime = Runtime(settings.device, settings.threads)
@@ -77,7 +79,7 @@ def ranked_by_model(
     is_whole = index is None and histories.roles is None
     step = len(histories) if is_whole else _USERS
     most_new = recommending.most_new_items
-    for first in range(0, len(histories), step):
+    for first in range(begin, len(histories), step):
         known = histories[first : first + step]
         if index is not None:
             known = known.remap_items(index)

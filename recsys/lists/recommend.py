@@ -18,7 +18,9 @@ from recsys.lists.checks import ListChecks, enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
 from recsys.lists.eligibility import eligible_items
 from recsys.lists.publishing import ListStatus, decide, publish
+from recsys.lists.scored import ScoredBlocks
 from recsys.lists.staging import stage_lists
+from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
 from recsys.registry.models import find_champion, load_model
 from recsys.registry.promotions import champion_at
@@ -175,12 +177,24 @@ def recommend(
     if status == "published":
         with temporary_folder() as folder:
             file = folder / "lists.parquet"
-            staged, eligibility = _make_lists(lake, settings, champion, inputs, file, progress)
+            scored = ScoredBlocks(
+                lake, _score_inputs(inputs, settings), settings.training.save_every
+            )
+            staged, eligibility = _make_lists(
+                lake, settings, champion, inputs, file, progress, scored
+            )
             row = publish(lake, staged, inputs, editions, run_id, why)
+        scored.remove()
     else:
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
     return RecommendResult.of(row, status, why, staged, eligibility, published, seconds)
+
+
+def _score_inputs(inputs: ListInputs, settings: Settings) -> dict[str, Any]:
+    """Return all that decides the model's scores; they differ in their last bits by device."""
+    device = Runtime(settings.device).torch_device.type
+    return {**inputs.as_dict(), "device": device}
 
 
 def _make_lists(
@@ -190,6 +204,7 @@ def _make_lists(
     inputs: ListInputs,
     file: Path,
     progress: Progress,
+    scored: ScoredBlocks,
 ) -> tuple[StagedLists, Eligibility]:
     """Write checked lists to a file; return them, and which items they could hold.
 
@@ -215,7 +230,7 @@ def _make_lists(
                 f"{eligibility.not_in_items:,} are missing there; the previous lists stay in place"
             )
         checks = ListChecks(con, packed.items.where(eligible), recommending, roles)
-        lists = make_lists(model, packed, eligible, recommending, settings, progress)
+        lists = make_lists(model, packed, eligible, recommending, settings, progress, scored)
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)
         enforce(lake, checks.violations(), inputs.run_date)

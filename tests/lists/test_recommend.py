@@ -37,14 +37,19 @@ HISTORIES: dict[Any, list[Any]] = {
 
 
 def untrained(
-    lake: Lake, items: list[Any], model_id: str = "m-test", config: dict[str, Any] | None = None
+    lake: Lake,
+    items: list[Any],
+    model_id: str = "m-test",
+    config: dict[str, Any] | None = None,
+    judged_against: str | None = None,
 ) -> None:
     """A champion with random weights that knows these items."""
     preset = resolve("best", {"width": 16, "blocks": 1, "max_length": 8})
     torch.manual_seed(0)
     model = Recommender(preset.model, len(items)).eval()
     save_model(lake, model_id, model, ItemIds(pa.array(items)), {}, "")
-    register_model(lake, lakes.model_row(model_id, config=json.dumps(config or {})))
+    row = lakes.model_row(model_id, config=json.dumps(config or {}))
+    register_model(lake, row, judged_against)
 
 
 def published_rows(lake: Lake, settings: Settings) -> list[tuple[Any, ...]]:
