@@ -104,12 +104,18 @@ def _tell(run: Run, step: str) -> None:
     create_markdown_artifact(page, key=step, description=line)
     if step == "ingest" and run.outcome[step]["rows_in"]:
         docs = run.lake.uri("data_docs", "index.html")
-        create_link_artifact(
-            Path(docs).absolute().as_uri() if run.lake.is_local else docs,
-            link_text="Data Docs",
-            key="data-docs",
-            description="every check of every batch",
-        )
+        _link(run, docs, "Data Docs", "data-docs", "every check of every batch")
+
+
+def link_report(run: Run) -> None:
+    """Link the report that a run wrote at its end, where it wrote one."""
+    if run.report:
+        _show(partial(_link, run, run.report, "Report", "report", "the night's lists on one page"))
+
+
+def _link(run: Run, address: str, text: str, key: str, description: str) -> None:
+    link = Path(address).absolute().as_uri() if run.lake.is_local else address
+    create_link_artifact(link, link_text=text, key=key, description=description)
 
 
 def _report(text: str, key: str, description: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import State, flow, get_run_logger
 from prefect.states import Completed
 
-from flows.artifacts import run_step
+from flows.artifacts import link_report, run_step
 from flows.catch_up import CatchUp, newer_night
 from flows.ingest import ingest_items_task, ingest_task
 from flows.recommend import changed_recommending, recommend_task
@@ -81,6 +81,7 @@ def nightly_flow(
         if decision.train and decision.serves:  # lists don't wait for a training
             _train(run, changed_training, night)
         message = night_line(run.outcome, night_before(run))
+    link_report(run)
     return Completed(message=message)
 
 

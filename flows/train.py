@@ -7,7 +7,7 @@ from datetime import datetime
 from prefect import State, flow
 from prefect.states import Completed, Failed
 
-from flows.artifacts import run_step
+from flows.artifacts import link_report, run_step
 from flows.runs import flow_run, retrying_task, run_name
 from flows.story import training_line
 from recsys.errors import GateError
@@ -57,6 +57,7 @@ def train_flow(
         message = training_line(run.outcome["train"])
         if result.status == "rejected":
             run.status = "rejected"
+    link_report(run)
     if result.status == "rejected":
         return Failed(name="Rejected", message=message, data=GateError(message))
     return Completed(message=message)

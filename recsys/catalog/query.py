@@ -79,20 +79,33 @@ def stream_catalog(
         MissingError: there is no catalog yet.
         LakeError: it can't be read, or the statement is refused.
     """
+    with open_catalog(lake, is_confined=not unsafe) as con:
+        if not unsafe:
+            _check_reading(con, statement)
+        rows = con.sql(statement, params=dict(parameters or {}))
+        if rows is None:
+            yield pa.table({}).to_reader()
+        else:
+            yield rows.to_arrow_reader(_BATCH_ROWS)
+
+
+@contextmanager
+def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the catalog for reading, confined to the lake's files unless told otherwise.
+
+    Raises:
+        MissingError: there is no catalog yet.
+        LakeError: it can't be read, or DuckDB refused a statement of the block.
+    """
     with temporary_folder() as folder:
         path = fetch_catalog(lake, folder)
         try:
             with open_duckdb(lake.limits, path, read_only=True) as con:
                 if not lake.is_local:  # the views read s3:// without DuckDB's httpfs extension
                     con.register_filesystem(object_store.filesystem(lake.storage))
-                if not unsafe:
-                    _check_reading(con, statement)
+                if is_confined:
                     _confine(con, lake)
-                rows = con.sql(statement, params=dict(parameters or {}))
-                if rows is None:
-                    yield pa.table({}).to_reader()
-                else:
-                    yield rows.to_arrow_reader(_BATCH_ROWS)
+                yield con
         except duckdb.Error as error:
             raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
 

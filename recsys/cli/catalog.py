@@ -1,8 +1,10 @@
-"""Commands that read the catalog."""
+"""Commands that read the catalog, and the report that is made of it."""
 
 from __future__ import annotations
 
 import sys
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +12,7 @@ import typer
 from recsys.cli.common import Shown, app, name_value_pairs
 from recsys.errors import ConfigurationError
 from recsys.settings import Settings
+from recsys.temporary import replace_file
 from recsys.terminal import print_line, render_table, write_rows
 
 if TYPE_CHECKING:
@@ -83,6 +86,34 @@ def tables(
             for column, meaning in described.meanings().items()
         ]
     typer.echo(render_table(pa.Table.from_pylist(rows)))
+
+
+@app.command()
+def report(
+    run_date: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Day whose lists it is about; the newest by default."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to this file, in place of the lake's reports/.")
+    ] = None,
+) -> None:
+    """Write the report on a night's lists, one HTML file that needs no network.
+
+    Every nightly and every training writes it too.
+    """
+    from recsys.catalog.report.files import make_report, write_report
+    from recsys.lake.tables import Lake
+
+    lake, day = Lake.from_settings(Settings()), run_date.date() if run_date else None
+    if out is None:
+        print_line(write_report(lake, day))
+        return
+    with replace_file(out.absolute()) as path:
+        path.write_text(make_report(lake, day).html, encoding="utf-8")
+    print_line(str(out))
 
 
 def _run_statement(

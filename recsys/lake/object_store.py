@@ -119,12 +119,18 @@ def download(
 
 
 def upload(
-    path: Path, uri: str, storage: ObjectStorage, *, raising: type[RecsysError] = LakeError
+    path: Path,
+    uri: str,
+    storage: ObjectStorage,
+    *,
+    content_type: str | None = None,
+    raising: type[RecsysError] = LakeError,
 ) -> None:
-    """Put one file as an object, replacing it in one step."""
+    """Put one file as an object, replacing it in one step; a browser shows it by its type."""
     bucket, key = split(uri)
+    extra = {"ContentType": content_type} if content_type else None
     with explain_s3_errors(uri, "write", raising):
-        _client(storage).upload_file(str(path), bucket, key, Config=_one_thread())
+        _client(storage).upload_file(str(path), bucket, key, extra, Config=_one_thread())
 
 
 def upload_folder(

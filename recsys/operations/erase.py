@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.account import current_account
+from recsys.catalog.report.files import forget_user
 from recsys.errors import ConfigurationError
 from recsys.ingest.commit import recover
 from recsys.ingest.data_docs import pages_of, remove_pages
@@ -91,6 +92,7 @@ def erase(
     touched = {*batches, *quarantined}
     remove_pages(lake, pages_of(lake) - touched, dry_run=False)
     reports = _shorten_reports(lake, user)
+    forget_user(lake, user)
     forget_histories(lake)
     if batches:
         lake.delete(columns.INTERACTIONS, predicate)

@@ -4,7 +4,7 @@
    the old log.
 2. Old versions go. This comes first: the catalog that stands was made from the newest versions, and
    reads on whatever happens in here.
-3. Old lists (after a summary of each day), results of checks and their Data Docs, models.
+3. Old lists (after a summary of each day), reports, results of checks and their Data Docs, models.
 4. What killed runs left; then small files are merged, and the log of each table is summed up.
 
 Every step is one commit or deletes what nothing reads, so that a run that is killed loses nothing
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys import columns
+from recsys.catalog.report.files import remove_reports
 from recsys.ingest.commit import recover
 from recsys.ingest.data_docs import remove_pages
 from recsys.lake.engine import open_duckdb
@@ -171,6 +172,11 @@ class _Maintenance:
             self.lake.delete(columns.RECOMMENDATIONS, f"run_date < '{before}'")
         return len(old), Size()
 
+    def expire_reports(self) -> tuple[int, Size]:
+        """Delete the reports on days whose lists are expired, but for `latest.html`."""
+        before = self.settings.run_date(self.now - self._keep.keep_lists)
+        return _total(remove_reports(self.lake, before, dry_run=self.dry_run).values())
+
     def expire_quality_results(self) -> tuple[int, Size]:
         """Delete old results of checks; those of the row counts stay, which need them."""
         if not self.lake.exists(columns.QUALITY_RESULTS):
@@ -221,6 +227,7 @@ class _Maintenance:
 _STEPS: dict[str, Callable[[_Maintenance], tuple[int, Size]]] = {
     "old versions": _Maintenance.remove_old_versions,
     "lists": _Maintenance.expire_lists,
+    "reports": _Maintenance.expire_reports,
     "quality results": _Maintenance.expire_quality_results,
     "data docs": _Maintenance.remove_data_docs,
     "models": _Maintenance.remove_models,
@@ -231,6 +238,7 @@ _STEPS: dict[str, Callable[[_Maintenance], tuple[int, Size]]] = {
 _WORDS = {
     "old versions": ("tables", "cleared of files that no version needs"),
     "lists": ("days", "summed up and deleted"),
+    "reports": ("reports", "deleted"),
     "quality results": ("results", "deleted"),
     "data docs": ("batches", "deleted"),
     "models": ("models", "deleted, but for their rows"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 
     from recsys.settings import Settings
 
+_log = logging.getLogger(__name__)
+
 Status = Literal["running", "completed", "rejected", "refused", "failed", "cancelled", "crashed"]
 """What became of a run: the gate rejected the model of a training; a RecsysError (of a contract, a
 gate, a setting, a store) refused it; any other error failed it; a signal cancelled it; its process
 ended without a word."""
 
+_REPORTED = {"nightly", "recommend", "train", "backfill", "lists-rollback", "erase"}
+"""Flows and commands after which the report is written: what it says may have changed."""
 _CRASHED = "its process ended without a word: killed, out of memory, or the machine stopped"
 _OTHER_HOST = timedelta(hours=1)
 """How long over its time limit a run of another machine counts as running."""
@@ -48,6 +53,7 @@ class Run:
         status: of a run that ends well.
         error: what went wrong in a run that ends well all the same.
         first: its row while it runs.
+        report: where its report lies, once it has ended.
     """
 
     run_id: str
@@ -57,6 +63,7 @@ class Run:
     status: Status = "completed"
     error: str | None = None
     first: RunRow | None = None
+    report: str | None = None
     _is_announced: bool = False
 
     def record(self, step: str, result: Any) -> None:
@@ -168,6 +175,19 @@ def _end(run: Run, first: RunRow, status: Status, error: str | None) -> None:
     )
     _write(run.lake, [row])
     publish_catalog(run.lake)
+    if row.flow in _REPORTED and status in ("completed", "rejected"):
+        run.report = _write_report(run.lake)
+
+
+def _write_report(lake: Lake) -> str | None:
+    """Write the report and return its address; what goes wrong stops no list and no model."""
+    from recsys.catalog.report.files import write_report  # here: it takes time to import
+
+    try:
+        return write_report(lake)
+    except Exception as error:
+        _log.warning("the report could not be written: %s: %s", type(error).__name__, error)
+        return None
 
 
 def _write(lake: Lake, rows: list[RunRow]) -> None:

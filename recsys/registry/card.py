@@ -28,6 +28,7 @@ _BASELINES = (
 def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo) -> str:
     """Return the Markdown of a row of `models`, with all its metrics."""
     settings = json.loads(row.config)
+    settings.pop("log", None)  # the epochs are drawn in the report
     machine = ", ".join(f"{name} {value}" for name, value in asdict(machine_info).items() if value)
     lines = [
         f"# {row.model_id}",

@@ -162,6 +162,7 @@ def _train(
     outcome = {
         "epochs_run": len(fitted.log),
         "best_epoch": fitted.best_epoch,
+        "log": [asdict(epoch) for epoch in fitted.log],
         "refit_epochs": served[1] if served else None,
         "repeat_share": repeat_share(data.split.test),
         "confidence": calibrate(fitted.model, data.split, data.judges, settings),

@@ -1,0 +1,1 @@
+"""The report: one page on a night's lists, read from the catalog by SQL alone."""

@@ -1,0 +1,207 @@
+"""Small drawings as inline SVG: colours come from the page's style, so that it has a dark side too.
+
+A drawing library would bring megabytes of script, or pictures with colours of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Point = tuple[float, float]
+
+_LINE_WIDTH, _LINE_HEIGHT = 132, 30
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 420, 230, 46, 12, 12, 34
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart.
+
+    Attributes:
+        name: for the legend.
+        points: (x, y), in the order of x.
+        style: its class: "a" (ours), "b" (what it is compared with) or "c".
+        has_dots: whether each point is marked.
+    """
+
+    name: str
+    points: Sequence[Point]
+    style: str = "a"
+    has_dots: bool = False
+
+
+def sparkline(values: Sequence[float | None], label: str) -> Markup:
+    """Draw a trend without axes; nothing where there are fewer than two values.
+
+    Args:
+        values: oldest first; None leaves a gap.
+        label: what it shows, for who does not see it.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return Markup("")
+    low, high = min(known), max(known)
+    spread = (high - low) or 1.0
+    width, height = _LINE_WIDTH - 8, _LINE_HEIGHT - 8
+    points = [
+        (4 + width * place / (len(values) - 1), _LINE_HEIGHT - 4 - height * (value - low) / spread)
+        if high > low
+        else (4 + width * place / (len(values) - 1), _LINE_HEIGHT / 2)
+        for place, value in enumerate(values)
+        if value is not None
+    ]
+    x, y = points[-1]
+    return _svg(
+        _LINE_WIDTH,
+        _LINE_HEIGHT,
+        "spark",
+        label,
+        [
+            Markup('<polyline class="line a" points="{}"/>').format(_path(points)),
+            Markup('<circle class="dot a" cx="{}" cy="{}" r="3"/>').format(_n(x), _n(y)),
+        ],
+    )
+
+
+def bar(
+    value: float,
+    most: float,
+    label: str,
+    style: str = "a",
+    interval: Sequence[float] | None = None,
+) -> Markup:
+    """Draw a bar of ``value`` out of ``most``, with the ends of an interval where it has one."""
+    width, height = 160, 14
+    scale = width / most if most > 0 else 0.0
+    parts = [
+        Markup('<rect class="track" x="0" y="3" width="{}" height="8" rx="2"/>').format(width),
+        Markup('<rect class="fill {}" x="0" y="3" width="{}" height="8" rx="2"/>').format(
+            style, _n(max(0.0, value * scale))
+        ),
+    ]
+    if interval:
+        low, high = (min(width - 1, end * scale) for end in interval)
+        for x1, x2, y1, y2 in ((low, high, 7, 7), (low, low, 2, 12), (high, high, 2, 12)):
+            parts.append(
+                Markup('<line class="whisker" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                    _n(x1), _n(x2), y1, y2
+                )
+            )
+    return _svg(width, height, "bar", label, parts)
+
+
+def chart(
+    series: Sequence[Series],
+    label: str,
+    *,
+    x_name: str,
+    y_format: Callable[[float], str],
+    x_format: Callable[[float], str],
+    mark: float | None = None,
+    from_zero: bool = True,
+) -> Markup:
+    """Draw lines over two axes, with a legend where there are several.
+
+    Args:
+        series: the lines.
+        label: what the chart shows, for who does not see it.
+        x_name: what the x axis counts.
+        y_format: a value of y as text.
+        x_format: a value of x as text.
+        mark: an x that gets a vertical line.
+        from_zero: whether the y axis begins at 0.
+    """
+    points = [point for one in series for point in one.points]
+    if not points:
+        return Markup("")
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    low = 0.0 if from_zero else min(ys)
+    place = _Scale(min(xs), max(xs), low, max(ys))
+    parts = []
+    for y in place.ticks():
+        at = place.y(y)
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
+                '<text class="tick" x="{3}" y="{4}" text-anchor="end">{5}</text>'
+            ).format(_LEFT, _WIDTH - _RIGHT, _n(at), _LEFT - 7, _n(at + 4), y_format(y))
+        )
+    for x, anchor in ((place.x_low, "start"), (place.x_high, "end")):
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+                _n(place.x(x)), _HEIGHT - 16, anchor, x_format(x)
+            )
+        )
+    parts.append(
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            _n((_LEFT + _WIDTH - _RIGHT) / 2), _HEIGHT - 3, x_name
+        )
+    )
+    if mark is not None:
+        parts.append(
+            Markup('<line class="mark" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+                _n(place.x(mark)), _TOP, _HEIGHT - _BOTTOM
+            )
+        )
+    for one in series:
+        drawn = [(place.x(x), place.y(y)) for x, y in one.points]
+        parts.append(
+            Markup('<polyline class="line {}" points="{}"/>').format(one.style, _path(drawn))
+        )
+        if one.has_dots:
+            parts += [
+                Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(
+                    one.style, _n(x), _n(y)
+                )
+                for x, y in drawn
+            ]
+    drawing = _svg(_WIDTH, _HEIGHT, "chart", label, parts)
+    return drawing + (_legend(series) if len(series) > 1 else Markup(""))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value: float) -> float:
+        spread = (self.x_high - self.x_low) or 1.0
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.x_low) / spread
+
+    def y(self, value: float) -> float:
+        spread = (self.y_high - self.y_low) or 1.0
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - self.y_low) / spread
+
+    def ticks(self) -> list[float]:
+        return [self.y_low + (self.y_high - self.y_low) * part / 4 for part in range(5)]
+
+
+def _legend(series: Sequence[Series]) -> Markup:
+    entries = [
+        Markup('<li><span class="key {}"></span>{}</li>').format(one.style, one.name)
+        for one in series
+    ]
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(entries))
+
+
+def _svg(width: int, height: int, kind: str, label: str, parts: Sequence[Markup]) -> Markup:
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        kind, width, height, escape(label), Markup("").join(parts)
+    )
+
+
+def _path(points: Sequence[Point]) -> str:
+    return " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
+
+
+def _n(value: float) -> str:
+    """Return a coordinate in few characters."""
+    return f"{value:.1f}".rstrip("0").rstrip(".")

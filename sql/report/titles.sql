@@ -1,0 +1,10 @@
+-- One row per item of $items that the item source has.
+-- reads: items, $items
+-- makes: rows (item_id, title, category, image)
+select
+    item_id,
+    title,
+    category,
+    extra ->> '$.image' as image
+from items
+where item_id in (select unnest($items))
