@@ -102,7 +102,7 @@ def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.Duc
         try:
             with open_duckdb(lake.limits, path, read_only=True) as con:
                 if not lake.is_local:  # the views read s3:// without DuckDB's httpfs extension
-                    con.register_filesystem(object_store.filesystem(lake.storage))
+                    con.register_filesystem(lake.filesystem())
                 if is_confined:
                     _confine(con, lake)
                 yield con

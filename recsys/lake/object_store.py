@@ -118,6 +118,15 @@ def download(
             raise raising(f"{uri} changed while it was read; run this again", transient=True)
 
 
+def read_start(uri: str, n_bytes: int, storage: ObjectStorage) -> tuple[bytes, int]:
+    """Return the first bytes of an object, and the size of all of it, with one request."""
+    bucket, key = split(uri)
+    with explain_s3_errors(uri, "read"):
+        answer = _client(storage).get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{n_bytes - 1}")
+        start = answer["Body"].read()
+    return start, int(answer.get("ContentRange", f"/{len(start)}").rpartition("/")[2])
+
+
 def upload(
     path: Path,
     uri: str,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import duckdb
     import pyarrow.dataset as ds
+    from fsspec import AbstractFileSystem
 
     from recsys.settings import ObjectStorage, Settings
 
@@ -329,6 +330,10 @@ class Lake:
             return opened.to_pyarrow_dataset(file_pruning_predicate=where)
         memory = {} if self._files is None else self._files
         return s3_files.dataset(opened, self._options, memory, where)
+
+    def filesystem(self) -> AbstractFileSystem:
+        """Return what DuckDB registers to read this lake's files on S3, small ones once a run."""
+        return s3_files.WholeFiles(self.storage, {} if self._files is None else self._files)
 
     def _explain(self, action: str) -> AbstractContextManager[None]:
         return explain_delta_errors(action, is_local=self.is_local)
