@@ -162,8 +162,55 @@ def test_a_report_answers_its_four_questions(known: Lake) -> None:
     )
     assert better.text == "Yes: 3.0 times as good on held-out items"
     assert changed.text == "25 % of the entries are new"
-    assert changed.detail.startswith("Against 2 January 2026: 1 new user, 0 gone; 1 list of 3 the")
+    assert changed.detail.startswith("Against 2 January 2026: 1 new user, 0 gone; 1 of 3 lists")
     assert worry.text == "1 user got no list"
+
+
+def test_live_figures_come_before_those_on_held_out_items_and_drift_is_a_worry(
+    tmp_path: Path,
+) -> None:
+    lake = known_lake(tmp_path / "lake")
+    metric = {"edition": 1, "days": 1, "slice": "all", "value": "all", "metric": "hr@10"}
+    results = {
+        (YESTERDAY, "served"): (100, 0.30),
+        (YESTERDAY, "popularity"): (100, 0.10),
+        (YESTERDAY, "lead"): (100, 0.20),
+        (TODAY, "served"): (300, 0.50),
+        (TODAY, "popularity"): (300, 0.40),
+        (TODAY, "lead"): (300, 0.10),
+    }
+    rows = [
+        {**metric, "run_date": day, "lists": lists, "users": users, "result": result}
+        for (day, lists), (users, result) in results.items()
+    ]
+    lakes.write(lake, columns.LIVE_METRICS, [{**row, "deviation": 0.5} for row in rows])
+    limits = {"kind": "psi", "warn_at": 0.1, "retrain_at": 0.25, "run_date": TODAY}
+    drift = [
+        {**limits, "measure": "hours", "result": 0.02, "verdict": "steady"},
+        {**limits, "measure": "item popularity", "result": 0.12, "verdict": "warn"},
+        {**limits, "measure": "hours", "result": 0.01, "verdict": "steady", "run_date": YESTERDAY},
+    ]
+    lakes.write(lake, columns.DRIFT, drift)
+    publish_catalog(lake)
+
+    figures = figures_of(lake)
+
+    live = figures.live
+    assert live
+    assert [(night["served"], night["popularity"]) for night in live.nights] == [
+        (0.3, 0.1),
+        (0.5, 0.4),
+    ]
+    assert live.week["served"] == pytest.approx((100 * 0.3 + 300 * 0.5) / 400)
+    assert live.week["lead"] == pytest.approx((100 * 0.2 + 300 * 0.1) / 400)
+    assert live.week["lead_error"] == pytest.approx(0.5 / 400**0.5)
+    assert [row["measure"] for row in figures.drift] == ["item popularity", "hours"]
+    assert figures.drift[1]["trend"] == [0.01, 0.02]
+    _, better, _, worry = headlines(figures)
+    assert (better.text, better.tone) == ("Yes, on what users did", "good")
+    assert "(difference +7.6 to +17.4 points)" in better.detail
+    assert worry.text == "The data drifted: item popularity"
+    assert "No list has been compared" not in Path(write_report(lake)).read_text()
 
 
 def test_a_report_says_what_a_lake_holds_nothing_of(tmp_path: Path) -> None:

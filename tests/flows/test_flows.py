@@ -126,6 +126,8 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     assert f"| users served | {nights.USERS} |" in found["recommend"]
     assert "# m-" in found["train"], "the model's card"
     assert f"file://{lake.root}/data_docs/index.html" in found["data-docs"]
+    assert f"file://{lake.root}/reports/2026-01-02.html" in found["report"]
+    assert Path(f"{lake.root}/reports/2026-01-02.html").exists()
     with get_client(sync_client=True) as client:
         shown = client.read_flow_run(run["run_id"])
     assert (shown.name, shown.flow_version) == ("nightly 2026-01-02", run["code_version"])

@@ -5,6 +5,7 @@ A drawing library would bring megabytes of script, or pictures with colours of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,9 +105,8 @@ def chart(
     y_format: Callable[[float], str],
     x_format: Callable[[float], str],
     mark: float | None = None,
-    from_zero: bool = True,
 ) -> Markup:
-    """Draw lines over two axes, with a legend where there are several.
+    """Draw lines over two axes, y from 0 on, with a legend where there are several.
 
     Args:
         series: the lines.
@@ -115,14 +115,13 @@ def chart(
         y_format: a value of y as text.
         x_format: a value of x as text.
         mark: an x that gets a vertical line.
-        from_zero: whether the y axis begins at 0.
     """
     points = [point for one in series for point in one.points]
     if not points:
         return Markup("")
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    low = 0.0 if from_zero else min(ys)
-    place = _Scale(min(xs), max(xs), low, max(ys))
+    step = _step(max(ys))
+    place = _Scale(min(xs), max(xs), step, math.ceil(max(ys) / step - 1e-9))
     parts = []
     for y in place.ticks():
         at = place.y(y)
@@ -169,19 +168,27 @@ def chart(
 class _Scale:
     x_low: float
     x_high: float
-    y_low: float
-    y_high: float
+    step: float
+    steps: int
 
     def x(self, value: float) -> float:
         spread = (self.x_high - self.x_low) or 1.0
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.x_low) / spread
 
     def y(self, value: float) -> float:
-        spread = (self.y_high - self.y_low) or 1.0
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - self.y_low) / spread
+        height = _HEIGHT - _TOP - _BOTTOM
+        return _HEIGHT - _BOTTOM - height * value / (self.step * self.steps)
 
     def ticks(self) -> list[float]:
-        return [self.y_low + (self.y_high - self.y_low) * part / 4 for part in range(5)]
+        return [self.step * number for number in range(self.steps + 1)]
+
+
+def _step(most: float) -> float:
+    """Return the least of 1, 2, 5, 10, 20 ... of which five reach from 0 to ``most``."""
+    if most <= 0:
+        return 1.0
+    size = 10.0 ** math.floor(math.log10(most / 5))
+    return next(size * part for part in (1, 2, 5, 10) if size * part * 5 >= most * (1 - 1e-9))
 
 
 def _legend(series: Sequence[Series]) -> Markup:

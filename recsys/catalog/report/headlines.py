@@ -106,8 +106,8 @@ def _changed(figures: Figures) -> Headline:
     kept = kept_share(changes)
     detail = (
         f"Against {day(changes['before'])}: {plural(changes['new_users'], 'new user')}, "
-        f"{count(changes['gone_users'])} gone; {plural(changes['same_users'], 'list')} "
-        f"of {count(changes['users'])} the same in every item. {_model_change(figures)}"
+        f"{count(changes['gone_users'])} gone; {count(changes['same_users'])} of "
+        f"{plural(changes['users'], 'list')} are the same. {_model_change(figures)}"
     )
     if kept is None:
         return Headline(question, "Other users than before", detail, "plain")
