@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _SMALLEST = 1e-6  # probability, so that its logit is finite
 _RIDGE = 1.0  # of one user's weight: a fit of few users stays near the model's own probability
-_ITERATIONS = 25
+_ITERATIONS = 100
+_CLOSE = 1e-9
 _FEWEST = 50  # users who decide
 
 
@@ -57,14 +58,22 @@ class Calibration:
             return None
         features = _features(share, lengths)
         start = np.array([0.0, 1.0, 0.0])
+
+        def loss(weights: NDArray[np.float64]) -> float:
+            logit = features @ weights
+            likelihood = (np.logaddexp(0, logit) - hits * logit).sum()
+            return float(likelihood + _RIDGE / 2 * ((weights - start) ** 2).sum())
+
         weights = start
         for _ in range(_ITERATIONS):
             expected = _sigmoid(features @ weights)
             gradient = features.T @ (hits - expected) - _RIDGE * (weights - start)
             spread = (expected * (1 - expected))[:, None] * features
             step = np.linalg.solve(features.T @ spread + _RIDGE * np.eye(3), gradient)
+            while loss(weights + step) > loss(weights) and np.abs(step).max() > _CLOSE:
+                step /= 2  # a whole step may lead away where users are all but certain
             weights = weights + step
-            if np.abs(step).max() < 1e-9:
+            if np.abs(step).max() <= _CLOSE:
                 break
         return cls(*weights.tolist())
 
@@ -92,7 +101,7 @@ def _features(share: NDArray[np.floating[Any]], lengths: NDArray[np.int64]) -> N
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-x))
+    return np.exp(-np.logaddexp(0, -x))
 
 
 @dataclass(frozen=True)

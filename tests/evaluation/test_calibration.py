@@ -36,6 +36,15 @@ def test_too_few_users_and_users_who_are_all_alike_give_none() -> None:
     assert Calibration.fit(share, lengths, np.zeros(100, dtype=bool)) is None
 
 
+def test_a_fit_on_a_model_that_is_all_but_certain_does_not_run_away() -> None:
+    """Of lists whose probability is nearly 1, two miss: whole steps of Newton's lead to -1000."""
+    share, hits = np.full(60, 1 - 1e-6), np.ones(60, dtype=bool)
+    hits[:2] = False
+    calibration = Calibration.fit(share, np.full(60, 8), hits)
+    assert calibration is not None
+    assert calibration(share[:1], np.array([8]))[0] == pytest.approx(58 / 60, abs=0.02)
+
+
 def test_impossible_and_certain_lists_have_a_finite_confidence() -> None:
     share, lengths, _, hits = world(200, seed=0)
     calibration = Calibration.fit(share, lengths, hits)
