@@ -218,6 +218,12 @@ class Training(Config):
         description="whether a model that passes the gate is trained once more, on whole "
         "histories, before it serves",
     )
+    warm_start: bool = Field(
+        False,
+        description="whether a training goes on from the champion's judged weights, where nothing "
+        "was removed from `interactions` since",
+    )
+    warm_epochs: Epochs = Field(5, description="most epochs of a training that goes on")
     overrides: dict[str, Any] = Field(default_factory=dict, description="preset field -> value")
     save_every: timedelta = Field(
         timedelta(minutes=10),

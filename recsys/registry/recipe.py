@@ -34,6 +34,7 @@ class Recipe:
         events: what is learnt from and judged on, and what counts as had.
         interactions_version: version of `interactions`.
         code_version: the code that trains.
+        starts_from: the model whose judged weights it goes on from; None where it starts anew.
     """
 
     preset_name: str
@@ -47,6 +48,7 @@ class Recipe:
     events: Events
     interactions_version: int
     code_version: str
+    starts_from: str | None = None
 
     @property
     def model_id(self) -> str:
@@ -67,6 +69,7 @@ class Recipe:
             **self.events.as_dict(),
             "interactions_version": self.interactions_version,
             "code_version": self.code_version,
+            "starts_from": self.starts_from,
         }
 
 

@@ -16,6 +16,10 @@ from recsys.histories import TARGET
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from recsys.evaluation.splits import Split
     from recsys.histories import Histories, Packed
     from recsys.model.recommender import Recommender
@@ -33,6 +37,7 @@ def refit(
     best_epoch: int,
     runtime: Runtime,
     progress: Progress,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> tuple[Recommender, int] | None:
     """Train the recipe on whole histories, and return the model and its epochs.
 
@@ -43,6 +48,7 @@ def refit(
         best_epoch: the epoch of the judged weights.
         runtime: device, threads and precision.
         progress: called as training goes on.
+        initial: the weights that the judged ones went on from; None where they did not.
 
     Returns:
         None where this training diverges: then the judged weights serve.
@@ -62,6 +68,7 @@ def refit(
             validate=None,
             epochs=epochs,
             progress=report,
+            initial=initial,
         )
     except GateError as error:
         _log.warning("the judged weights serve, without the newest items: %s", error)

@@ -45,10 +45,13 @@ from recsys.registry.refit import refit
 from recsys.registry.repeats import repeat_share
 from recsys.registry.resume import SavedTraining
 from recsys.registry.train_result import TrainResult
+from recsys.registry.warm_start import initial_weights, with_start
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import Tensor
 
     from recsys.evaluation.splits import Split
     from recsys.histories import Packed
@@ -95,12 +98,13 @@ def train(
     started = time.perf_counter()
     training = training or settings.training
     recipe = resolve_recipe(lake, settings, training)
+    recipe, start = with_start(lake, settings, training, recipe)
     registered = find_model(lake, recipe.model_id)
     previous = _load_trained(lake, registered, settings) if registered else None
     if previous and previous.row.status != "rejected":
         return TrainResult.of(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
-    data = _load_data(lake, settings, recipe)
+    data = _load_data(lake, settings, recipe, start)
     saved = SavedTraining(lake, recipe, training.save_every)
     with lake.unlocked():  # a night that is due meanwhile does not wait
         champion = evaluate_champion(lake, data.packed.items, data.split, data.judges, settings)
@@ -158,7 +162,7 @@ def _train(
     verdict = comparison.scores.verdict(training.tolerance, settings)
     served = None
     if recipe.refit and verdict.status == "champion":
-        served = refit(data.split, data.packed, recipe, fitted.best_epoch, runtime, progress)
+        served = _refit(data, recipe, fitted.best_epoch, runtime, progress)
     outcome = {
         "epochs_run": len(fitted.log),
         "best_epoch": fitted.best_epoch,
@@ -191,11 +195,13 @@ class _Data:
         packed: all histories.
         split: the same, with what is held out.
         judges: the users whose validation items decide.
+        initial: the weights that a training starts with; None where it draws them.
     """
 
     packed: Packed
     split: Split
     judges: Judges
+    initial: Mapping[str, Tensor] | None
 
     @property
     def n_items(self) -> int:
@@ -221,7 +227,7 @@ def _judge_again(
     if row.status == "champion" and recipe.refit:
         best_epoch = json.loads(row.config)["best_epoch"]
         runtime = Runtime(settings.device, settings.threads)
-        if served := refit(data.split, data.packed, recipe, best_epoch, runtime, progress):
+        if served := _refit(data, recipe, best_epoch, runtime, progress):
             save_served(lake, row.model_id, served[0])
             row = row.with_refit(served[1])
     return row
@@ -236,8 +242,10 @@ def _load_trained(lake: Lake, row: ModelRow, settings: Settings) -> Model | None
         return None
 
 
-def _load_data(lake: Lake, settings: Settings, recipe: Recipe) -> _Data:
+def _load_data(lake: Lake, settings: Settings, recipe: Recipe, start: Model | None) -> _Data:
     """Return the interactions of a recipe's version, and what is learnt from and judged by.
+
+    With ``start``, also the weights that a training starts with.
 
     Raises:
         GateError: nobody has enough interactions to judge by.
@@ -251,7 +259,8 @@ def _load_data(lake: Lake, settings: Settings, recipe: Recipe) -> _Data:
     if not len(split.validation):
         raise GateError(_why_too_little_data(packed, recipe.events))
     users = packed.users.filter(pa.array(split.is_validated))
-    return _Data(packed, split, Judges.of(split, users, recipe.protocol))
+    initial = initial_weights(start, split, packed.items, recipe, settings) if start else None
+    return _Data(packed, split, Judges.of(split, users, recipe.protocol), initial)
 
 
 def _window(packed: Packed, events: Events) -> SeenWindow | None:
@@ -292,7 +301,14 @@ def _fit(
         progress=progress,
         resume=saved.load(),
         after_step=saved.save_when_due,
+        initial=data.initial,
     )
+
+
+def _refit(
+    data: _Data, recipe: Recipe, best_epoch: int, runtime: Runtime, progress: Progress
+) -> tuple[Recommender, int] | None:
+    return refit(data.split, data.packed, recipe, best_epoch, runtime, progress, data.initial)
 
 
 def _row(

@@ -94,9 +94,15 @@ class TrainingState:
         steps_per_epoch: int,
         seed: int,
         device: torch.device,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> TrainingState:
-        """Return the state before the first gradient step; ``seed`` decides every draw."""
+        """Return the state before the first gradient step; ``seed`` decides every draw.
+
+        ``initial`` are weights in place of drawn ones.
+        """
         model = Recommender(model_config, n_items, torch.Generator().manual_seed(seed)).to(device)
+        if initial is not None:
+            model.load_state_dict(initial)
         optimizer = torch.optim.Adam(
             model.parameters(),
             lr=config.learning_rate,

@@ -59,6 +59,7 @@ def fit(
     progress: Progress = silent,
     resume: Mapping[str, Any] | None = None,
     after_step: Callable[[TrainingState], None] = lambda _: None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> FitResult:
     """Train a model.
 
@@ -78,6 +79,7 @@ def fit(
         resume: `TrainingState.state_dict` of a training with the same arguments; this one goes on
             from there, and gives what that one would have given.
         after_step: called with the state after each gradient step, and after each validation.
+        initial: the weights to start with, of all parameters; drawn by the seed when None.
 
     Raises:
         ConfigurationError: ``epochs`` is below 1.
@@ -88,7 +90,7 @@ def fit(
     if epochs < 1:
         raise ConfigurationError(f"epochs = {epochs} is not allowed; it must be 1 or more")
     task = _Task.of(train, n_items, preset, epochs, seed, runtime, progress, after_step)
-    state = task.start(seed)
+    state = task.start(seed, initial)
     if resume is not None:
         state.load_state_dict(resume)
 
@@ -174,7 +176,7 @@ class _Task:
     def config(self) -> TrainingConfig:
         return self.preset.training
 
-    def start(self, seed: int) -> TrainingState:
+    def start(self, seed: int, initial: Mapping[str, Tensor] | None) -> TrainingState:
         return TrainingState.start(
             self.preset.model,
             self.config,
@@ -182,6 +184,7 @@ class _Task:
             self.steps_per_epoch,
             seed,
             self.runtime.torch_device,
+            initial,
         )
 
     def tell(self, state: TrainingState) -> None:
