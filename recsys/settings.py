@@ -35,6 +35,7 @@ K = Annotated[int, Field(ge=1, le=10_000)]
 Block = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]
+HalfLife = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=365 * 1000))]
 Seen = Literal["exclude", "include"]
 AsOf = Literal["now"] | datetime
 """Which data lists may know: what had been ingested before a time, or all that is there now."""
@@ -316,6 +317,11 @@ class Recommending(Config):
         0.0,
         description="confidence below which popularity makes a user's list; 0: the model makes all",
     )
+    popularity_half_life: HalfLife | None = Field(
+        None,
+        description="age, by the newest interaction, at which one counts half for popularity, e.g. "
+        "30d; all count alike when not given",
+    )
 
     @property
     def most_new_items(self) -> int:
@@ -340,6 +346,7 @@ class RecommendingChanges(Config):
     seen: Seen | None = _as_configured("seen")
     new_items_share: Share | None = _as_configured("new_items_share")
     min_confidence: Share | None = _as_configured("min_confidence")
+    popularity_half_life: HalfLife | None = _as_configured("popularity_half_life")
 
 
 def _training_schema() -> dict[str, Any]:

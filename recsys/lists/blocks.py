@@ -11,7 +11,6 @@ import pyarrow as pa
 from recsys import columns
 from recsys.histories import HAD
 from recsys.lists.own_items import fill_own_items
-from recsys.lists.popularity import Popular
 from recsys.lists.ranking import ranked_by_model
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from recsys.histories import Packed
+    from recsys.lists.popularity import Popular
     from recsys.lists.ranking import Ranked
     from recsys.lists.scored import ScoredBlocks
     from recsys.progress import Progress
@@ -110,6 +110,7 @@ def make_lists(
     model: Model | None,
     packed: Packed,
     eligible: NDArray[np.bool_],
+    popular: Popular,
     recommending: Recommending,
     settings: Settings,
     progress: Progress,
@@ -124,12 +125,12 @@ def make_lists(
         model: the champion; without one, popularity serves everyone.
         packed: histories whose first indices are those of the model's items.
         eligible: (V + 1,) whether each index may be listed.
+        popular: the order of popularity.
         recommending: how many items, of which kind.
         settings: the device and its threads.
         progress: called as the work goes on.
         scored: keeps the model's scores, so that a killed run goes on; without it none are kept.
     """
-    popular = Popular.of(packed.target_counts, eligible)
     exclude_seen = recommending.seen == "exclude"
     known_items = len(model.items) if model else 0
 

@@ -7,13 +7,40 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recsys.lake.roles import Roles
+from recsys.settings import Events
+from sql import load
+
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    import duckdb
     from numpy.typing import NDArray
 
-    from recsys.histories import Histories
+    from recsys.histories import Histories, Packed
 
 _CELLS = 8_000_000
 _SMALLEST = 1e-30  # share: its logarithm is finite
+
+
+def popularity(
+    con: duckdb.DuckDBPyConnection, packed: Packed, roles: Roles | None, half_life: timedelta | None
+) -> NDArray[np.float64]:
+    """Return (V,) how popular each item is: its targets, older ones counting less.
+
+    Args:
+        con: a connection with a view ``interactions``.
+        packed: histories, and the items' indices.
+        roles: what is a target; every interaction when None.
+        half_life: age, by the newest target, at which one counts half; all count alike when None.
+    """
+    if half_life is None:
+        return packed.target_counts.astype(np.float64)
+    (roles or Roles(Events())).create_macro(con)
+    parameters = {"half_life": half_life.total_seconds()}
+    rows = con.sql(load("lists/recent_popularity"), params=parameters).to_arrow_table()
+    index = packed.items.indices_of(rows["item_id"].combine_chunks())
+    return np.bincount(index, rows["weight"].to_numpy(), minlength=len(packed.items) + 1)[1:]
 
 
 @dataclass(frozen=True)
@@ -31,13 +58,13 @@ class Popular:
     score: NDArray[np.float32]
 
     @classmethod
-    def of(cls, counts: NDArray[np.int64], eligible: NDArray[np.bool_]) -> Popular:
-        """Rank items from (V,) interaction counts and (V + 1,) eligibility."""
+    def of(cls, counts: NDArray[np.float64 | np.int64], eligible: NDArray[np.bool_]) -> Popular:
+        """Rank items from (V,) counts of interactions, or weights, and (V + 1,) eligibility."""
         ranked = np.argsort(-counts, kind="stable") + 1
         order = ranked[eligible[ranked]].astype(np.int32)
         place = np.full(len(counts) + 1, -1, dtype=np.int64)
         place[order] = np.arange(len(order))
-        share = np.concatenate([[0.0], counts / max(1, counts.sum())])
+        share = np.concatenate([[0.0], counts / (counts.sum() or 1)])
         score = np.log(np.maximum(share, _SMALLEST)).astype(np.float32)
         return cls(order, place, score)
 

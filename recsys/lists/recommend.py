@@ -17,6 +17,7 @@ from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
 from recsys.lists.eligibility import eligible_items
+from recsys.lists.popularity import Popular, popularity
 from recsys.lists.publishing import ListStatus, decide, publish
 from recsys.lists.scored import ScoredBlocks
 from recsys.lists.staging import stage_lists
@@ -230,7 +231,11 @@ def _make_lists(
                 f"{eligibility.not_in_items:,} are missing there; the previous lists stay in place"
             )
         checks = ListChecks(con, packed.items.where(eligible), recommending, roles)
-        lists = make_lists(model, packed, eligible, recommending, settings, progress, scored)
+        counts = popularity(con, packed, roles, recommending.popularity_half_life)
+        popular = Popular.of(counts, eligible)
+        lists = make_lists(
+            model, packed, eligible, popular, recommending, settings, progress, scored
+        )
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)
         enforce(lake, checks.violations(), inputs.run_date)

@@ -260,3 +260,17 @@ def test_a_model_learns_from_targets_and_is_judged_on_them(lake: Lake, settings:
     nothing = settings.model_copy(update={"events": Events(targets=("sale",))})
     with pytest.raises(GateError, match="of 280 interactions, none is a target"):
         train(lake, nothing, training)
+
+
+def test_old_targets_count_less_where_popularity_has_a_half_life(
+    lake: Lake, settings: Settings
+) -> None:
+    old: list[Row] = [(user, 20, "purchase", None, 40) for user in range(10, 13)]
+    new: list[Row] = [(user, 21, "purchase", None, 1) for user in range(13, 15)]
+    seen: list[Row] = [(user, 22, "view", None, 1) for user in range(15, 20)]
+    fill(lake, [*SHOP[:1], *old, *new, *seen])
+    events = Events(targets=("purchase",))
+    assert run(lake, settings, events)[1] == [20, 21, 22]
+    month = timedelta(days=30)
+    assert run(lake, settings, events, popularity_half_life=month)[1] == [21, 20, 22]
+    assert run(lake, settings, Events(), popularity_half_life=month)[1] == [22, 21, 20]

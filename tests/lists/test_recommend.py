@@ -371,6 +371,7 @@ def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Se
         "k": 3,
         "steps": None,
         "min_confidence": 0.0,
+        "popularity_half_life": None,
         "new_items_share": 0.0,
         "seed": 0,
         "seen": "exclude",
