@@ -401,8 +401,10 @@ class ObjectStorage(BaseModel):
     region: str | None = Field(
         None, description="the bucket's region; if not given, AWS_REGION or the AWS configuration"
     )
-    conditional_put: bool = Field(
-        True, description="whether the endpoint honours If-None-Match, which makes commits safe"
+    single_writer: bool = Field(
+        False,
+        description="true: you make sure that one run at a time writes to a lake there, for an "
+        "endpoint that does not honour If-None-Match; false: the lake itself keeps runs apart",
     )
 
     @property
@@ -420,8 +422,10 @@ class ObjectStorage(BaseModel):
         if self.endpoint_url:
             options["aws_endpoint"] = self.endpoint_url
             options["aws_allow_http"] = str(self.endpoint_url.startswith("http://")).lower()
-        options["aws_conditional_put" if self.conditional_put else "aws_s3_allow_unsafe_rename"] = (
-            "etag" if self.conditional_put else "true"
+        options |= (
+            {"aws_s3_allow_unsafe_rename": "true"}
+            if self.single_writer
+            else {"aws_conditional_put": "etag"}
         )
         return options
 

@@ -49,7 +49,7 @@ def use_credentials(monkeypatch: pytest.MonkeyPatch, secret: str = SECRET_KEY) -
 def rclone_s3(folder: Path) -> Iterator[str]:
     """Serve the folders in ``folder`` as buckets, with SigV4 keys; give the endpoint.
 
-    rclone knows no conditional put: use ``ObjectStorage(conditional_put=False)``.
+    rclone knows no conditional put: use ``ObjectStorage(single_writer=True)``.
     """
     program = Path(sysconfig.get_path("scripts")) / "rclone"
     binary = str(program) if program.exists() else shutil.which("rclone")

@@ -39,9 +39,10 @@ def publish_catalog(lake: Lake) -> str:
         Where the catalog lies.
 
     Raises:
-        LakeError: the lake is empty, or the catalog can't be written.
+        LakeError: the lake is empty, another run writes by now, or the catalog can't be written.
     """
-    lake.refresh()  # an older version than one that a reader has seen must not come back
+    lake.require_lock()  # an older version than one that a reader has seen must not come back
+    lake.refresh()
     try:
         return _replace(lake) if lake.is_local else _upload(lake)
     except (duckdb.Error, OSError) as error:

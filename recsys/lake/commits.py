@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from deltalake import (
 )
 
 from recsys.lake import object_store
+from recsys.process import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from recsys.settings import ObjectStorage
 
-_NOTE = "recsys"  # its key among a commit's metadata
+_NOTE, _WRITER = "recsys", "recsys-writer"  # keys among a commit's metadata
 CHECKPOINT_EVERY = 5
 """Commits. To open a table takes 2 requests for each commit since, and 11 for the checkpoint."""
 # Checkpoints are made here, more often; old logs are removed by recsys.lake.maintenance.
@@ -35,11 +37,28 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 def properties(
     note: Mapping[str, Any] | None = None, transaction: str | None = None
 ) -> CommitProperties:
-    """Return what a commit carries: a note, and the name of what it does, once."""
-    return CommitProperties(
-        custom_metadata={_NOTE: json.dumps(note)} if note else None,
-        app_transactions=[Transaction(transaction, 1)] if transaction else None,
-    )
+    """Return what a commit carries: a note, the name of what it does once, and that it is ours.
+
+    Of two commits that carry one transaction, and were made from one version, Delta refuses the
+    second. All of ours carry `recsys-writer`, but for those that merge files: so no run commits
+    what it has decided by rows that another run has changed since, see `is_changed`.
+    """
+    metadata = {_WRITER: this_process()} | ({_NOTE: json.dumps(note)} if note else {})
+    transactions = [Transaction(_WRITER, time.time_ns() // 1000)]
+    if transaction:
+        transactions.append(Transaction(transaction, 1))
+    return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
+
+
+def is_changed(table: DeltaTable) -> bool:
+    """Bring a table that was opened before to its newest version; say whether a run has changed it.
+
+    What other programs write, and merged files, do not count.
+    """
+    before = table.version()
+    table.update_incremental()
+    count = table.version() - before
+    return count > 0 and any(_WRITER in commit for commit in table.history(count))
 
 
 def write(

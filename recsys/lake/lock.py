@@ -1,19 +1,21 @@
-"""The lock that keeps two runs from writing to one local lake at the same time."""
+"""The lock that keeps two runs from writing to one lake at the same time."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from recsys.errors import LakeError
 from recsys.lake.faults import explain_delta_errors
 from recsys.signals import is_stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _LOCK = ".lock"
@@ -21,27 +23,47 @@ _WAIT_SECONDS, _STOP_SECONDS = 3600.0, 10.0
 _log = logging.getLogger(__name__)
 
 
+class Exclusion(Protocol):
+    """What keeps other runs from writing to a lake, while a block runs."""
+
+    def held(self, holder: str, wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep other runs out; ``wait`` for those that are in, and name the ``holder`` to them."""
+
+    def require(self) -> None:
+        """Make sure, before a write, that other runs are still kept out."""
+
+
 class WriteLock:
     """The lock of a lake, which a run holds and lets go for a while.
 
     Args:
-        folder: the lake's; None on S3, where nothing can be locked.
+        exclusion: of the lake's kind of storage; None where somebody else keeps runs apart.
+        root: the lake's, for messages.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, exclusion: Exclusion | None, root: str) -> None:
+        self._exclusion, self._root = exclusion, root
         self._stack = ExitStack()
+        self._holder = ""
+        self._is_held = False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, holder: str) -> Iterator[None]:
         """Hold the lock while the block runs; wait for it first.
 
+        Args:
+            holder: the run, as those that wait are told of it.
+
         Raises:
-            LakeError: another run holds it for too long, or the folder can't be written.
+            LakeError: another run holds it for too long, or the lake can't be written.
         """
+        self._holder = holder
         with ExitStack() as self._stack:
             self._take()
-            yield
+            try:
+                yield
+            finally:
+                self._is_held = False
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -50,45 +72,85 @@ class WriteLock:
         Raises:
             LakeError: as `held`.
         """
+        self._is_held = False
         self._stack.close()
         try:
             yield
         finally:
             self._take()
 
+    def require(self) -> None:
+        """Make sure, before a write, that the lock is held where it has been taken.
+
+        Raises:
+            LakeError: another run has it by now.
+        """
+        if self._exclusion is not None and self._is_held:
+            self._exclusion.require()
+
     def _take(self) -> None:
-        if self._folder is not None:
-            with explain_delta_errors(f"write {self._folder}", is_local=True):
-                self._stack.enter_context(_folder_lock(self._folder))
+        if self._exclusion is not None:
+            wait = _Patience(self._root)
+            self._stack.enter_context(self._exclusion.held(self._holder, wait))
+        self._is_held = True
 
 
-@contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Keep every other process out of this block for a folder; wait for one that is in it.
+class _Patience:
+    """Waits for another run; says so once, and gives up after an hour.
 
-    Raises:
-        LakeError: the other one did not end within an hour, or within seconds where this process
-            was asked to stop, and will soon be killed.
-        OSError: the folder can't be written.
+    A process that was asked to stop will soon be killed, and gives up after seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # The kernel lets go of the lock when the process ends, however it ends.
-    wait_seconds = _STOP_SECONDS if is_stopping() else _WAIT_SECONDS
-    with (folder / _LOCK).open("a") as lock:
-        deadline, is_told = time.monotonic() + wait_seconds, False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LakeError(
-                        f"another run has been writing to {folder} for over {wait_seconds:.0f} s; "
-                        "wait for it to end, or end it, and run again",
-                        transient=True,
-                    ) from None
-                if not is_told:
-                    _log.warning("waiting for another run that writes to %s", folder)
-                    is_told = True
-                time.sleep(0.2)
-        yield
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._seconds = _STOP_SECONDS if is_stopping() else _WAIT_SECONDS
+        self._deadline = time.monotonic() + self._seconds
+        self._is_told = False
+
+    def __call__(self, other: str) -> None:
+        if time.monotonic() > self._deadline:
+            raise LakeError(
+                f"another run ({other}) has been writing to {self._root} for over "
+                f"{self._seconds:.0f} s; wait for it to end, or end it, and run again",
+                transient=True,
+            )
+        if not self._is_told:
+            _log.warning(
+                "another run (%s) is writing to %s; waiting up to %.0f s",
+                *(other, self._root, self._seconds),
+            )
+            self._is_told = True
+        time.sleep(0.2)
+
+
+class FolderLock:
+    """A lock on a file in a folder. The kernel lets go of it when its process ends, however."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def held(self, holder: str, wait: Callable[[str], None]) -> Iterator[None]:
+        """Keep every other process out of this block for the folder; see `Exclusion`.
+
+        Raises:
+            LakeError: the folder can't be written, or what ``wait`` raises.
+        """
+        with ExitStack() as stack:
+            with explain_delta_errors(f"write {self._folder}", is_local=True):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((self._folder / _LOCK).open("a+"))
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    lock.seek(0)
+                    wait(lock.read() or "it says no name")
+            lock.truncate(0)
+            lock.write(f"{holder}, process {os.getpid()}")
+            lock.flush()
+            yield
+
+    def require(self) -> None:
+        """A lock of the kernel's is never lost."""

@@ -6,6 +6,8 @@ import fnmatch
 import os
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,6 @@ from recsys.lake.faults import explain_s3_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
-    from datetime import datetime
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20  # bytes
 _WILDCARDS = re.compile(r"[*?\[]")
+
+
+# Answers to a put under the condition that there is no such object.
+_EXISTS = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One object: its address, its size in bytes, and when it was written last."""
+
+    uri: str
+    size: int
+    modified: datetime
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,46 @@ def modified(pattern: str, storage: ObjectStorage) -> dict[str, datetime]:
             f"s3://{bucket}/{entry['Key']}": entry["LastModified"]
             for entry in _entries(bucket, glob, storage)
         }
+
+
+def listed(prefix: str, storage: ObjectStorage) -> tuple[list[Listed], datetime]:
+    """Return the objects whose addresses begin so, by address, and the time of the store."""
+    bucket, start = split(prefix)
+    objects, now = [], datetime.min.replace(tzinfo=UTC)
+    with explain_s3_errors(prefix, "list"):
+        pages = _client(storage).get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=bucket, Prefix=start):
+            now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+            objects += [
+                Listed(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["LastModified"])
+                for entry in page.get("Contents", [])
+            ]
+    return sorted(objects, key=lambda each: each.uri), now
+
+
+def get(uri: str, storage: ObjectStorage) -> bytes:
+    """Return what a small object holds."""
+    bucket, key = split(uri)
+    with explain_s3_errors(uri, "read"):
+        return _client(storage).get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def put(uri: str, body: bytes, storage: ObjectStorage, *, once: bool = False) -> bool:
+    """Write a small object; ``once``: only where there is none yet. Say whether it was written."""
+    from botocore.exceptions import ClientError
+
+    bucket, key = split(uri)
+    with explain_s3_errors(uri, "write"):
+        try:
+            if once:
+                _client(storage).put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
+            else:
+                _client(storage).put_object(Bucket=bucket, Key=key, Body=body)
+        except ClientError as error:
+            if once and error.response["Error"]["Code"] in _EXISTS:
+                return False
+            raise
+    return True
 
 
 def delete(uris: Iterable[str], storage: ObjectStorage) -> None:

@@ -1,4 +1,7 @@
-"""The lake: Delta tables under one root, local or on S3. Nothing else is the system of record."""
+"""The lake: Delta tables under one root, local or on S3. Nothing else is the system of record.
+
+It is longer than other files: `Lake` is the one thing through which every room reads and writes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from recsys.errors import LakeError, MissingError
 from recsys.lake import commits, s3_files
 from recsys.lake.engine import Limits, select_files
 from recsys.lake.faults import explain_delta_errors
-from recsys.lake.lock import WriteLock
+from recsys.lake.lease import Lease
+from recsys.lake.lock import FolderLock, WriteLock
 from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from sql import quote
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
     from fsspec import AbstractFileSystem
 
+    from recsys.lake.lock import Exclusion
     from recsys.settings import ObjectStorage, Settings
 
 _UNFIT = [*"[]^|\\%*?", "run_date="]
@@ -58,7 +63,12 @@ class Lake:
                 f"{' '.join(unfit)}; choose another folder"
             )
         self._options = {} if self.is_local else storage.delta_options()
-        self._lock = WriteLock(Path(self.root) if self.is_local else None)
+        exclusion: Exclusion | None = None  # with single_writer, others keep runs apart
+        if self.is_local:
+            exclusion = FolderLock(Path(self.root))
+        elif not storage.single_writer:
+            exclusion = Lease(self.root, storage)
+        self._lock = WriteLock(exclusion, self.root)
         self._opened: dict[str, DeltaTable] | None = None
         self._files: dict[str, bytes] | None = None
 
@@ -106,18 +116,19 @@ class Lake:
                         commits.write(target, empty, mode="overwrite", schema_mode="overwrite")
 
     @contextmanager
-    def write_lock(self) -> Iterator[None]:
+    def write_lock(self, holder: str = "a run without a name") -> Iterator[None]:
         """Keep every other writer out while the block runs; wait for one that is in.
 
         In the block each table is opened once. It stays at the version of that time, and shows
-        what this lake itself writes; see `refresh`. A write adds to the newest version.
+        what this lake itself writes; see `refresh`.
 
-        On S3 nothing can be locked: there the deployment's concurrency limit keeps writers apart.
+        Args:
+            holder: the run, as those that wait are told of it.
 
         Raises:
-            LakeError: the other one did not end within an hour, or the folder can't be written.
+            LakeError: the other one did not end within an hour, or the lake can't be written.
         """
-        with self._lock.held():
+        with self._lock.held(holder):
             self._opened, self._files = {}, {}
             try:
                 yield
@@ -138,6 +149,14 @@ class Lake:
                 yield
         finally:
             self.refresh()
+
+    def require_lock(self) -> None:
+        """Make sure, before something other than a table is written, that the lock is still held.
+
+        Raises:
+            LakeError: this run was stopped for so long that another one has begun.
+        """
+        self._lock.require()
 
     def refresh(self) -> None:
         """Let a run see what others have written since it opened its tables; see `write_lock`."""
@@ -256,7 +275,7 @@ class Lake:
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
         with self.writing(table) as target:
-            target.delete(where)
+            target.delete(where, commit_properties=commits.properties())
 
     def has(self, table: str, transaction: str) -> bool:
         """Say whether a table carries a transaction's name, see :meth:`append`."""
@@ -292,7 +311,9 @@ class Lake:
     def set_property(self, table: str, name: str, value: str) -> None:
         """Set a property of a table, in one commit."""
         with self.writing(table) as target:
-            target.alter.set_table_properties({name: value}, raise_if_not_exists=False)
+            target.alter.set_table_properties(
+                {name: value}, raise_if_not_exists=False, commit_properties=commits.properties()
+            )
 
     def view(
         self,
@@ -340,12 +361,22 @@ class Lake:
 
     @contextmanager
     def writing(self, table: str) -> Iterator[DeltaTable]:
-        """Give the newest version of a table, to be written to by one of the lake's own modules."""
+        """Give the newest version of a table, to be written to by one of the lake's own modules.
+
+        Raises:
+            LakeError: another run has changed the table since this one opened it.
+        """
         is_open = self._opened is not None and table in self._opened
         target = self.open(table)
+        self.require_lock()
         with self._explain(f"write {target.table_uri}"):
-            if is_open:
-                target.update_incremental()
+            if is_open and commits.is_changed(target):
+                self.refresh()
+                raise LakeError(
+                    f"could not write {target.table_uri}: another run has changed the table since "
+                    "this one read it; nothing was written, run again",
+                    transient=True,
+                )
             before = target.version()
             try:
                 yield target

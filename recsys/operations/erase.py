@@ -22,6 +22,7 @@ from recsys.catalog.report.files import forget_user
 from recsys.errors import ConfigurationError
 from recsys.ingest.commit import recover
 from recsys.ingest.data_docs import pages_of, remove_pages
+from recsys.lake import commits
 from recsys.lake.engine import open_duckdb
 from recsys.lake.erasures import record_erasure, view_erasures
 from recsys.lake.history_cache import forget_histories
@@ -167,7 +168,11 @@ def _blank_quarantine(lake: Lake, user: str) -> dict[str, int]:
     if named:
         texts = ", ".join(sorted({literal(row) for _, row in named}))
         with lake.writing(columns.QUARANTINE) as target:
-            target.update({"row": literal(_ERASED_ROW)}, predicate=f"row in ({texts})")
+            target.update(
+                {"row": literal(_ERASED_ROW)},
+                predicate=f"row in ({texts})",
+                commit_properties=commits.properties(),
+            )
     counts: dict[str, int] = {}
     for batch, _ in named:
         counts[batch] = counts.get(batch, 0) + 1

@@ -113,7 +113,7 @@ def record_run(
     """
     run = Run(run_id, Lake.from_settings(settings), settings)
     seconds = settings.time_limit.total_seconds()
-    with time_limit(seconds), run.lake.write_lock():
+    with time_limit(seconds), run.lake.write_lock(f"{flow} {run_id}"):
         migrate(run.lake)
         run.first = first = RunRow(
             run_id=run_id,

@@ -44,9 +44,7 @@ def lake(
         store = servers.client(endpoint)
         store.create_bucket(Bucket="lake")
         store.put_object(Bucket="lake", Key="other/secret.csv", Body=OUTSIDE.encode())
-        lake = Lake(
-            "s3://lake/nightly", ObjectStorage(endpoint_url=endpoint, conditional_put=False)
-        )
+        lake = Lake("s3://lake/nightly", ObjectStorage(endpoint_url=endpoint, single_writer=True))
         lakes.fill(lake, {1: [10, 11], 2: [12]})
         publish_catalog(lake)
         yield lake

@@ -20,10 +20,10 @@ from tests import servers
 from tests.sampling import sample
 
 
-def settings(endpoint: str, *, conditional_put: bool) -> Settings:
+def settings(endpoint: str, *, single_writer: bool) -> Settings:
     return Settings(
         lake="s3://lake/nightly",
-        s3=ObjectStorage(endpoint_url=endpoint, conditional_put=conditional_put),
+        s3=ObjectStorage(endpoint_url=endpoint, single_writer=single_writer),
         source=Source(uri="s3://shop/events/*.parquet"),
         training=Training(epochs=2, overrides={"width": 16, "blocks": 1, "max_length": 10}),
         recommending=Recommending(k=5),
@@ -62,7 +62,7 @@ def test_two_nights_from_s3_to_a_lake_on_s3(
         for bucket in ("shop", "lake"):
             servers.client(endpoint).create_bucket(Bucket=bucket)
         put_events(endpoint, tmp_path, "one.parquet", "0, 9")
-        ours = settings(endpoint, conditional_put=server is servers.moto_s3)
+        ours = settings(endpoint, single_writer=server is servers.rclone_s3)
         assert night(ours, date(2026, 1, 2)) == "published"
         assert night(ours, date(2026, 1, 2)) == "unchanged"
         put_events(endpoint, tmp_path, "two.parquet", "9, 10")

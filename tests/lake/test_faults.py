@@ -28,6 +28,11 @@ READS: dict[str, Callable[[Lake, Path], object]] = {
         f"{lake.root}/x", folder / "x", lake.storage
     ),
     "fetch_catalog": fetch_catalog,
+    "lease": lambda lake, _: (
+        Lake(lake.root, ObjectStorage(endpoint_url=lake.storage.endpoint_url))
+        .write_lock()
+        .__enter__()
+    ),
 }
 
 
@@ -57,7 +62,7 @@ def test_an_error_is_not_absence(
     read: str, status: int, code: str | None, transient: bool, tmp_path: Path
 ) -> None:
     with endpoint_that_answers(status, code) as endpoint:
-        lake = Lake("s3://here/lake", ObjectStorage(endpoint_url=endpoint))
+        lake = Lake("s3://here/lake", ObjectStorage(endpoint_url=endpoint, single_writer=True))
         with pytest.raises(LakeError) as error, lake.write_lock():
             READS[read](lake, tmp_path)
     # A HEAD request is answered by a status alone: 404 is the object or its bucket.

@@ -49,7 +49,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on(endpoint: str) -> ObjectStorage:
-    return ObjectStorage(endpoint_url=endpoint, conditional_put=False)
+    return ObjectStorage(endpoint_url=endpoint, single_writer=True)
 
 
 def put(endpoint: str, bucket: str, *keys: str, content: bytes = b"x") -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
+from recsys.errors import LakeError
 from recsys.lake import object_store
 from recsys.lake.commits import CHECKPOINT_EVERY
 from recsys.lake.maintenance import shorten_log
@@ -56,6 +58,36 @@ def users(lake: Lake) -> list[int]:
     return sorted(lake.rows("interactions", ["user_id"])["user_id"].to_pylist())
 
 
+def foreign(lake: Lake, user: int) -> None:
+    """Append a row as another program does, which knows nothing of our runs."""
+    row = lake.rows("interactions").slice(0, 1)
+    place = row.schema.get_field_index("user_id")
+    row = row.set_column(place, row.schema.field(place), pa.array([user]))
+    write_deltalake(lake.open("interactions"), row, mode="append")
+
+
+def test_what_another_run_has_changed_is_not_written_to_before_it_is_read_again(
+    pair: tuple[Lake, Lake],
+) -> None:
+    ours, other = pair
+    lakes.fill(other, {1: [7]})
+    with ours.write_lock():
+        rows = ours.rows("interactions")
+        lakes.fill(other, {2: [7]})
+        for write in (
+            lambda: ours.append("interactions", rows),
+            lambda: ours.replace("interactions", rows, where="user_id = 1"),
+            lambda: ours.delete("interactions", "user_id = 1"),
+        ):
+            lakes.fill(other, {3: [7]})
+            with pytest.raises(LakeError, match="another run has changed the table") as refused:
+                write()
+            assert refused.value.transient
+        assert users(ours) == [1, 2, 3, 3, 3], "the next try sees it"
+        ours.delete("interactions", "user_id = 3")
+    assert users(other) == [1, 2]
+
+
 def test_a_run_sees_what_was_written_before_it_and_writes_to_the_newest_version(
     pair: tuple[Lake, Lake],
 ) -> None:
@@ -63,7 +95,7 @@ def test_a_run_sees_what_was_written_before_it_and_writes_to_the_newest_version(
     lakes.fill(other, {1: [7]})
     with ours.write_lock():
         assert users(ours) == [1]
-        lakes.fill(other, {2: [7]})
+        foreign(other, 2)
         assert users(ours) == [1], "within a run, tables stay as they were"
         rows = ours.rows("interactions")
         assert ours.append("interactions", rows) == 3, "after the version that the other wrote"

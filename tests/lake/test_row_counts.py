@@ -211,7 +211,7 @@ def test_a_lake_on_s3_is_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with servers.rclone_s3(tmp_path) as endpoint:
         store = servers.client(endpoint)
         store.create_bucket(Bucket="bucket")
-        storage = ObjectStorage(endpoint_url=endpoint, conditional_put=False)
+        storage = ObjectStorage(endpoint_url=endpoint, single_writer=True)
         lake = Lake("s3://bucket/lake", storage)
         for day, name in enumerate("ab"):
             add_batch(lake, name, day)

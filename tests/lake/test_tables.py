@@ -95,7 +95,7 @@ def test_a_second_writer_waits_for_the_first_and_a_killed_one_lets_go(
         started = time.monotonic()
         with lake.write_lock():
             assert time.monotonic() - started > 0.3
-    assert "waiting for another run" in caplog.text
+    assert "another run (a run without a name, process" in caplog.text
 
 
 @pytest.mark.parametrize("root", ["gs://bucket/lake", "http://somewhere"])
