@@ -5,23 +5,23 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
-from prefect import State, flow, get_run_logger
+from prefect import State, flow
 from prefect.states import Completed
 
 from flows.artifacts import link_report, run_step
 from flows.catch_up import CatchUp, newer_night
 from flows.ingest import ingest_items_task, ingest_task
+from flows.monitor import live_metrics_task
+from flows.optional import try_step
 from flows.recommend import changed_recommending, recommend_task
 from flows.runs import checked_run_date, flow_run, retrying_task, run_name
 from flows.story import night_before, night_line
 from flows.train import check_training, train_task
-from recsys.errors import RecsysError
 from recsys.lake.bound import Bound
 from recsys.operations.runs import Run
 from recsys.registry.models import find_champion
 from recsys.registry.policy import Decision, Train, decide, read_standing
 from recsys.settings import AsOf, RecommendingChanges, Source, Training, TrainingChanges
-from recsys.signals import is_stopping
 from recsys.version import code_version
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def nightly_flow(
 
     A batch that breaks its contract, items that can't be read, or a champion that can't be read
     stop the night, and the previous lists stay in place. A training that fails does not: the
-    champion, or popularity, serves everyone. Where a champion serves, the lists are published
-    before the training, and the new model serves from the next night on.
+    champion, or popularity, serves everyone. Nor do live metrics that fail. Where a champion
+    serves, the lists are published before the training, and the new model serves from the next
+    night on.
 
     Args:
         train: "policy" trains while there is no champion and after that as ``training.policy``
@@ -73,6 +74,7 @@ def nightly_flow(
             check_training(changed_training)
         ingest_task(run, source)
         ingest_items_task(run)
+        try_step(run, "live_metrics", "no live metrics", lambda: live_metrics_task(run, run_date))
         night = run.settings.night_time(run_date)
         decision = decide_task(run, train, night)
         if decision.train and not decision.serves:
@@ -104,16 +106,7 @@ def decide_task(run: Run, train: Train, night: datetime) -> Decision:
 
 def _train(run: Run, training: Training, night: datetime) -> None:
     """Train; whatever goes wrong, the night goes on, and its row and its state say what it was."""
-    try:
-        train_task(run, training, night)
-    except Exception as error:
-        if is_stopping():
-            raise
-        kind = "refused" if isinstance(error, RecsysError) else "failed"
-        reason = str(error) if kind == "refused" else f"{type(error).__name__}: {error}"
-        run.outcome["train"] = {kind: reason}
-        run.error = f"not trained: {reason}"
-        get_run_logger().warning(run.error)
+    try_step(run, "train", "not trained", lambda: train_task(run, training, night))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ def step_told(run: Run, step: str) -> tuple[str, str]:
     if step == "policy":
         line = f"{'trains' if new['train'] else 'does not train'}: {new['why']}"
         return line, f"# This night {line}\n"
+    if step == "live_metrics":
+        return live_line(new), live_page(new)
     if step in ("promote", "rollback"):
         line = f"{new['model_id'] or 'popularity alone'} serves: {new['why']}"
         return line, f"# {line}\n"
@@ -86,6 +88,29 @@ def training_line(new: Mapping[str, Any]) -> str:
     return f"{new['model_id']} {verb}: {new['why']}{advice}"
 
 
+def live_line(new: Mapping[str, Any]) -> str:
+    """Return e.g. ``live hits of 2026-11-26: 48.0% of 312 active users (popularity: 40.1%)``."""
+    if not new.get("users"):
+        return "no live hits yet"
+    popularity = new["popularity_hit_rate"]
+    beside = "" if popularity is None else f" (popularity: {popularity:.1%})"
+    return (
+        f"live hits of {new['run_date']}: {new['hit_rate']:.1%} of {new['users']:,} active users"
+        f"{beside}"
+    )
+
+
+def live_page(new: Mapping[str, Any]) -> str:
+    """Return the artifact of live metrics."""
+    return (
+        f"# {live_line(new).capitalize()}\n\nA hit: on the first day, somebody took one of the "
+        f"first {new['k'] or 'ten'} items of their list. Counted are users with a list who took an "
+        "item that was new to them. "
+        f"The table `live_metrics` has {new['rows']:,} figures of the last "
+        f"{new['nights']:,} nights.\n\nIt took {new['seconds']:.0f} s.\n"
+    )
+
+
 def night_line(outcome: Outcome, before: Outcome) -> str:
     """Return the message of a night's end: what is new, who is served, by which champion."""
     parts = []
@@ -93,6 +118,8 @@ def night_line(outcome: Outcome, before: Outcome) -> str:
         parts.append(ingest_line(outcome["ingest"]))
     if "recommend" in outcome:
         parts.append(lists_line(outcome["recommend"], before.get("recommend")))
+    if outcome.get("live_metrics", {}).get("users"):
+        parts.append(live_line(outcome["live_metrics"]))
     training = outcome.get("train", {})
     if "status" in training:
         parts.append(f"trained {training['model_id']}: {training['status']}")

@@ -185,16 +185,14 @@ _RECOMMENDATIONS = Table(
         Column(
             "score",
             pa.float32(),
-            "Natural log of a probability. model: that the item is next, of all that the list may "
-            "hold. popular: its share of all interactions.",
+            "Natural log of a probability: that the item is next; popular: of its share of "
+            "interactions.",
         ),
         Column(
             "reason",
             TEXT,
-            "model; model-new-item: ranked by who took the item first; own-history: a user's most "
-            "frequent items, where repeats may be listed; popular where the model could not rank; "
-            "popular-low-confidence where it was less sure of its list than min_confidence asks "
-            "for.",
+            "Who put it there: model, model-new-item, own-history, popular or "
+            "popular-low-confidence, see the glossary.",
         ),
         Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
         Column("interactions_version", COUNT, "The version of interactions that was read."),
@@ -203,8 +201,7 @@ _RECOMMENDATIONS = Table(
         Column(
             "confidence",
             pa.float32(),
-            "How likely the user's next item is in the list, 0 to 1, the same in all its rows; "
-            "null where popularity made the list, or the model has no calibration.",
+            "How likely the user's next item is in the list, 0 to 1; null where that is not known.",
         ),
     ),
     partitions=("run_date",),
@@ -375,7 +372,7 @@ _POPULAR_ITEMS = Table(
             ITEM_ID,
             "The item; popularity alone would list the first ones that the user has not had.",
         ),
-        Column("share", pa.float32(), "What it is sorted by: the score of a popular item."),
+        Column("score", pa.float32(), "What it is sorted by, see recommendations."),
     ),
 )
 

@@ -13,6 +13,7 @@ from recsys import columns
 from recsys.account import current_account
 from recsys.lake.schemas import as_json
 from recsys.lists.editions import EditionRow, current_of, of_date, stored_rows, write_editions
+from recsys.lists.shadow import write_popular_items
 from recsys.lists.staging import StagedLists, staged_rows
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def publish(
         "generated_at": pa.scalar(now, schema.field("generated_at").type),
         "edition": pa.scalar(number, pa.int32()),
     }
+    if staged.popular is not None:
+        write_popular_items(lake, staged.popular, inputs.run_date, number)
     lake.replace(  # what a killed run has left of the same edition goes
         columns.RECOMMENDATIONS,
         staged_rows(staged.file, shared, schema),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from recsys import columns
@@ -20,6 +20,7 @@ from recsys.lists.eligibility import eligible_items
 from recsys.lists.popularity import Popular, popularity
 from recsys.lists.publishing import ListStatus, decide, publish
 from recsys.lists.scored import ScoredBlocks
+from recsys.lists.shadow import popular_items
 from recsys.lists.staging import stage_lists
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
@@ -238,6 +239,7 @@ def _make_lists(
         )
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)
+        staged = replace(staged, popular=popular_items(popular, packed))
         enforce(lake, checks.violations(), inputs.run_date)
     return staged, eligibility
 

@@ -37,11 +37,13 @@ class StagedLists:
         file: Parquet; see `staged_rows`.
         counts: of the lists.
         users_without_list: a few of the users for whom no item was left.
+        popular: the night's items by popularity, see `recsys.lists.shadow`.
     """
 
     file: Path
     counts: ListCounts
     users_without_list: list[Any]
+    popular: pa.Table | None = None
 
 
 def stage_lists(

@@ -40,6 +40,7 @@ def night_summary(lake: Lake) -> str:
         f"({ingest['duplicates']:,} already in the lake, {ingest['quarantined']:,} quarantined)\n"
         f"train: {verdict}\n"
         f"recommend: {list_summary(lists)}"
+        f"{live_summary(outcome.get('live_metrics', {}))}"
     )
 
 
@@ -54,6 +55,20 @@ def training_summary(outcome: dict[str, Any]) -> str:
         return f"failed: {problem} (trained because {why})"
     advice = f". {training['advice']}" if training.get("advice") else ""
     return f"{training['status']}, {training['why']} (trained because {why}){advice}"
+
+
+def live_summary(live: Mapping[str, Any]) -> str:
+    """Return a line on how the newest judged lists did, or none where nothing could be judged."""
+    if problem := live.get("refused") or live.get("failed"):
+        return f"\nlive: failed: {problem}"
+    if not live.get("users"):
+        return ""
+    popularity = live["popularity_hit_rate"]
+    beside = "" if popularity is None else f"; of popularity's, {popularity:.1%}"
+    return (
+        f"\nlive: of {live['users']:,} users who took something new on the day of the lists of "
+        f"{live['run_date']}, {live['hit_rate']:.1%} took one of their first {live['k']}{beside}"
+    )
 
 
 def list_summary(lists: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from flows.train import train_flow
 from flows.watch import watch_flow
 from recsys.account import current_account
 from recsys.catalog.query import query_catalog
-from recsys.errors import ConfigurationError, ContractError, SourceError
+from recsys.errors import ConfigurationError, ContractError, LakeError, SourceError
 from recsys.histories import ItemIds
 from recsys.lake.tables import Lake
 from recsys.model.config import ModelConfig, TrainingConfig
@@ -246,6 +246,34 @@ def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path,
     served = rows(lake, "select count(distinct user_id) as users from latest_recommendations")
     assert served == [{"users": nights.USERS}]
     assert "memory" in night_summary(lake)
+
+
+def test_a_night_judges_the_lists_of_before_and_goes_on_where_it_can_not(
+    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, lake = shop
+    nightly_flow(train="never", run_date=DAY, as_of="now")
+    best = rows(lake, "select user_id, item_id from latest_recommendations where rank = 1")
+    taken = [(row["user_id"], row["item_id"]) for row in best if row["user_id"] < 10]
+    with duckdb.connect(str(source)) as con:
+        con.executemany("insert into events values (?, ?, timestamp '2026-01-03 12:00')", taken)
+        con.execute("insert into events values (20, 777, timestamp '2026-01-03 12:00')")
+    state = nightly_flow(train="never", run_date=date(2026, 1, 4), as_of="now", return_state=True)
+    told = "live hits of 2026-01-02: 90.9% of 11 active users (popularity: 90.9%)"
+    assert told in str(state.message)
+    assert "90.9% took one of their first 5; of popularity's, 90.9%" in night_summary(lake)
+
+    def fail(*_: object) -> None:
+        raise LakeError("the disk is gone")
+
+    monkeypatch.setattr("recsys.operations.monitoring.judged_lists", fail)
+    state = nightly_flow(train="never", run_date=date(2026, 1, 5), as_of="now", return_state=True)
+    assert state.is_completed()
+    assert "the disk is gone" in night_summary(lake)
+    (run,) = rows(lake, "select * from runs order by started desc limit 1")
+    assert run["error"] == "no live metrics: the disk is gone"
+    served = rows(lake, "select max(run_date) as day from latest_recommendations")
+    assert served == [{"day": date(2026, 1, 5)}]
 
 
 def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(

@@ -12,7 +12,8 @@ import pytest
 from recsys.lake import object_store
 from recsys.lake.maintenance import SCORED, remove_leftovers
 from recsys.lake.tables import Lake
-from recsys.lists import blocks, ranking
+from recsys.lists import ranking
+from recsys.lists.popularity import Popular
 from recsys.settings import ObjectStorage, Settings
 from tests import lakes, servers
 from tests.lists.test_recommend import HISTORIES, published_rows, run, untrained
@@ -74,14 +75,14 @@ def kill(lake: Lake, settings: Settings, counts: list[int]) -> None:
     """Run a night that dies with its fourth block."""
     counts.clear()
     with pytest.MonkeyPatch.context() as patch:
-        real = blocks.Popular.fill
+        real = Popular.fill
 
         def fill(*arguments: Any, **options: Any) -> None:
             if len(counts) == KILLED_IN:
                 raise KilledError
             real(*arguments, **options)
 
-        patch.setattr(blocks.Popular, "fill", fill)
+        patch.setattr(Popular, "fill", fill)
         with pytest.raises(KilledError):
             run(lake, settings, block=BLOCK)
     counts.clear()

@@ -1,0 +1,57 @@
+"""Popularity's lists of a night, kept as a shadow: to compare with what was served.
+
+Popularity gives everybody the same items in the same order, without those that the user has had.
+So one ranking a night holds all of its lists, where it is long enough: `JUDGED` places, and as many
+as the longest history may cross out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from recsys import columns
+from recsys.evaluation.metrics import CUTOFFS
+from recsys.lists.editions import of_date
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from recsys.histories import Packed
+    from recsys.lake.tables import Lake
+    from recsys.lists.popularity import Popular
+
+JUDGED = max(CUTOFFS)
+"""Places of a list that live metrics look at."""
+
+
+def popular_items(popular: Popular, packed: Packed) -> pa.Table:
+    """Return place, item_id and score of the items that any user's list by popularity needs.
+
+    Args:
+        popular: the night's items by popularity.
+        packed: the histories of the users who get lists.
+    """
+    longest = int(packed.histories.lengths.max(initial=0))
+    order = popular.order[: JUDGED + longest]
+    return pa.table(
+        {
+            "place": np.arange(1, len(order) + 1, dtype=np.int32),
+            columns.ITEM_ID: packed.items.of_indices(order),
+            "score": popular.score[order],
+        }
+    )
+
+
+def write_popular_items(lake: Lake, items: pa.Table, run_date: date, edition: int) -> None:
+    """Write the rows of an edition, in place of those that a killed run has left of it."""
+    schema = lake.schema(columns.POPULAR_ITEMS)
+    shared = {
+        "run_date": pa.repeat(pa.scalar(run_date, pa.date32()), len(items)),
+        "edition": pa.repeat(pa.scalar(edition, pa.int32()), len(items)),
+    }
+    arrays = [shared[name] if name in shared else items[name] for name in schema.names]
+    where = f"{of_date(run_date)} and edition = {edition}"
+    lake.replace(columns.POPULAR_ITEMS, pa.table(arrays, schema=schema), where=where)

@@ -1,0 +1,252 @@
+-- One row per days, lists, slice, value and metric of the lists of $run_date, as `live_metrics` has
+-- it. A figure is the mean over users; those of a reason or a rank are over all judged users.
+-- reads: judged_items, popular_ranks, windows, $cutoffs, $ideal, $run_date
+-- makes: rows (lists, days, slice, value, metric, users, hits, result, deviation)
+with pairs as materialized (
+    select
+        windows.days as day,
+        judged.user_id,
+        judged.user_kind,
+        judged.item_kind,
+        judged.reason,
+        judged.rank,
+        popular_ranks.rank as popular_rank
+    from judged_items as judged
+    asof inner join windows
+        on judged.run_date = windows.run_date and judged.taken_at < windows.until
+    left join popular_ranks using (user_id, item_id)
+    where judged.run_date = $run_date
+),
+
+horizons as (
+    select days
+    from windows
+    where run_date = $run_date
+),
+
+cutoffs as (
+    select
+        unnest($cutoffs) as cutoff,
+        unnest(range(1, len($cutoffs) + 1)) as number
+),
+
+-- Users are counted from their first day on; each in `all`, in a kind of user, and by kind of item.
+first_days as (
+    select
+        user_id,
+        user_kind,
+        null as item_kind,
+        min(day) as day
+    from pairs
+    group by user_id, user_kind
+
+    union all
+
+    select
+        user_id,
+        null,
+        item_kind,
+        min(day)
+    from pairs
+    where item_kind is not null
+    group by user_id, item_kind
+),
+
+slice_users as (
+    select
+        horizons.days,
+        case
+            when item_kind is not null then 'item'
+            when grouping(user_kind) = 1 then 'all'
+            else 'user'
+        end as slice,
+        coalesce(item_kind, user_kind, 'all') as value,
+        count(*) as users
+    from first_days
+    inner join horizons on first_days.day <= horizons.days
+    group by grouping sets ((horizons.days, item_kind), (horizons.days, item_kind, user_kind))
+    having grouping(user_kind) = 1 or user_kind is not null
+),
+
+-- Whoever took no listed item adds nothing to a sum.
+hits as (
+    select
+        horizons.days,
+        pairs.* exclude (day)
+    from pairs
+    semi join (
+        select user_id
+        from pairs
+        where rank is not null or popular_rank is not null
+    ) as hit_users using (user_id)
+    inner join horizons on pairs.day <= horizons.days
+),
+
+people as (
+    select
+        days,
+        user_id,
+        user_kind,
+        item_kind,
+        count(*) as taken,
+        min(rank) as best,
+        min(popular_rank) as popular_best,
+        [
+            sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[1]),
+            sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[2]),
+            sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[3])
+        ] as gain,
+        [
+            sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[1]),
+            sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[2]),
+            sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[3])
+        ] as popular_gain
+    from hits
+    group by grouping sets ((days, user_id, user_kind), (days, user_id, item_kind))
+    having grouping(item_kind) = 1 or item_kind is not null
+),
+
+scores as (
+    select
+        days,
+        user_kind,
+        item_kind,
+        cutoff,
+        if(best <= cutoff, 1, 0) as hit,
+        if(popular_best <= cutoff, 1, 0) as popular_hit,
+        coalesce(gain[number], 0) / $ideal[least(taken, cutoff)] as ndcg,
+        coalesce(popular_gain[number], 0) / $ideal[least(taken, cutoff)] as popular_ndcg
+    from people
+    cross join cutoffs
+),
+
+sums as (
+    select
+        days,
+        case
+            when item_kind is not null then 'item'
+            when grouping(user_kind) = 1 then 'all'
+            else 'user'
+        end as slice,
+        coalesce(item_kind, user_kind, 'all') as value,
+        cutoff,
+        sum(hit) as hits,
+        sum(popular_hit) as popular_hits,
+        sum(hit * popular_hit) as both_hits,
+        sum(ndcg) as ndcg,
+        sum(popular_ndcg) as popular_ndcg,
+        sum(ndcg * ndcg) as square,
+        sum(popular_ndcg * popular_ndcg) as popular_square,
+        sum(ndcg * popular_ndcg) as product
+    from scores
+    group by grouping sets ((days, item_kind, cutoff), (days, item_kind, cutoff, user_kind))
+    having grouping(user_kind) = 1 or user_kind is not null
+),
+
+totals as (
+    select
+        unnest(['served', 'popularity', 'lead', 'served', 'popularity', 'lead']) as lists,
+        slice_users.days,
+        slice_users.slice,
+        slice_users.value,
+        unnest(['hr@', 'hr@', 'hr@', 'ndcg@', 'ndcg@', 'ndcg@']) || cutoffs.cutoff as metric,
+        users,
+        unnest([hits, popular_hits, null, hits, popular_hits, null]) as hits,
+        unnest(
+            [
+                hits,
+                popular_hits,
+                hits - popular_hits,
+                ndcg,
+                popular_ndcg,
+                ndcg - popular_ndcg
+            ]
+        ) as total,
+        unnest(
+            [
+                hits,
+                popular_hits,
+                hits + popular_hits - 2 * both_hits,
+                square,
+                popular_square,
+                square + popular_square - 2 * product
+            ]
+        ) as squares
+    from slice_users
+    cross join cutoffs
+    left join sums
+        on
+            slice_users.days = sums.days
+            and slice_users.slice = sums.slice
+            and slice_users.value = sums.value
+            and cutoffs.cutoff = sums.cutoff
+),
+
+-- Hits of a part of the list: of a reason's items up to each cut-off, or of the items of one rank.
+parts as (
+    select
+        'served' as lists,
+        days,
+        'reason' as slice,
+        reason as value,
+        'hr@' || cutoff as metric,
+        count(distinct user_id) as hits
+    from hits
+    inner join cutoffs on hits.rank <= cutoffs.cutoff
+    group by days, reason, cutoff
+
+    union all
+
+    select
+        lists,
+        days,
+        'rank',
+        cast(rank as varchar),
+        'hr',
+        count(*)
+    from (
+        select 'served' as lists, days, rank from hits
+        union all
+        select 'popularity', days, popular_rank from hits where popular_rank <= $cutoffs[-1]
+    ) as placed
+    where rank is not null
+    group by lists, days, rank
+),
+
+figures as (
+    select
+        * replace (
+            if(lists = 'lead', null, coalesce(hits, 0)) as hits,
+            coalesce(total, 0) as total,
+            coalesce(squares, 0) as squares
+        )
+    from totals
+
+    union all
+
+    select
+        parts.lists,
+        days,
+        parts.slice,
+        parts.value,
+        parts.metric,
+        slice_users.users,
+        parts.hits,
+        parts.hits,
+        parts.hits
+    from parts
+    inner join slice_users using (days)
+    where slice_users.slice = 'all'
+)
+
+select
+    lists,
+    days,
+    slice,
+    value,
+    metric,
+    users,
+    hits,
+    total / users as result,
+    sqrt(greatest(squares - total * total / users, 0) / nullif(users - 1, 0)) as deviation
+from figures
