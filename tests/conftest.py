@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,10 @@ _BELOW_BASELINE = "RECSYS_GATE__ALLOW_BELOW_BASELINE"
 os.environ[_BELOW_BASELINE] = "true"
 
 
+_COUNTED = "counted "
+"""Begins the name of a property that a test records for `pytest_terminal_summary`."""
+
+
 class _Groups(LoadScopeScheduling):
     """Tests of one group go to one worker, in the order of collection."""
 
@@ -68,6 +73,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file: rank for rank, file in enumerate((*_SERVED, *_PREFECT, "tests/test_wheel.py", *_LONG))
     }
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests counted, such as kills that left nothing amiss, by its kind."""
+    counts: Counter[tuple[str, object]] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, kind in getattr(report, "user_properties", ()):
+            if report.when == "call" and name.startswith(_COUNTED):
+                counts[name.removeprefix(_COUNTED), kind] += 1
+    for name in sorted({name for name, _ in counts}):
+        kinds = {str(kind): count for (of, kind), count in counts.items() if of == name}
+        listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+        terminalreporter.write_line(f"{sum(kinds.values()):,} {name}: {listed}")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from sql import quote
 from tests import templates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.process import BaseProcess
 
 USERS, ITEMS, K = 40, 25, 5
@@ -99,11 +100,19 @@ def start_night(env: dict[str, str], day: str) -> BaseProcess:
     The process is forked from a server that has imported everything once, with what torch imports
     for its first optimiser: that takes longer than the night itself.
     """
+    return start_process(env, _night, (env, day))
+
+
+def start_process(
+    env: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]
+) -> BaseProcess:
+    """Start a function in a process that is forked from that server."""
+    said(env).parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["great_expectations", "flows.nightly", "torch._dynamo"])
-    night = context.Process(target=_night, args=(env, day))
-    night.start()
-    return night
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def _night(env: dict[str, str], day: str) -> None:
