@@ -106,6 +106,18 @@ def test_between_two_nights_it_changes_no_row_no_count_no_history_and_no_list(
     assert lists_of(settings, day) == lists_of(plain, day)
 
 
+def test_a_report_goes_with_the_lists_of_its_day(folder: Path) -> None:
+    reports = folder / "lake" / "reports"
+    reports.mkdir(exist_ok=True)
+    days = [(NOW - timedelta(days=age)).date() for age in (90, 91)]
+    for name in (*map(str, days), "latest"):
+        (reports / f"{name}.html").write_text("a report")
+    assert by_kind(run(settings_of(folder), dry_run=True))["reports"].files == 1
+    assert by_kind(run(settings_of(folder)))["reports"].entries == 1
+    assert {path.name for path in reports.glob("*.html")} >= {f"{days[0]}.html", "latest.html"}
+    assert not (reports / f"{days[1]}.html").exists()
+
+
 def test_files_go_once_they_are_older_than_the_retention(folder: Path) -> None:
     settings = settings_of(folder)
     lake = Lake.from_settings(settings)

@@ -209,7 +209,8 @@ def _until(night: Row | None, *, is_newest: bool) -> datetime:
     now = datetime.now(UTC)
     if is_newest or night is None or night["published_at"] is None:
         return now
-    return min(now, night["published_at"] + timedelta(days=1))
+    published: datetime = night["published_at"]
+    return min(now, published + timedelta(days=1))
 
 
 def _changes(row: Row | None) -> Row | None:
