@@ -27,6 +27,8 @@ class Batch:
         targets: (B, L) int64, what is to be predicted there: the next item at every position
             (causal), or at a history's newest item alone (prefix); 0 is nothing.
         steps_to_end: (B, L) int64, how many items of the same history follow; 0 in an empty cell.
+        target_cells: (M,) int64, ascending, the cells that have a target, counted through all B *
+            L; it comes with the batch, since a GPU that is asked for it makes the host wait.
         seen: (S,) int64 target, ascending, counted through the cells that have one, and (S,) int64
             item of what the user had before it, once each; None where the model does not ask.
     """
@@ -34,6 +36,7 @@ class Batch:
     items: Tensor
     targets: Tensor
     steps_to_end: Tensor
+    target_cells: Tensor
     seen: Seen | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -42,6 +45,7 @@ class Batch:
             self.items.to(device),
             self.targets.to(device),
             self.steps_to_end.to(device),
+            self.target_cells.to(device),
             self.seen and (self.seen[0].to(device), self.seen[1].to(device)),
         )
 

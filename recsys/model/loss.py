@@ -175,6 +175,10 @@ def _parts(place: Tensor, size: int, length: int) -> list[tuple[int, slice]]:
 
     ``place`` (S,) is ascending.
     """
+    if (
+        size >= length
+    ):  # as on a GPU, up to some ten thousand items: it is not asked where parts end
+        return [(0, slice(None))]
     firsts = range(0, length, size)
     edges = torch.tensor([*firsts, length], device=place.device)
     bounds = torch.searchsorted(place, edges).tolist()
@@ -237,13 +241,15 @@ def sampled_cross_entropy(
     if bias is not None and seen is not None:
         row, item = seen
         again = item == target[row]
-        of_target = of_target.index_add(0, row[again], bias.expand(int(again.sum())))
+        of_target = of_target.index_add(0, row, again * bias)
         ordered, order = negatives.sort()
         edges = torch.searchsorted(ordered, torch.stack([item, item + 1]))
         hits = edges[1] - edges[0]
-        nth = torch.arange(int(hits.sum()), device=row.device)
-        nth += (edges[0] - hits.cumsum(0) + hits).repeat_interleave(hits)
-        pair = row.repeat_interleave(hits), order[nth]
-        others = others.index_put(pair, bias.expand(len(nth)), accumulate=True)
+        count = int(hits.sum())
+        nth = torch.arange(count, device=row.device)
+        first = edges[0] - hits.cumsum(0) + hits
+        nth += first.repeat_interleave(hits, output_size=count)
+        pair = row.repeat_interleave(hits, output_size=count), order[nth]
+        others = others.index_put(pair, bias.expand(count), accumulate=True)
     others = others.masked_fill(negatives == target.unsqueeze(1), -torch.inf)
     return (torch.logaddexp(of_target, others.logsumexp(1)) - of_target).mean()

@@ -140,7 +140,7 @@ class Recommender(nn.Module):
         ``prefix``, every position carries the one target of its history.
         """
         config, items = self.config, batch.items
-        target_cells = (batch.targets > 0).flatten().nonzero().squeeze(1)  # (M,)
+        target_cells = batch.target_cells  # (M,)
         targets = batch.targets.flatten()[target_cells]
         # Cells of one history share the place of its last one.
         ends = batch.steps_to_end + torch.arange(items.shape[1], device=items.device)

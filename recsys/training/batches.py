@@ -194,7 +194,8 @@ def make_batch(
     in_lines = [
         torch.from_numpy(cell).view(lines, width) for cell in (items, targets, steps_to_end)
     ]
-    return Batch(in_lines[0], in_lines[1], in_lines[2], seen)
+    cells_with_target = torch.from_numpy(np.flatnonzero(targets))
+    return Batch(in_lines[0], in_lines[1], in_lines[2], cells_with_target, seen)
 
 
 def _seen(
