@@ -288,6 +288,59 @@ class Events(Config):
         return {"events": self.model_dump(mode="json")} if self.is_set else {}
 
 
+_Condition = Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
+class Boost(Config):
+    """Items whose probability is multiplied before lists are ranked."""
+
+    when: _Condition = Field(description="a condition in SQL on a row of `items`")
+    factor: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="below 1: a penalty")
+
+
+class Rules(Config):
+    """What a shop asks of every list. Conditions are SQL on `items`; see docs/lists.md."""
+
+    show_only: _Condition | None = Field(
+        None, description="a condition in SQL on a row of `items`: no other item is shown"
+    )
+    pins: tuple[_Condition, ...] = Field(
+        (), description="conditions in SQL: such items come first in every list that may hold them"
+    )
+    boosts: tuple[Boost, ...] = Field(
+        (), description="factors by which the probability of some items is multiplied"
+    )
+    max_per: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="column of `items`, such as category -> most items of a list with one value",
+    )
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="what each item costs for every better one of its value of diversity_by, in "
+        "units of the score",
+    )
+    diversity_by: str = Field("category", description="the column of `items` for diversity")
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.conditions or self.max_per or self.diversity)
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Where a condition is written in the settings -> the condition."""
+        found = {"rules.show_only": self.show_only} if self.show_only else {}
+        found |= {f"rules.pins[{nth}]": when for nth, when in enumerate(self.pins)}
+        boosts = enumerate(self.boosts)
+        return found | {f"rules.boosts[{nth}].when": boost.when for nth, boost in boosts}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what decides lists, which JSON can carry; empty where nothing is asked."""
+        return {"rules": self.model_dump(mode="json")} if self.is_set else {}
+
+
 class Gate(Config):
     """What a new model must pass before it serves."""
 
@@ -460,6 +513,7 @@ class Settings(BaseSettings):
     training: Training = Training()
     gate: Gate = Gate()
     recommending: Recommending = Recommending()
+    rules: Rules = Rules()
     maintenance: Maintenance = Maintenance()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
     time_limit: timedelta = Field(

@@ -191,8 +191,8 @@ _RECOMMENDATIONS = Table(
         Column(
             "reason",
             TEXT,
-            "Who put it there: model, model-new-item, own-history, popular or "
-            "popular-low-confidence, see the glossary.",
+            "Who put it there: model, model-new-item, own-history, popular, "
+            "popular-low-confidence or pinned, see the glossary.",
         ),
         Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
         Column("interactions_version", COUNT, "The version of interactions that was read."),
@@ -308,7 +308,8 @@ _QUALITY_RESULTS = Table(
         Column(
             "suite",
             TEXT,
-            "Their group: source, batch_profile, rows, row counts or recommendations.",
+            "Their group: source, batch_profile, rows, row counts, recommendations, or rules: what "
+            "[rules] did to the lists.",
             required=True,
         ),
         Column("rule", TEXT, "The rule, in words.", required=True),

@@ -12,6 +12,16 @@ from recsys import columns
 from recsys.histories import HAD
 from recsys.lists.own_items import fill_own_items
 from recsys.lists.ranking import ranked_by_model
+from recsys.lists.rules import (
+    CANDIDATES,
+    LOW_CONFIDENCE,
+    MODEL,
+    NEW_ITEM,
+    OWN,
+    PINNED,
+    POPULAR,
+    REASONS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +31,12 @@ if TYPE_CHECKING:
     from recsys.histories import Packed
     from recsys.lists.popularity import Popular
     from recsys.lists.ranking import Ranked
+    from recsys.lists.rules import ListRules
     from recsys.lists.scored import ScoredBlocks
     from recsys.progress import Progress
     from recsys.registry.models import Model
     from recsys.settings import Recommending, Settings
 
-REASONS = ("model", "model-new-item", "own-history", "popular", "popular-low-confidence")
-"""The values of the column `reason`, by the code that a `ListBlock` has for them."""
-_MODEL, _NEW_ITEM, _OWN, _POPULAR, _LOW_CONFIDENCE = range(len(REASONS))
 _ROWS = 500_000  # checked and written at a time
 _USERS = 32_768  # whose histories are copied at a time where the model does not know or read all
 
@@ -54,7 +62,9 @@ class ListBlock:
     @property
     def popular_users(self) -> int:
         """Users whose whole list comes from popularity."""
-        return int(((self.items[:, 0] != 0) & (self.reasons[:, 0] >= _POPULAR)).sum())
+        is_item = self.items != 0
+        is_popular = np.isin(self.reasons, (POPULAR, LOW_CONFIDENCE, PINNED))
+        return int((is_item.any(axis=1) & (is_popular | ~is_item).all(axis=1)).sum())
 
     @property
     def unserved(self) -> NDArray[np.int64]:
@@ -115,6 +125,7 @@ def make_lists(
     settings: Settings,
     progress: Progress,
     scored: ScoredBlocks | None = None,
+    rules: ListRules | None = None,
 ) -> Iterator[ListBlock]:
     """Yield the lists block by block: the model's, filled up by own items and by popularity.
 
@@ -130,12 +141,14 @@ def make_lists(
         settings: the device and its threads.
         progress: called as the work goes on.
         scored: keeps the model's scores, so that a killed run goes on; without it none are kept.
+        rules: choose among more candidates; without any, the first K are the list.
     """
     exclude_seen = recommending.seen == "exclude"
     known_items = len(model.items) if model else 0
+    candidates = recommending.k * (CANDIDATES if rules else 1)
 
     def score(begin: int) -> Iterator[Ranked]:
-        return ranked_by_model(model, packed, eligible, recommending, settings, begin)
+        return ranked_by_model(model, packed, eligible, recommending, settings, begin, candidates)
 
     for ranked in scored.blocks(score) if scored and model else score(0):
         start, items, scores = ranked.start, ranked.items, ranked.scores
@@ -143,13 +156,20 @@ def make_lists(
         users = slice(start, start + len(items))
         unsure = confidence < recommending.min_confidence
         items[unsure], scores[unsure], confidence[unsure] = 0, -np.inf, np.nan
-        of_model = np.where(items > known_items, _NEW_ITEM, _MODEL)
-        fallback = np.where(unsure, _LOW_CONFIDENCE, _POPULAR)[:, None]
+        of_model = np.where(items > known_items, NEW_ITEM, MODEL)
+        fallback = np.where(unsure, LOW_CONFIDENCE, POPULAR)[:, None]
         reasons = np.where(items != 0, of_model, fallback).astype(np.int8)
         histories = packed.histories[users]
         is_own = fill_own_items(items, scores, histories, popular, exclude_seen=exclude_seen)
-        reasons[is_own] = _OWN
+        reasons[is_own] = OWN
         had = histories.of_role(HAD)
         popular.fill(items, scores, had, exclude_seen=exclude_seen)
+        if rules:
+            k = recommending.k
+            pinned = rules.with_pinned(items, histories, popular, exclude_seen=exclude_seen, k=k)
+            items = np.concatenate([items, pinned], axis=1)
+            scores = np.concatenate([scores, popular.score[pinned]], axis=1)
+            reasons = np.concatenate([reasons, np.full(pinned.shape, POPULAR, np.int8)], axis=1)
+            items, scores, reasons = rules.choose(items, scores, reasons, k)
         yield ListBlock(start, items, scores, reasons, confidence)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))

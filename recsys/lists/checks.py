@@ -14,7 +14,7 @@ from recsys.lake.check_results import CheckResult, write_check_results
 from sql import load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import date
 
     import duckdb
@@ -36,6 +36,7 @@ class ListChecks:
         eligible: (E,) ids of the items that may be listed.
         recommending: how many items, of which kind.
         roles: which interactions count as had; all when None.
+        caps: item_id, value and most: no list has more items of one value; none when None.
     """
 
     def __init__(
@@ -44,18 +45,22 @@ class ListChecks:
         eligible: pa.Array,
         recommending: Recommending,
         roles: Roles | None = None,
+        caps: pa.Table | None = None,
     ) -> None:
-        self._con = con
+        self._con, self._has_caps = con, caps is not None
         self._parameters = {
             "k": recommending.k,
             "exclude_seen": recommending.seen == "exclude",
             "min_confidence": recommending.min_confidence,
             "most_new": recommending.most_new_items,
+            "may_be_short": self._has_caps,
         }
         self._violations: Counter[str] = Counter()
         con.register("eligible_ids", pa.table({columns.ITEM_ID: eligible}))
         con.execute("create or replace temp table eligible as from eligible_ids")
         con.unregister("eligible_ids")
+        if caps is not None:
+            con.register("caps", caps)
         if roles:
             roles.create_macro(con)
             con.execute(load("lists/create_interactions_with_had"))
@@ -78,6 +83,9 @@ class ListChecks:
         self._con.register("history", history)
         counts = self._con.execute(load("lists/list_violations"), self._parameters).fetchall()
         self._violations.update(dict(counts))
+        if self._has_caps:
+            counts = self._con.execute(load("lists/cap_violations")).fetchall()
+            self._violations.update(dict(counts))
         self._con.execute(load("lists/insert_used_histories"))
 
     def violations(self) -> dict[str, int]:
@@ -86,8 +94,19 @@ class ListChecks:
         return {**self._violations, **dict(counts)}
 
 
-def enforce(lake: Lake, violations: Mapping[str, int], run_date: date) -> None:
+def enforce(
+    lake: Lake,
+    violations: Mapping[str, int],
+    run_date: date,
+    told: Iterable[CheckResult] = (),
+) -> None:
     """Write every result to `quality_results`, and refuse lists that break a rule.
+
+    Args:
+        lake: the lake.
+        violations: of each rule.
+        run_date: of the lists.
+        told: what else is said of them there.
 
     Raises:
         GateError: some rule has violations.
@@ -103,7 +122,7 @@ def enforce(lake: Lake, violations: Mapping[str, int], run_date: date) -> None:
         for rule, count in violations.items()
     ]
     subject = f"{columns.RECOMMENDATIONS} {run_date.isoformat()}"
-    write_check_results(lake, subject, results, datetime.now(UTC))
+    write_check_results(lake, subject, [*results, *told], datetime.now(UTC))
     broken = [f"{rule}: {count:,} violations" for rule, count in violations.items() if count]
     if broken:
         raise GateError(

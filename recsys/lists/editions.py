@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from recsys.lake.bound import Bound
     from recsys.lake.tables import Lake
-    from recsys.settings import Events, Recommending
+    from recsys.settings import Events, Recommending, Rules
 
 Status = Literal["current", "superseded", "withdrawn"]
 """A current edition is served, a later one replaced a superseded one, a withdrawn one was taken
@@ -42,6 +42,7 @@ class ListInputs:
         items_version: version of `items`.
         recommending: the settings; the size of a block changes no list.
         events: what is learnt from, and what counts as had.
+        rules: what a shop asks of every list.
         code_version: the code that makes them.
     """
 
@@ -52,6 +53,7 @@ class ListInputs:
     items_version: int
     recommending: Recommending
     events: Events
+    rules: Rules
     code_version: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class ListInputs:
             "items_version": self.items_version,
             **self.recommending.model_dump(exclude={"block"}),
             **self.events.as_dict(),
+            **self.rules.as_dict(),
             "code_version": self.code_version,
         }
 

@@ -56,6 +56,7 @@ def ranked_by_model(
     recommending: Recommending,
     settings: Settings,
     begin: int = 0,
+    candidates: int | None = None,
 ) -> Iterator[Ranked]:
     """Yield what the model ranks, block by block; nothing where there is none.
 
@@ -66,8 +67,9 @@ def ranked_by_model(
         recommending: how many items, of which kind.
         settings: the device and its threads.
         begin: the first user that is ranked for; those before are left out.
+        candidates: items that are ranked for each; as many as a list has when None.
     """
-    histories, k = packed.histories, recommending.k
+    histories, k = packed.histories, candidates or recommending.k
     if model is None:
         for start in range(begin, len(histories), recommending.block):
             yield Ranked.empty(start, min(recommending.block, len(histories) - start), k)
@@ -100,7 +102,8 @@ def ranked_by_model(
             confidence = np.full(len(items), np.nan, dtype=np.float32)
             if calibration:
                 has_list = np.flatnonzero(items[:, 0])
-                share = np.exp(scores[has_list], dtype=np.float64).sum(axis=1)
+                listed = scores[has_list, : recommending.k]
+                share = np.exp(listed, dtype=np.float64).sum(axis=1)
                 lengths = inputs.lengths[block.start + has_list]
                 confidence[has_list] = calibration(share, lengths)
             yield Ranked(first + block.start, items, scores, confidence)

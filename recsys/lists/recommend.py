@@ -19,6 +19,7 @@ from recsys.lists.editions import ListInputs, current_of, editions_of
 from recsys.lists.eligibility import eligible_items
 from recsys.lists.popularity import Popular, popularity
 from recsys.lists.publishing import ListStatus, decide, publish
+from recsys.lists.rule_conditions import evaluate_rules
 from recsys.lists.scored import ScoredBlocks
 from recsys.lists.shadow import popular_items
 from recsys.lists.staging import stage_lists
@@ -171,6 +172,7 @@ def recommend(
         items_version=lake.version(columns.ITEMS),
         recommending=recommending,
         events=settings.events,
+        rules=settings.rules,
         code_version=code_version(),
     )
     editions = editions_of(lake, run_date)
@@ -214,6 +216,7 @@ def _make_lists(
         GateError: there are no users or no eligible items, or the lists broke a rule.
     """
     recommending = inputs.recommending
+    ruled = evaluate_rules(lake, settings, inputs.items_version, inputs.run_date)
     with open_duckdb(settings) as con:
         inputs.bound.view(lake, con, inputs.interactions_version)
         lake.view(con, columns.ITEMS, inputs.items_version)
@@ -224,23 +227,28 @@ def _make_lists(
         if not len(packed.histories):
             raise GateError(f"no lists were made: {_why_nobody_is_known(lake, inputs)}")
         eligibility = eligible_items(con, packed)
-        eligible = eligibility.mask
+        rules = ruled.of(packed.items) if ruled else None
+        eligible = eligibility.mask & rules.shown if rules else eligibility.mask
         if not eligible.any():
             raise GateError(
                 "no lists were made: no item may be shown. Of those that somebody interacted with, "
                 f"{eligibility.not_eligible:,} are not eligible in `items`, and "
-                f"{eligibility.not_in_items:,} are missing there; the previous lists stay in place"
+                f"{eligibility.not_in_items:,} are missing there; rules.show_only rules out "
+                f"{int(eligibility.mask.sum()):,} others. The previous lists stay in place"
             )
-        checks = ListChecks(con, packed.items.where(eligible), recommending, roles)
+        checks = ListChecks(
+            con, packed.items.where(eligible), recommending, roles, ruled.caps() if ruled else None
+        )
         counts = popularity(con, packed, roles, recommending.popularity_half_life)
         popular = Popular.of(counts, eligible)
         lists = make_lists(
-            model, packed, eligible, popular, recommending, settings, progress, scored
+            model, packed, eligible, popular, recommending, settings, progress, scored, rules
         )
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)
         staged = replace(staged, popular=popular_items(popular, packed))
-        enforce(lake, checks.violations(), inputs.run_date)
+        told = rules.results() if rules else []
+        enforce(lake, checks.violations(), inputs.run_date, told)
     return staged, eligibility
 
 

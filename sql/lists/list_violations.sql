@@ -1,7 +1,7 @@
 -- One row per rule that whole lists of some users must keep, with the number of violations (0 is
 -- good). `lists` has the order they are published in (by user and rank), `history` one row per
 -- interaction of the same users, `had` where its item counts as had.
--- reads: eligible, history, lists, $exclude_seen, $k, $min_confidence, $most_new
+-- reads: eligible, history, lists, $exclude_seen, $k, $may_be_short, $min_confidence, $most_new
 -- makes: rows (rule, violations)
 with seen as materialized (
     select
@@ -47,7 +47,12 @@ neighbours as materialized (
         reason,
         confidence,
         starts_with(reason, 'model') as is_of_model,
-        case when is_of_model then 1 when reason = 'own-history' then 2 else 3 end as part,
+        case
+            when reason = 'pinned' then 0
+            when is_of_model then 1
+            when reason = 'own-history' then 2
+            else 3
+        end as part,
         lag(user_id) over () is not distinct from user_id as is_same_user,
         lag(rank) over () as rank_before,
         lag(score) over () as score_before,
@@ -61,7 +66,9 @@ select
     count(*) as violations
 from due
 full join made using (user_id)
-where coalesce(due.items, 0) <> coalesce(made.items, 0)
+where
+    coalesce(due.items, 0) < coalesce(made.items, 0)
+    or (coalesce(due.items, 0) > coalesce(made.items, 0) and not $may_be_short)
 
 union all
 
@@ -114,7 +121,7 @@ where score is null or not isfinite(score)
 union all
 
 select
-    'the model''s items come before a user''s own, then popular ones, each by falling score',
+    'pinned, the model''s, own and popular items come in this order, by falling score',
     count(*)
 from neighbours
 where

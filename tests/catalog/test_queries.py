@@ -44,6 +44,15 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Lake:
             lakes.edition(TODAY, 2, status="withdrawn", why="too short", who="ada@desk"),
         ],
     )
+    told = {"subject": f"recommendations {TODAY}", "checked_at": lakes.START, "status": "passed"}
+    lakes.write(
+        lake,
+        "quality_results",
+        [
+            {**told, "suite": "rules", "rule": "pins: items put first", "observed": "12"},
+            {**told, "suite": "recommendations", "rule": "scores are finite", "observed": "0"},
+        ],
+    )
     model = {
         "model_id": "m",
         "status": "champion",
@@ -117,6 +126,10 @@ def test_list_editions(known: Lake) -> None:
         (YESTERDAY, 1, "current", 2, 1, 3),
     ]
     assert found[0][9:] == ("too short", "ada@desk", None)
+
+
+def test_list_rules(known: Lake) -> None:
+    assert ask(known, "list_rules") == [(TODAY, "pins: items put first", 12)]
 
 
 def test_user_history(known: Lake) -> None:

@@ -82,12 +82,12 @@ def test_a_list_may_be_short_only_when_nothing_is_left() -> None:
         (
             2,
             (2, 1, "b", 0.3, "model", None),
-            "the model's items come before a user's own, then popular ones, each by falling score",
+            "pinned, the model's, own and popular items come in this order, by falling score",
         ),
         (
             2,
             (2, 1, "b", 0.5, "popular", None),
-            "the model's items come before a user's own, then popular ones, each by falling score",
+            "pinned, the model's, own and popular items come in this order, by falling score",
         ),
         (1, (1, 2, "d", 0.1, "popular", 0.4), CONFIDENCE),
         (1, (1, 2, "d", 0.1, "popular", None), CONFIDENCE),
