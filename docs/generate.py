@@ -114,14 +114,16 @@ def settings() -> str:
     return _page([*text, *_preset_parts()])
 
 
-def _settings_table(name: str, model: type[BaseModel]) -> list[str]:
-    """Return the part about one TOML table, and the parts about the tables in it."""
+def _settings_table(name: str, model: type[BaseModel], *, is_list: bool = False) -> list[str]:
+    """Return the part about one TOML table, or a list of them, and about the tables in it."""
     inner = {name: _model_of(field.annotation) for name, field in model.model_fields.items()}
     rows = [_setting(key, field) for key, field in model.model_fields.items() if not inner[key]]
-    text = [f"## [{name}]", _sentence(inspect.cleandoc(model.__doc__ or ""))]
+    heading = f"## [[{name}]]" if is_list else f"## [{name}]"
+    text = [heading, _sentence(inspect.cleandoc(model.__doc__ or ""))]
     text += [_table(_SETTING_HEAD, rows)]
     for key, table in inner.items():
-        text += _settings_table(f"{name}.{key}", table) if table else []
+        is_list = _is_list(model.model_fields[key].annotation)
+        text += _settings_table(f"{name}.{key}", table, is_list=is_list) if table else []
     return text
 
 
@@ -245,6 +247,11 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def _is_list(annotation: Any) -> bool:
+    parts = [getattr(kind, "__origin__", kind) for kind in (annotation, *get_args(annotation))]
+    return any(get_origin(kind) is tuple or kind is tuple for kind in (annotation, *parts))
+
+
 def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
     return f"`{name}`", _default(field), _allowed(field), _sentence(field.description or "")
 
@@ -253,7 +260,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "" if value in (None, {}, PydanticUndefined) else f"`{_literal(value)}`"
+    return "" if value in (None, {}, (), PydanticUndefined) else f"`{_literal(value)}`"
 
 
 def _literal(value: Any) -> str:
@@ -270,6 +277,8 @@ def _allowed(field: FieldInfo) -> str:
         return ", ".join(f"`{_literal(choice)}`" for choice in get_args(field.annotation))
     if get_origin(field.annotation) is dict:
         return "a table"
+    if _is_list(field.annotation):
+        return "a list of texts"
     metadata = [*field.metadata]
     for kind in kinds:
         for part in getattr(kind, "__metadata__", ()):

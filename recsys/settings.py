@@ -295,7 +295,12 @@ class Boost(Config):
     """Items whose probability is multiplied before lists are ranked."""
 
     when: _Condition = Field(description="a condition in SQL on a row of `items`")
-    factor: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="below 1: a penalty")
+    factor: float = Field(
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="what the probability is multiplied by; below 1 is a penalty",
+    )
 
 
 class Rules(Config):

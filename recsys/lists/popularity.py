@@ -40,7 +40,9 @@ def popularity(
     parameters = {"half_life": half_life.total_seconds()}
     rows = con.sql(load("lists/recent_popularity"), params=parameters).to_arrow_table()
     index = packed.items.indices_of(rows["item_id"].combine_chunks())
-    return np.bincount(index, rows["weight"].to_numpy(), minlength=len(packed.items) + 1)[1:]
+    weights = np.zeros(len(packed.items) + 1, dtype=np.float64)
+    weights[index] = rows["weight"].to_numpy()
+    return weights[1:]
 
 
 @dataclass(frozen=True)
