@@ -17,7 +17,7 @@ _WIDTH, _MARGIN = 1120, 16
 # What each shows: from the first element to the last.
 _PARTS = {
     "report-top": ("header", ".tiles"),
-    "report-quality": ("#quality", "#quality .columns"),
+    "report-lists": ("#lists", "#lists .columns"),
     "report-users": ("#users", "details.user"),
 }
 
