@@ -183,6 +183,9 @@ def test_live_figures_come_before_those_on_held_out_items_and_drift_is_a_worry(
         {**metric, "run_date": day, "lists": lists, "users": users, "result": result}
         for (day, lists), (users, result) in results.items()
     ]
+    longer = [{**row, "metric": "hr@20", "result": 0.9} for row in rows]
+    part = {"slice": "reason", "value": "model", "result": 0.25}
+    rows += [*longer, {**rows[0], **part}]
     lakes.write(lake, columns.LIVE_METRICS, [{**row, "deviation": 0.5} for row in rows])
     limits = {"kind": "psi", "warn_at": 0.1, "retrain_at": 0.25, "run_date": TODAY}
     drift = [
@@ -203,6 +206,7 @@ def test_live_figures_come_before_those_on_held_out_items_and_drift_is_a_worry(
     ]
     assert live.week["served"] == pytest.approx((100 * 0.3 + 300 * 0.5) / 400)
     assert live.week["lead"] == pytest.approx((100 * 0.2 + 300 * 0.1) / 400)
+    assert [(row["value"], row["served"]) for row in live.parts] == [("model", 0.25)]
     assert live.week["lead_error"] == pytest.approx(0.5 / 400**0.5)
     assert [row["measure"] for row in figures.drift] == ["item popularity", "hours"]
     assert figures.drift[1]["trend"] == [0.01, 0.02]

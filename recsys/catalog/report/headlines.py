@@ -88,7 +88,7 @@ def _better_live(question: str, week: Row) -> Headline:
     low, high = week["lead"] - margin, week["lead"] + margin
     detail = (
         f"Over {plural(week['nights'], 'night')}, {percent(week['served'])} of active users took "
-        f"one of their first ten items; with popularity's lists it would be "
+        f"one of their first {week['k']} items; with popularity's lists it would be "
         f"{percent(week['popularity'])} (difference {100 * low:+.1f} to {100 * high:+.1f} points)."
     )
     if low > 0:
