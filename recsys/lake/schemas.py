@@ -170,6 +170,7 @@ _EDITIONS = Table(
         Column("who", TEXT, "Who published it, or changed its status last."),
         Column("changed_at", TIMESTAMP, "When its status was set last, in UTC."),
         Column("published_at", TIMESTAMP, "When it was published, in UTC."),
+        Column("eligible_items", COUNT, "Items that could be listed; null: not known."),
     ),
 )
 

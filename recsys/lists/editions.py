@@ -81,12 +81,14 @@ class ListCounts:
         rows: rows, one per item of a list.
         popular_users: users whose whole list comes from popularity.
         without_list: users with interactions for whom no item was left.
+        eligible_items: items that could be listed.
     """
 
     users: int
     rows: int
     popular_users: int
     without_list: int
+    eligible_items: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class EditionRow:
     who: str | None
     changed_at: datetime | None
     published_at: datetime | None
+    eligible_items: int | None = None
 
     @property
     def name(self) -> str:

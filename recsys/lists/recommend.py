@@ -246,7 +246,11 @@ def _make_lists(
         )
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, file, schema)
-        staged = replace(staged, popular=popular_items(popular, packed))
+        staged = replace(
+            staged,
+            counts=replace(staged.counts, eligible_items=len(popular.order)),
+            popular=popular_items(popular, packed),
+        )
         told = rules.results() if rules else []
         enforce(lake, checks.violations(), inputs.run_date, told)
     return staged, eligibility

@@ -1,9 +1,19 @@
--- One row per run date: the share of all interacted items that are in at least one list.
+-- One row per run date: the share of the items that could be shown that night which are in at least
+-- one list; null for nights of which it is not known how many could.
+with shown as (
+    select
+        run_date,
+        count(distinct item_id) as items_shown
+    from recommendations
+    group by run_date
+)
+
 select
     run_date,
-    count(distinct item_id) as items_shown,
-    (select count(distinct item_id) from interactions) as items_in_catalogue,
-    count(distinct item_id) / (select count(distinct item_id) from interactions) as coverage
-from recommendations
-group by run_date
+    shown.items_shown,
+    editions.eligible_items,
+    shown.items_shown / editions.eligible_items as coverage
+from shown
+left join editions using (run_date)
+where editions.status = 'current'
 order by run_date desc

@@ -1,4 +1,5 @@
--- One row per user of the two newest run dates: how many items stayed, were added and were removed.
+-- One row per user of the two newest run dates: whether the user is new, gone, changed or the same,
+-- and how many items stayed, were added and were removed.
 with served as (
     select run_date
     from editions
@@ -26,6 +27,12 @@ yesterday as (
 
 select
     coalesce(today.user_id, yesterday.user_id) as user_id,
+    case
+        when count(yesterday.user_id) = 0 then 'new'
+        when count(today.user_id) = 0 then 'gone'
+        when count(today.user_id) = count(*) and count(yesterday.user_id) = count(*) then 'same'
+        else 'changed'
+    end as change,
     count(*) filter (where today.item_id is not null and yesterday.item_id is not null) as stayed,
     count(*) filter (where yesterday.item_id is null) as added,
     count(*) filter (where today.item_id is null) as removed

@@ -40,7 +40,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         "editions",
         [
             lakes.edition(YESTERDAY, users=2, rows=3, without_list=1, published_at=lakes.START),
-            lakes.edition(TODAY, users=3, rows=4, without_list=0),
+            lakes.edition(TODAY, users=3, rows=4, without_list=0, eligible_items=4),
             lakes.edition(TODAY, 2, status="withdrawn", why="too short", who="ada@desk"),
         ],
     )
@@ -112,9 +112,11 @@ def ask(lake: Lake, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
 
 def test_user_list(known: Lake) -> None:
     assert ask(known, "user_list", user_id=3) == [
-        (1, 12, "title 12", 1.0, "popular", None, TODAY),
-        (2, 11, "title 11", 0.5, "popular", None, TODAY),
+        (1, 12, "title 12", 1.0, "popular", None, TODAY, None),
+        (2, 11, "title 11", 0.5, "popular", None, TODAY, None),
     ]
+    (unknown,) = ask(known, "user_list", user_id=77)
+    assert unknown == (*[None] * 7, "no interaction of this user is known")
     assert ask(known, "user_list", user_id="3") == ask(known, "user_list", user_id=3)
 
 
@@ -143,7 +145,11 @@ def test_sample_users(known: Lake) -> None:
 
 
 def test_list_changes(known: Lake) -> None:
-    assert ask(known, "list_changes") == [(3, 0, 2, 0), (1, 1, 0, 0), (2, 1, 0, 1)]
+    assert ask(known, "list_changes") == [
+        (3, "new", 0, 2, 0),
+        (1, "same", 1, 0, 0),
+        (2, "changed", 1, 0, 1),
+    ]
 
 
 def test_item_exposure(known: Lake) -> None:
@@ -154,7 +160,10 @@ def test_item_exposure(known: Lake) -> None:
 
 
 def test_catalogue_coverage(known: Lake) -> None:
-    assert ask(known, "catalogue_coverage") == [(TODAY, 2, 3, 2 / 3), (YESTERDAY, 3, 3, 1.0)]
+    assert ask(known, "catalogue_coverage") == [
+        (TODAY, 2, 4, 0.5),
+        (YESTERDAY, 3, None, None),
+    ]
 
 
 def test_served_by_popularity(known: Lake) -> None:
