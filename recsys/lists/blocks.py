@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from recsys.settings import Recommending, Settings
 
 _ROWS = 500_000  # checked and written at a time
-_USERS = 32_768  # whose histories are copied at a time where the model does not know or read all
 
 
 @dataclass(frozen=True)

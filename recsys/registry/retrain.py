@@ -5,25 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from recsys.errors import GateError
 from recsys.evaluation.protocol import validator
-from recsys.evaluation.splits import SeenWindow, leave_one_out, reindex_by_train_popularity
-from recsys.lake.engine import open_duckdb
-from recsys.lake.history_cache import load_histories
-from recsys.lake.roles import Roles
 from recsys.lake.schemas import as_json
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
 from recsys.registry.comparison import (
-    Judges,
     Scores,
     compare,
     evaluate_champion,
@@ -45,15 +36,13 @@ from recsys.registry.refit import refit
 from recsys.registry.repeats import repeat_share
 from recsys.registry.resume import SavedTraining
 from recsys.registry.train_result import TrainResult
-from recsys.registry.warm_start import initial_weights, with_start
+from recsys.registry.training_data import load_training_data
+from recsys.registry.warm_start import with_start
 from recsys.training.trainer import fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
-    from recsys.evaluation.splits import Split
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.model.recommender import Recommender
@@ -61,7 +50,8 @@ if TYPE_CHECKING:
     from recsys.registry.gate import Verdict
     from recsys.registry.models import Model
     from recsys.registry.recipe import Recipe
-    from recsys.settings import Events, Settings, Training
+    from recsys.registry.training_data import TrainingData
+    from recsys.settings import Settings, Training
     from recsys.training.trainer import FitResult
 
 _log = logging.getLogger(__name__)
@@ -104,7 +94,7 @@ def train(
     if previous and previous.row.status != "rejected":
         return TrainResult.of(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
-    data = _load_data(lake, settings, recipe, start)
+    data = load_training_data(lake, settings, recipe, start)
     saved = SavedTraining(lake, recipe, training.save_every)
     with lake.unlocked():  # a night that is due meanwhile does not wait
         champion = evaluate_champion(lake, data.packed.items, data.split, data.judges, settings)
@@ -129,7 +119,7 @@ def _judge_by_todays_champion(
     lake: Lake,
     settings: Settings,
     training: Training,
-    data: _Data,
+    data: TrainingData,
     champion: Champion | None,
     row: ModelRow,
 ) -> tuple[Champion | None, ModelRow]:
@@ -149,7 +139,7 @@ def _train(
     settings: Settings,
     training: Training,
     recipe: Recipe,
-    data: _Data,
+    data: TrainingData,
     champion: Champion | None,
     saved: SavedTraining,
     started: float,
@@ -187,31 +177,10 @@ def _train(
     return row
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What is learnt from and judged by.
-
-    Attributes:
-        packed: all histories.
-        split: the same, with what is held out.
-        judges: the users whose validation items decide.
-        initial: the weights that a training starts with; None where it draws them.
-    """
-
-    packed: Packed
-    split: Split
-    judges: Judges
-    initial: Mapping[str, Tensor] | None
-
-    @property
-    def n_items(self) -> int:
-        return len(self.packed.items)
-
-
 def _judge_again(
     lake: Lake,
     previous: Model,
-    data: _Data,
+    data: TrainingData,
     champion: Champion | None,
     recipe: Recipe,
     training: Training,
@@ -242,50 +211,8 @@ def _load_trained(lake: Lake, row: ModelRow, settings: Settings) -> Model | None
         return None
 
 
-def _load_data(lake: Lake, settings: Settings, recipe: Recipe, start: Model | None) -> _Data:
-    """Return the interactions of a recipe's version, and what is learnt from and judged by.
-
-    With ``start``, also the weights that a training starts with.
-
-    Raises:
-        GateError: nobody has enough interactions to judge by.
-    """
-    with open_duckdb(settings) as con:
-        roles = Roles.of(recipe.events)
-        packed = load_histories(lake, con, recipe.interactions_version, roles=roles)
-    packed, split = reindex_by_train_popularity(
-        packed, partial(leave_one_out, window=_window(packed, recipe.events))
-    )
-    if not len(split.validation):
-        raise GateError(_why_too_little_data(packed, recipe.events))
-    users = packed.users.filter(pa.array(split.is_validated))
-    initial = initial_weights(start, split, packed.items, recipe, settings) if start else None
-    return _Data(packed, split, Judges.of(split, users, recipe.protocol), initial)
-
-
-def _window(packed: Packed, events: Events) -> SeenWindow | None:
-    if packed.seconds is None or events.seen_window is None:
-        return None
-    return SeenWindow(packed.seconds, events.seen_window.total_seconds())
-
-
-def _why_too_little_data(packed: Packed, events: Events) -> str:
-    targets = int(packed.target_counts.sum())
-    if events.is_set and not targets:
-        return (
-            f"there is nothing to learn from: of {int(packed.counts.sum()):,} interactions, none "
-            "is a target by [events]; compare targets and min_value with the columns event and "
-            "value of `interactions`"
-        )
-    wanted = "an interaction and two later targets" if events.is_set else "three interactions"
-    return (
-        f"there is too little data to train: none of {len(packed.histories):,} users has {wanted} "
-        "(one to learn from, one to validate, one to test); popularity serves until there are more"
-    )
-
-
 def _fit(
-    data: _Data, recipe: Recipe, runtime: Runtime, saved: SavedTraining, progress: Progress
+    data: TrainingData, recipe: Recipe, runtime: Runtime, saved: SavedTraining, progress: Progress
 ) -> FitResult:
     validate = validator(
         data.judges.stopping, seed=recipe.seed, runtime=runtime, protocol=recipe.protocol
@@ -306,7 +233,7 @@ def _fit(
 
 
 def _refit(
-    data: _Data, recipe: Recipe, best_epoch: int, runtime: Runtime, progress: Progress
+    data: TrainingData, recipe: Recipe, best_epoch: int, runtime: Runtime, progress: Progress
 ) -> tuple[Recommender, int] | None:
     return refit(data.split, data.packed, recipe, best_epoch, runtime, progress, data.initial)
 
