@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Kind = Literal["duckdb", "delta", "parquet", "csv", "jsonl"]
 
 _HIDDEN = ("_", ".")
+_DOWNLOADS = 8  # objects at once
 _ENDINGS: dict[str, Kind] = {".parquet": "parquet", ".pq": "parquet"}
 _ENDINGS |= {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
 _ENDINGS |= {f".{name}{zipped}": "jsonl" for name in ("jsonl", "ndjson") for zipped in ("", ".gz")}
@@ -155,15 +157,23 @@ def require_unchanged(objects: Sequence[Stored]) -> None:
 
 
 def fetch(objects: Sequence[Stored], folder: Path, storage: ObjectStorage) -> list[Path]:
-    """Return a local path for each object: itself, or a copy in ``folder`` of what is on S3."""
-    paths = []
-    for number, stored in enumerate(objects):
-        path = Path(stored.key)
-        if "://" in stored.key:
-            path = folder / f"{number:06d}-{stored.key.rsplit('/', 1)[-1]}"
-            object_store.download(stored.key, path, storage, etag=stored.etag, raising=SourceError)
-        paths.append(path)
-    return paths
+    """Return a local path for each object: itself, or a copy in ``folder`` of what is on S3.
+
+    Several objects are downloaded at once: a small one costs little but the wait for its answer.
+    """
+
+    def fetch_one(number: int, stored: Stored) -> Path:
+        if "://" not in stored.key:
+            return Path(stored.key)
+        path = folder / f"{number:06d}-{stored.key.rsplit('/', 1)[-1]}"
+        object_store.download(stored.key, path, storage, etag=stored.etag, raising=SourceError)
+        return path
+
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        try:
+            return list(pool.map(fetch_one, range(len(objects)), objects))
+        finally:  # after an error the others are not begun
+            pool.shutdown(cancel_futures=True)
 
 
 def stage(
