@@ -1,4 +1,4 @@
-"""Events for Prefect's automations: a batch refused, a model promoted, lists published or late.
+"""Events for Prefect's automations: of batches, models and lists, and of data that drifted.
 
 Each is about one lake, under `prefect.resource.id` ``recsys.lake.<digest of its root>``.
 """
@@ -23,6 +23,7 @@ Name = Literal[
     "recsys.model.rejected",
     "recsys.lists.published",
     "recsys.lists.late",
+    "recsys.data.drifted",
 ]
 
 
@@ -43,7 +44,7 @@ def tell_refusal(run: Run, step: str, error: RecsysError) -> None:
 
 
 def tell_result(run: Run, step: str) -> None:
-    """Tell of a new model, or of new lists."""
+    """Tell of a new model, of new lists, or of drift that asks for a training."""
     result = run.outcome[step]
     if step == "train" and result["is_new"]:
         payload = {"model_id": result["model_id"], "why": result["why"]}
@@ -53,6 +54,9 @@ def tell_result(run: Run, step: str) -> None:
     elif step in ("promote", "rollback") and result["status"] == "changed":
         payload = {"model_id": result["model_id"] or "popularity", "why": result["why"]}
         tell_event("recsys.model.promoted", run.lake, payload)
+    elif step == "drift" and result["asks_for_training"]:
+        payload = {"run_date": str(result["run_date"]), "why": result["why"]}
+        tell_event("recsys.data.drifted", run.lake, payload)
     elif step == "recommend" and result["status"] == "published":
         payload = {"run_date": str(result["run_date"]), "users": result["users"]}
         tell_event("recsys.lists.published", run.lake, payload)

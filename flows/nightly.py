@@ -11,7 +11,7 @@ from prefect.states import Completed
 from flows.artifacts import link_report, run_step
 from flows.catch_up import CatchUp, newer_night
 from flows.ingest import ingest_items_task, ingest_task
-from flows.monitor import live_metrics_task
+from flows.monitor import drift_task, live_metrics_task
 from flows.optional import try_step
 from flows.recommend import changed_recommending, recommend_task
 from flows.runs import checked_run_date, flow_run, retrying_task, run_name
@@ -75,6 +75,7 @@ def nightly_flow(
         ingest_task(run, source)
         ingest_items_task(run)
         try_step(run, "live_metrics", "no live metrics", lambda: live_metrics_task(run, run_date))
+        try_step(run, "drift", "drift not measured", lambda: drift_task(run, run_date))
         night = run.settings.night_time(run_date)
         decision = decide_task(run, train, night)
         if decision.train and not decision.serves:

@@ -58,6 +58,9 @@ def step_told(run: Run, step: str) -> tuple[str, str]:
         return line, f"# This night {line}\n"
     if step == "live_metrics":
         return live_line(new), live_page(new)
+    if step == "drift":
+        line = drift_line(new)
+        return line, f"# {line.capitalize()}\n\nIt took {new['seconds']:.0f} s.\n"
     if step in ("promote", "rollback"):
         line = f"{new['model_id'] or 'popularity alone'} serves: {new['why']}"
         return line, f"# {line}\n"
@@ -100,6 +103,13 @@ def live_line(new: Mapping[str, Any]) -> str:
     )
 
 
+def drift_line(new: Mapping[str, Any]) -> str:
+    """Return e.g. ``the data drifted: hours 0.31 (limit 0.25)``."""
+    if new["verdict"] == "unknown":
+        return "drift: too few interactions to say"
+    return f"the data drifted: {new['why']}" if new["why"] else "the data did not drift"
+
+
 def live_page(new: Mapping[str, Any]) -> str:
     """Return the artifact of live metrics."""
     return (
@@ -120,6 +130,8 @@ def night_line(outcome: Outcome, before: Outcome) -> str:
         parts.append(lists_line(outcome["recommend"], before.get("recommend")))
     if outcome.get("live_metrics", {}).get("users"):
         parts.append(live_line(outcome["live_metrics"]))
+    if outcome.get("drift", {}).get("why"):
+        parts.append(drift_line(outcome["drift"]))
     training = outcome.get("train", {})
     if "status" in training:
         parts.append(f"trained {training['model_id']}: {training['status']}")

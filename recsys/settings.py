@@ -448,6 +448,36 @@ class Maintenance(Config):
     )
 
 
+class Drift(Config):
+    """When the newest interactions are too far from those that were learnt from."""
+
+    recent: timedelta = Field(
+        timedelta(days=7),
+        gt=timedelta(0),
+        le=_MAX_SPAN,
+        description="how far back the newest interactions go; in whole weeks, for their weekdays",
+    )
+    reference: timedelta = Field(
+        timedelta(days=28),
+        gt=timedelta(0),
+        le=_MAX_SPAN,
+        description="how much of what the newest training learnt from they are compared with",
+    )
+    min_rows: int = Field(1000, ge=1, description="fewer rows than this say nothing")
+    warn_psi: float = Field(
+        0.1, ge=0, description="population stability index from which a night warns"
+    )
+    retrain_psi: float = Field(
+        0.25, ge=0, description="population stability index from which a training is asked for"
+    )
+    warn_share: float = Field(
+        0.1, ge=0, description="share of unknown or rejected rows from which a night warns"
+    )
+    retrain_share: float = Field(
+        0.3, ge=0, description="share of unknown rows from which a training is asked for"
+    )
+
+
 class ObjectStorage(BaseModel):
     """An S3 endpoint. Credentials are not set here: they come from the standard AWS chain."""
 
@@ -520,6 +550,7 @@ class Settings(BaseSettings):
     recommending: Recommending = Recommending()
     rules: Rules = Rules()
     maintenance: Maintenance = Maintenance()
+    drift: Drift = Drift()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
     time_limit: timedelta = Field(
         timedelta(hours=12),

@@ -437,7 +437,7 @@ _DRIFT = Table(
         Column("warn_at", REAL, "From this figure on the night warns."),
         Column("retrain_at", REAL, "From this figure on a training is asked for."),
         Column("verdict", TEXT, "steady, warn, retrain, or unknown: too few rows.", required=True),
-        Column("rows", COUNT, "Rows of the newest data that it was measured on."),
+        Column("rows", COUNT, "Interactions of the newest time, or users for history lengths."),
         Column("reference_rows", COUNT, "Rows that they were compared with."),
         Column("since", TIMESTAMP, "The newest data begin here, in UTC."),
         Column("until", TIMESTAMP, "The newest data end before this, in UTC."),

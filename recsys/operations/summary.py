@@ -41,6 +41,7 @@ def night_summary(lake: Lake) -> str:
         f"train: {verdict}\n"
         f"recommend: {list_summary(lists)}"
         f"{live_summary(outcome.get('live_metrics', {}))}"
+        f"{drift_summary(outcome.get('drift', {}))}"
     )
 
 
@@ -69,6 +70,13 @@ def live_summary(live: Mapping[str, Any]) -> str:
         f"\nlive: of {live['users']:,} users who took something new on the day of the lists of "
         f"{live['run_date']}, {live['hit_rate']:.1%} took one of their first {live['k']}{beside}"
     )
+
+
+def drift_summary(drift: Mapping[str, Any]) -> str:
+    """Return a line on data that drifted; none where they did not, or where nothing is known."""
+    if problem := drift.get("refused") or drift.get("failed"):
+        return f"\ndrift: failed: {problem}"
+    return f"\ndrift: {drift['why']}" if drift.get("why") else ""
 
 
 def list_summary(lists: Mapping[str, Any]) -> str:
