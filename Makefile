@@ -51,7 +51,8 @@ bench-scale: $(VENV)/.installed-test
 
 .PHONY: bench-year
 bench-year: $(VENV)/.installed-test
-	@$(BIN)/python -m tests.benchmarks.year
+	@mkdir -p build
+	@$(BIN)/python -m tests.benchmarks.year --results build/bench-year.json
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

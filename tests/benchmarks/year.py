@@ -1,5 +1,7 @@
 """A year of small nights in one go: `make bench-year`, or `python -m tests.benchmarks.year`.
 
+With `--results FILE` the figures so far are kept: on a machine with other work a year takes hours.
+
 The shop is made from a seed: users and items arrive through the year, tastes follow the season, one
 row in a hundred comes days late. Every night ingests a file, makes everybody's list and publishes
 the catalog. One night a month is killed at some write and run again. Once a week a user is erased,
@@ -18,6 +20,7 @@ it in their list, beside what a list by popularity would have had.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -51,9 +54,11 @@ from recsys.operations.runs import record_run
 from recsys.registry.policy import decide, read_standing
 from recsys.registry.retrain import train
 from recsys.settings import Gate, Maintenance, Policy, Recommending, Settings, Source, Training
+from recsys.version import code_version
 from tests import templates
 
 K, LATE = 10, 0.01
+_TIMES = ("seconds", "cpu", "maintained", "opened", "read")  # of Month, in seconds
 START = date(2025, 1, 1)
 _HOUR = 2  # of a night, UTC
 Event = tuple[int, int, datetime]
@@ -189,11 +194,30 @@ class Year:
             events = self.take(number + 1)
             month.hits.update(self.hits(day, events))
             if number % 30 == 0:
+                self.write()
                 print(
                     f"{day}: {month.seconds[-1]:.2f} s, CPU {month.cpu[-1]:.2f} s",
                     file=sys.stderr,
                     flush=True,
                 )
+
+    def write(self) -> None:
+        """Write what was measured so far, so that a year that is stopped leaves its figures."""
+        if self.args.results is None:
+            return
+        months = {}
+        for number, month in self.months.items():
+            figures = {name: list(map(float, getattr(month, name))) for name in _TIMES}
+            months[number] = {
+                **figures,
+                "files": month.files,
+                "megabytes": month.megabytes,
+                "hits": dict(month.hits),
+            }
+        sizes = {name: getattr(self.args, name) for name in ("nights", "users", "items", "seed")}
+        counts = {"trainings": self.trained, "kills": self.kills, "erased": len(self.erased)}
+        written = {"code": code_version(), "sizes": sizes, "counts": counts, "months": months}
+        self.args.results.write_text(json.dumps(written, indent=2))
 
     def take(self, number: int) -> list[Event]:
         """Put the file of a night where the source is."""
@@ -368,6 +392,7 @@ def main(arguments: list[str] | None = None) -> Year:
     parser.add_argument("--users", type=int, default=200, help="at the end of the year")
     parser.add_argument("--items", type=int, default=120, help="at the end of the year")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, help="a JSON file, written every thirty nights")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, controlled_clock() as clock:
         os.environ.setdefault(templates.FOLDER, folder)
@@ -375,6 +400,7 @@ def main(arguments: list[str] | None = None) -> Year:
         year = Year(Path(folder), args)
         started = time.perf_counter()
         year.run(clock)
+        year.write()
         year.check()
         seconds = time.perf_counter() - started
     print(table(year.months))
