@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from recsys.catalog.query import CATALOG_FILE
+from recsys.catalog.report.files import report_address
 from recsys.lake.tables import Lake
 from recsys.operations.summary import night_summary, sample_lists
 from recsys.settings import Settings
@@ -42,6 +43,7 @@ def run_demo(folder: Path) -> None:
     for text in (night_summary(lake), *sample_lists(lake)):
         print_line(f"\n{text}")
     print_line(f"\nThe lake: {root}, read with SQL through {root / CATALOG_FILE}")
+    print_line(f"The report on the night, for a browser: {report_address(lake)}")
     print_line(f"\nThe whole demo took {time.perf_counter() - started:.0f} s. To go on:")
     for command in (
         f"recsys --lake {root} sql user_list --param user_id=42",

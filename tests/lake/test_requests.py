@@ -33,7 +33,7 @@ def test_a_night_makes_few_requests_and_the_next_ones_hardly_more(
     shown = "\n".join(f"{count} {kind}" for kind, count in kinds(requests).most_common())
     assert counts[1] < 240, shown
     # A commit of the log is one more to read, twice, until the next checkpoint.
-    # The report reads the lists of each of 30 nights, and what no step has read before it.
+    # The report reads each small file that no step has read before it.
     assert max(counts[2:]) < 330, shown
     assert len(unchanged) < 240
 
