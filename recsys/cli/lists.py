@@ -40,7 +40,7 @@ def recommend(
     Lists for a day know what happened before its end. Lists that were published for that day stand
     as they were served, unless --replace says why.
 
-    --set takes k, steps, seed, block and seen (exclude or include).
+    --set takes the fields of [recommending], such as k=10, seen=include or min_confidence=0.2.
     """
     from recsys.lake.bound import Bound
     from recsys.lists import recommend as lists
