@@ -16,7 +16,6 @@ from recsys.ingest import sources
 from recsys.ingest.changes import NO_CHANGES, find_changes, objects_to_read
 from recsys.ingest.commit import (
     ACCEPTED,
-    REFUSED,
     Batch,
     name_batch,
     record,
@@ -194,22 +193,13 @@ class _Ingest:
         require_rows(self._name, staged.rows, replaced)
 
         self._say(2)
-        classify_rows(
-            self.con,
-            self.lake,
-            self.source,
-            self._contract,
-            self._latest,
-            compare=lake_types is not None,
-            replaced=replaced,
-        )
+        compare, limits = lake_types is not None, (self._contract, self._latest)
+        classify_rows(self.con, self.lake, self.source, *limits, compare=compare, replaced=replaced)
         own = [] if replaced else [one for one in batches if one.source == self._name]
         changes = find_changes(self.con, self.source, own) if lake_types else NO_CHANGES
         # The usual size of a batch says nothing about all of them in one.
-        is_whole = self.source.on_change == "delete" and have_etags(objects)
-        profile = profile_batch(
-            self.con, staged, self._name, [] if replaced or is_whole else batches, changes
-        )
+        is_whole = replaced or (self.source.on_change == "delete" and have_etags(objects))
+        profile = profile_batch(self.con, staged, self._name, [] if is_whole else own, changes)
         batch = self._describe(objects, profile, batches)
         if not self._has_changes(batch, profile, batches, replaced):
             unchanged = replace(batch, accepted=0, quarantined=0)
@@ -345,14 +335,5 @@ class _Ingest:
         if "broken" in statuses:
             raise BrokenCheckError(breakage_report(batch.batch_id, results))
         if "failed" in statuses:
-            refused = replace(
-                batch,
-                status=REFUSED,
-                accepted=0,
-                quarantined=0,
-                duplicates=0,
-                replaced_rows=None,
-                deleted_rows=None,
-            )
-            record(self.lake, refused)
+            record(self.lake, batch.refused())
             raise ContractError(refusal_report(self.con, batch.batch_id, batch.source, results))

@@ -102,6 +102,18 @@ class Batch:
         times = {name: datetime.fromisoformat(note[name]) for name in ("started", "finished")}
         return cls.from_row({**note, **times})
 
+    def refused(self) -> Self:
+        """Return the batch as one that broke its contract: none of its rows is written."""
+        return replace(
+            self,
+            status=REFUSED,
+            accepted=0,
+            quarantined=0,
+            duplicates=0,
+            replaced_rows=None,
+            deleted_rows=None,
+        )
+
     def as_note(self) -> dict[str, Any]:
         """Return the batch as JSON can hold it."""
         note = asdict(self)
