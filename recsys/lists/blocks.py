@@ -164,11 +164,9 @@ def make_lists(
         had = histories.of_role(HAD)
         popular.fill(items, scores, had, exclude_seen=exclude_seen)
         if rules:
-            k = recommending.k
-            pinned = rules.with_pinned(items, histories, popular, exclude_seen=exclude_seen, k=k)
-            items = np.concatenate([items, pinned], axis=1)
-            scores = np.concatenate([scores, popular.score[pinned]], axis=1)
-            reasons = np.concatenate([reasons, np.full(pinned.shape, POPULAR, np.int8)], axis=1)
-            items, scores, reasons = rules.choose(items, scores, reasons, k)
+            items, scores, reasons = rules.with_pinned(
+                items, scores, reasons, histories, popular, exclude_seen=exclude_seen
+            )
+            items, scores, reasons = rules.choose(items, scores, reasons, recommending.k)
         yield ListBlock(start, items, scores, reasons, confidence)
         progress("recommending", min(users.stop, len(packed.histories)), len(packed.histories))

@@ -31,7 +31,7 @@ from recsys.temporary import temporary_folder
 from recsys.version import code_version
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date, datetime, timedelta
     from pathlib import Path
 
     from recsys.lake.tables import Lake
@@ -164,7 +164,33 @@ def recommend(
     check_row_counts(lake, version)
     champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
     recommending = recommending or settings.recommending
-    inputs = ListInputs(
+    inputs = _inputs(lake, settings, champion, run_date, version, bound, recommending)
+    editions = editions_of(lake, run_date)
+    status, why = decide(lake, editions, inputs, replace_why)
+    staged = eligibility = None
+    if status == "published":
+        scored = ScoredBlocks(lake, *_score_inputs(inputs, settings))
+        with temporary_folder() as folder:
+            made = _make_lists(lake, settings, champion, inputs, folder, progress, scored)
+            staged, eligibility = made
+            row = publish(lake, staged, inputs, editions, run_id, why)
+        scored.remove()
+    else:
+        row = current_of(editions) or editions[-1]
+    published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
+    return RecommendResult.of(row, status, why, staged, eligibility, published, seconds)
+
+
+def _inputs(
+    lake: Lake,
+    settings: Settings,
+    champion: ModelRow | None,
+    run_date: date,
+    version: int,
+    bound: Bound,
+    recommending: Recommending,
+) -> ListInputs:
+    return ListInputs(
         run_date=run_date,
         model_id=champion.model_id if champion else None,
         interactions_version=version,
@@ -175,30 +201,15 @@ def recommend(
         rules=settings.rules,
         code_version=code_version(),
     )
-    editions = editions_of(lake, run_date)
-    status, why = decide(lake, editions, inputs, replace_why)
-    staged = eligibility = None
-    if status == "published":
-        with temporary_folder() as folder:
-            file = folder / "lists.parquet"
-            scored = ScoredBlocks(
-                lake, _score_inputs(inputs, settings), settings.training.save_every
-            )
-            staged, eligibility = _make_lists(
-                lake, settings, champion, inputs, file, progress, scored
-            )
-            row = publish(lake, staged, inputs, editions, run_id, why)
-        scored.remove()
-    else:
-        row = current_of(editions) or editions[-1]
-    published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
-    return RecommendResult.of(row, status, why, staged, eligibility, published, seconds)
 
 
-def _score_inputs(inputs: ListInputs, settings: Settings) -> dict[str, Any]:
-    """Return all that decides the model's scores; they differ in their last bits by device."""
+def _score_inputs(inputs: ListInputs, settings: Settings) -> tuple[dict[str, Any], timedelta]:
+    """Return all that decides the model's scores, and how often they are saved.
+
+    They differ in their last bits by device.
+    """
     device = Runtime(settings.device).torch_device.type
-    return {**inputs.as_dict(), "device": device}
+    return {**inputs.as_dict(), "device": device}, settings.training.save_every
 
 
 def _make_lists(
@@ -206,11 +217,11 @@ def _make_lists(
     settings: Settings,
     champion: ModelRow | None,
     inputs: ListInputs,
-    file: Path,
+    folder: Path,
     progress: Progress,
     scored: ScoredBlocks,
 ) -> tuple[StagedLists, Eligibility]:
-    """Write checked lists to a file; return them, and which items they could hold.
+    """Write checked lists to a folder; return them, and which items they could hold.
 
     Raises:
         GateError: there are no users or no eligible items, or the lists broke a rule.
@@ -245,7 +256,7 @@ def _make_lists(
             model, packed, eligible, popular, recommending, settings, progress, scored, rules
         )
         schema = lake.schema(columns.RECOMMENDATIONS)
-        staged = stage_lists(lists, packed, checks, file, schema)
+        staged = stage_lists(lists, packed, checks, folder / "lists.parquet", schema)
         staged = replace(
             staged,
             counts=replace(staged.counts, eligible_items=len(popular.order)),

@@ -32,6 +32,7 @@ MODEL, NEW_ITEM, OWN, POPULAR, LOW_CONFIDENCE, PINNED = range(len(REASONS))
 _PARTS = np.array([1, 1, 2, 3, 3, 0], dtype=np.int8)
 """In which order the reasons come in a list."""
 _LAST = 4  # part of an empty place
+_MOST_PINNED = 100  # items, of those that nobody's candidates have
 
 
 @dataclass(frozen=True)
@@ -99,23 +100,25 @@ class ListRules:
     def with_pinned(
         self,
         items: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        reasons: NDArray[np.int8],
         histories: Histories,
         popular: Popular,
         *,
         exclude_seen: bool,
-        k: int,
-    ) -> NDArray[np.int32]:
-        """Return (B, P) int32 pinned items that each list may hold and that are no candidates yet.
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int8]]:
+        """Return candidates with the pinned items that a list may hold and that are none yet.
 
         Args:
-            items: (B, C) int32, the candidates.
+            items: (B, C) int32, 0 is no item.
+            scores: (B, C) float32.
+            reasons: (B, C) int8.
             histories: of the same B users.
             popular: which items are eligible, and their order.
             exclude_seen: whether what counts as had is left out.
-            k: most pinned items of a list.
         """
         pinned = popular.order[self.pins[popular.order] > 0]
-        pinned = pinned[np.argsort(self.pins[pinned], kind="stable")][:k]
+        pinned = pinned[np.argsort(self.pins[pinned], kind="stable")][:_MOST_PINNED]
         column = np.full(len(self.pins), -1, dtype=np.int64)
         column[pinned] = np.arange(len(pinned))
         added = np.tile(pinned, (len(items), 1))
@@ -125,7 +128,11 @@ class ListRules:
             row, had = histories.of_role(HAD).interactions()
             is_pinned = column[had] >= 0
             added[row[is_pinned], column[had[is_pinned]]] = PADDING
-        return added
+        return (
+            np.concatenate([items, added], axis=1),
+            np.concatenate([scores, popular.score[added]], axis=1),
+            np.concatenate([reasons, np.full(added.shape, POPULAR, dtype=np.int8)], axis=1),
+        )
 
     def _count(
         self, before: NDArray[np.int32], items: NDArray[np.int32], reasons: NDArray[np.int8]

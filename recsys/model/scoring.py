@@ -162,7 +162,7 @@ def top_k(
     scorer = ModelScorer(model, steps, seed, runtime or Runtime())
     device, tell = scorer.runtime.torch_device, throttled(progress)
     ineligible = _ineligible(model, eligible, device)
-    repeat_bias = _seen_bias(model)
+    repeat_bias, longest = _seen_bias(model), min(k, model.n_items)
     catalogue = model.catalogue().detach().to(device)
     # Users are encoded by many, and listed by block.
     encoded = -(-_ENCODED_USERS // block) * block
@@ -171,15 +171,12 @@ def top_k(
             queries = scorer.encode(histories[start : start + encoded])
         users = histories[start : start + block]
         with_history = np.flatnonzero(users.lengths)
-        excluded = users[with_history] if had is None else had[start : start + block][with_history]
-        seen, seen_bias = _biases(
-            users[with_history], excluded if exclude_seen else None, repeat_bias, device
-        )
+        ranked = users[with_history]
+        had_by = ranked if had is None else had[start : start + block][with_history]
+        seen, bias = _biases(ranked, had_by if exclude_seen else None, repeat_bias, device)
         rows = torch.from_numpy(start % encoded + with_history).to(device)
         with scorer.runtime.applied():
-            best, items = top_k_items(
-                queries[rows], catalogue, min(k, model.n_items), seen, ineligible, seen_bias
-            )
+            best, items = top_k_items(queries[rows], catalogue, longest, seen, ineligible, bias)
         yield _lists(start, with_history, best, items, (len(users), k))
         tell("scoring", start + len(users), len(histories))
 
