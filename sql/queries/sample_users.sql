@@ -1,4 +1,4 @@
--- One row per user: the $count users with the newest interactions.
+-- One row per user: the $count (an integer) users with the newest interactions.
 select user_id
 from interactions
 group by user_id

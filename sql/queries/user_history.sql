@@ -1,4 +1,5 @@
--- One row per interaction: the last $count interactions of the user $user_id, newest first.
+-- One row per interaction: the last $count (an integer) interactions of the user $user_id (an id),
+-- newest first.
 select
     interactions.timestamp,
     interactions.item_id,
