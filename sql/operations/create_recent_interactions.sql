@@ -1,4 +1,4 @@
--- One row per interaction with an event that lists are judged by, within the time that any of the judged lists is judged by.
+-- One row per interaction with an event that lists are judged by, within the time of any of them.
 -- reads: interactions, roles_of, $since, $until
 -- makes: table recent_interactions (user_id, item_id, timestamp)
 create or replace temp table recent_interactions as

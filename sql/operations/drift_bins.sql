@@ -1,5 +1,5 @@
--- One row per measure and bin: interactions of the newest time and of the reference that fall in it,
--- of history lengths: users. Bins of items hold a tenth of the reference each, by popularity.
+-- One row per measure and bin: interactions of the newest time and of the reference that fall in
+-- it; of history lengths: users. Bins of items hold a tenth of the reference each, by popularity.
 -- reads: interactions, items, $reference_since, $reference_until, $since, $timezone, $until
 -- makes: rows (measure, bin, rows, reference_rows)
 with seen as (

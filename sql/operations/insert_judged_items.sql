@@ -40,7 +40,10 @@ relevant as (
     where
         not $excludes_seen
         or had.first_at is null
-        or (had.first_at >= $since and not (had.first_at < $data_until and had.known_at < $known_by))
+        or (
+            had.first_at >= $since
+            and not (had.first_at < $data_until and had.known_at < $known_by)
+        )
 ),
 
 served as (

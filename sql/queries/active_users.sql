@@ -1,4 +1,4 @@
--- One row per day, newest first: users, interactions, and users who were never seen before that day.
+-- One row per day, newest first: users, interactions, and users who were not seen before that day.
 with first_days as (
     select
         user_id,

@@ -1,5 +1,5 @@
--- One row per run date: how unevenly its places are shared by the items that it shows (Gini index, 0:
--- evenly, near 1: one item has all).
+-- One row per run date: how unevenly its places are shared by the items that it shows (Gini index,
+-- 0: evenly, near 1: one item has all).
 with shown as (
     select
         run_date,

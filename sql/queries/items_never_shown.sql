@@ -1,4 +1,5 @@
--- One row per item that somebody interacted with and that is in no list that stands, by interactions.
+-- One row per item that somebody interacted with and that is in no list that stands, most had
+-- first.
 select
     interactions.item_id,
     any_value(items.title) as title,

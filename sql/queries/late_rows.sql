@@ -1,4 +1,5 @@
--- One row per day of ingestion, newest first: interactions that came over $days (an integer) days late.
+-- One row per day of ingestion, newest first: interactions that came over $days (an integer) days
+-- late.
 select
     cast(ingested_at as date) as day,
     count(*) as interactions,

@@ -1,5 +1,5 @@
--- One row per recommendation of the user $user_id (an id) on $run_date (a date): which model, trained
--- on which version, read which version of `interactions`, in which run.
+-- One row per recommendation of the user $user_id (an id) on $run_date (a date): which model,
+-- trained on which version, read which version of `interactions`, in which run.
 select
     recommendations.rank,
     recommendations.item_id,

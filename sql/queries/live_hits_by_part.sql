@@ -1,5 +1,5 @@
--- One row per run date, slice and value, newest first: hit rates on the first day of users and items
--- that the model knew or not, and of each reason.
+-- One row per run date, slice and value, newest first: hit rates on the first day of users and
+-- items that the model knew or not, and of each reason.
 select
     run_date,
     slice,

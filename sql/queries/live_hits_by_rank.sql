@@ -2,7 +2,8 @@
 -- day, and the same for popularity's lists.
 select
     cast(value as integer) as rank,
-    sum(hits) filter (where lists = 'served') / sum(users) filter (where lists = 'served') as served,
+    sum(hits) filter (where lists = 'served')
+    / sum(users) filter (where lists = 'served') as served,
     sum(hits) filter (where lists = 'popularity')
     / sum(users) filter (where lists = 'popularity') as popularity
 from live_metrics

@@ -1,5 +1,5 @@
--- One row per flow: how many runs completed in the last $days (an integer) days, how many did not, and
--- the seconds that they took.
+-- One row per flow: how many runs completed in the last $days (an integer) days, how many did not,
+-- and the seconds that they took.
 select
     flow,
     count(*) filter (where status = 'completed') as completed,
