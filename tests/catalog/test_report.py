@@ -247,6 +247,24 @@ def test_a_report_on_an_earlier_day_leaves_the_newest_in_place(tmp_path: Path) -
     assert not list(folder.iterdir())
 
 
+def test_an_edition_of_before_it_was_counted_and_figures_of_zero_make_a_report(
+    tmp_path: Path,
+) -> None:
+    lake = known_lake(tmp_path / "lake")
+    day = TODAY + timedelta(days=1)
+    lakes.write(lake, columns.RECOMMENDATIONS, lakes.lists(day, {"ann": ["b"], "bob": ["a"]}))
+    lakes.write(lake, columns.EDITIONS, [lakes.edition(day, users=2, model_id="m")])
+    rows = [
+        {"run_date": run_date, "edition": 1, "days": 1, "slice": "all", "value": "all"}
+        | {"lists": lists, "metric": "hr@5", "users": 3, "result": 0.0, "deviation": 0.0}
+        for run_date in (YESTERDAY, TODAY)
+        for lists in ("served", "popularity", "lead")
+    ]
+    lakes.write(lake, columns.LIVE_METRICS, rows)
+    publish_catalog(lake)
+    assert "one of the first 5 items" in Path(write_report(lake)).read_text()
+
+
 def test_a_report_that_can_not_be_written_stops_no_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

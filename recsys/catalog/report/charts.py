@@ -121,27 +121,8 @@ def chart(
         return Markup("")
     xs, ys = [x for x, _ in points], [y for _, y in points]
     step = _step(max(ys))
-    place = _Scale(min(xs), max(xs), step, math.ceil(max(ys) / step - 1e-9))
-    parts = []
-    for y in place.ticks():
-        at = place.y(y)
-        parts.append(
-            Markup(
-                '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
-                '<text class="tick" x="{3}" y="{4}" text-anchor="end">{5}</text>'
-            ).format(_LEFT, _WIDTH - _RIGHT, _n(at), _LEFT - 7, _n(at + 4), y_format(y))
-        )
-    for x, anchor in ((place.x_low, "start"), (place.x_high, "end")):
-        parts.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-                _n(place.x(x)), _HEIGHT - 16, anchor, x_format(x)
-            )
-        )
-    parts.append(
-        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-            _n((_LEFT + _WIDTH - _RIGHT) / 2), _HEIGHT - 3, x_name
-        )
-    )
+    place = _Scale(min(xs), max(xs), step, max(1, math.ceil(max(ys) / step - 1e-9)))
+    parts = _axes(place, x_name, x_format, y_format)
     if mark is not None:
         parts.append(
             Markup('<line class="mark" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
@@ -162,6 +143,32 @@ def chart(
             ]
     drawing = _svg(_WIDTH, _HEIGHT, "chart", label, parts)
     return drawing + (_legend(series) if len(series) > 1 else Markup(""))
+
+
+def _axes(
+    place: _Scale, x_name: str, x_format: Callable[[float], str], y_format: Callable[[float], str]
+) -> list[Markup]:
+    parts = []
+    for y in place.ticks():
+        at = place.y(y)
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
+                '<text class="tick" x="{3}" y="{4}" text-anchor="end">{5}</text>'
+            ).format(_LEFT, _WIDTH - _RIGHT, _n(at), _LEFT - 7, _n(at + 4), y_format(y))
+        )
+    for x, anchor in ((place.x_low, "start"), (place.x_high, "end")):
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+                _n(place.x(x)), _HEIGHT - 16, anchor, x_format(x)
+            )
+        )
+    parts.append(
+        Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
+            _n((_LEFT + _WIDTH - _RIGHT) / 2), _HEIGHT - 3, x_name
+        )
+    )
+    return parts
 
 
 @dataclass(frozen=True)

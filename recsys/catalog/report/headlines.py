@@ -229,10 +229,11 @@ def _of_night(figures: Figures) -> Iterator[Finding]:
             f"{plural(night['without_list'], 'user')} got no list",
             "No item is left for them: they have had all that may be listed.",
         )
-    if night["model_id"] and night["popular_users"] > users * _POPULAR_SHARE:
+    popular = night["popular_users"] or 0
+    if night["model_id"] and popular > users * _POPULAR_SHARE:
         yield (
             "warn",
-            f"{percent(night['popular_users'] / users)} of the users get popular items alone",
+            f"{percent(popular / users)} of the users get popular items alone",
             "The model knows none of their items; train again.",
         )
     if (night["model_age_days"] or 0) > _MODEL_AGE:
