@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from recsys.lake.tables import Lake
 from recsys.operations.erase import erase
 from recsys.settings import Contract, Settings, Source
 from tests.ingest.test_batch import (
+    KILL_NAMES,
+    KILLS,
     NOW,
     Dying,
     Killed,
@@ -27,6 +30,7 @@ from tests.ingest.test_batch import (
     rows_of,
     versions,
 )
+from tests.sampling import sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,24 +208,33 @@ def write(path: Path, items: range, value: str = "1") -> None:
     path.write_text(f"user_id,item_id,timestamp,value\n{lines}")
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("commits", [1, 2, 3, 4])
-def test_after_a_kill_while_rows_change_a_rerun_ends_as_if_nothing_had_happened(
-    settings: Settings, tmp_path: Path, shop: Path, commits: int, after: bool
-) -> None:
-    undisturbed, killed = (Lake(str(tmp_path / name), settings.s3) for name in ("one", "two"))
-    for lake in (undisturbed, killed):
-        duck(shop, MADE.format(30))
-        two_batches(lake, settings, shop)
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Lake]:
+    """A source that has changed, the lake that took it before, and that lake afterwards."""
+    folder = tmp_path_factory.mktemp("changed")
+    shop = duck(folder / "s.duckdb", MADE.format(30))
+    settings = Settings(memory_limit="1GB")
+    before, after = (Lake(str(folder / name), settings.s3) for name in ("before", "after"))
+    two_batches(before, settings, shop)
+    shutil.copytree(before.root, after.root)
     duck(shop, f"{CHANGED}; insert into t values (null, 1, 1, null)")
-    take(undisturbed, settings, shop, "delete", table="t")
+    take(after, settings, shop, "delete", table="t")
+    return shop, before, after
+
+
+@pytest.mark.parametrize(("commits", "after"), sample(KILLS, 1, 3), ids=KILL_NAMES)
+def test_after_a_kill_while_rows_change_a_rerun_ends_as_if_nothing_had_happened(
+    changed: tuple[Path, Lake, Lake], lake: Lake, settings: Settings, commits: int, after: bool
+) -> None:
+    shop, before, undisturbed = changed
+    shutil.copytree(before.root, lake.root)
     with pytest.raises(Killed):
-        take(Dying(killed, commits, after), settings, shop, "delete", table="t")
-    check_row_counts(killed)  # as the next step of a night does, which does not recover
-    recover(killed)
-    check_row_counts(killed)
-    take(killed, settings, shop, "delete", table="t")
-    assert everything(killed) == everything(undisturbed)
+        take(Dying(lake, commits, after), settings, shop, "delete", table="t")
+    check_row_counts(lake)  # as the next step of a night does, which does not recover
+    recover(lake)
+    check_row_counts(lake)
+    take(lake, settings, shop, "delete", table="t")
+    assert everything(lake) == everything(undisturbed)
 
 
 def test_a_row_that_is_lost_after_changes_is_noticed(
