@@ -139,11 +139,8 @@ def _measures(
 def _row(
     measure: str, kind: str, result: float | None, limits: Drift, counts: dict[str, Any]
 ) -> dict[str, Any]:
-    warn_at, retrain_at = (
-        (limits.warn_psi, limits.retrain_psi)
-        if kind == "psi"
-        else (limits.warn_share, limits.retrain_share)
-    )
+    warn_at = limits.warn_psi if kind == "psi" else limits.warn_share
+    retrain_at: float | None = limits.retrain_psi if kind == "psi" else limits.retrain_share
     if measure == QUARANTINED:
         retrain_at = None  # a training does not help
     verdict = "steady"

@@ -169,7 +169,8 @@ class _Maintenance:
                 con.execute(f"create temp view recommendations as {load('operations/lists')}")
                 rows = con.sql(load("operations/list_days"), params={"before": before})
                 _add_list_days(self.lake, rows.to_arrow_table())
-            self.lake.delete(columns.RECOMMENDATIONS, f"run_date < '{before}'")
+            for table in (columns.POPULAR_ITEMS, columns.RECOMMENDATIONS):  # whose days are `old`
+                self.lake.delete(table, f"run_date < '{before}'")
         return len(old), Size()
 
     def expire_reports(self) -> tuple[int, Size]:

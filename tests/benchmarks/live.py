@@ -51,7 +51,7 @@ select $run_date::date as run_date, 'run' as run_id, user_id, rank::integer as r
     (user_id * 7919 + rank * 104729 + day($run_date::date)) % ({ITEMS} // 100) + 1 as item_id,
     (1 / rank)::float as score, 'model' as reason, 'm' as model_id, 1::bigint as
     interactions_version, timestamptz '2026-01-01 03:00:00+00' as generated_at,
-    1::integer as edition
+    1::integer as edition, null::float as confidence
 from range($users) as users (user_id), range(1, {K + 1}) as ranks (rank)
 """
 _PLACES = """

@@ -201,6 +201,7 @@ def test_a_killed_maintenance_loses_nothing_and_the_next_run_goes_on(
     days = [(row["run_date"], row["users"]) for row in lake.rows(columns.LIST_DAYS).to_pylist()]
     assert days == [(FIRST, USERS)]
     assert lake.partitions(columns.RECOMMENDATIONS, "run_date") == {"2026-01-02", "2026-01-03"}
+    assert min(lake.rows(columns.POPULAR_ITEMS)["run_date"].to_pylist()) == date(2026, 1, 2)
     assert len(lake.rows(columns.INTERACTIONS)) == USERS * NIGHTS
     night(settings, NIGHTS)
 
