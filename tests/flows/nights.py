@@ -44,7 +44,7 @@ _VOLATILE = {
     columns.BATCHES: {"started", "finished"},
     columns.EDITIONS: {"run_id", "changed_at", "published_at"},
     columns.RECOMMENDATIONS: {"run_id", "generated_at"},
-    columns.MODELS: {"trained_at", "seconds"},
+    columns.MODELS: {"trained_at", "seconds", "config"},  # whose log of epochs has times
     columns.QUALITY_RESULTS: {"checked_at", "threshold"},  # which may be a moment
     columns.ITEMS: set(),
 }
