@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +45,14 @@ _VOLATILE = {
     columns.BATCHES: {"started", "finished"},
     columns.EDITIONS: {"run_id", "changed_at", "published_at"},
     columns.RECOMMENDATIONS: {"run_id", "generated_at"},
-    columns.MODELS: {"trained_at", "seconds", "config"},  # whose log of epochs has times
+    columns.MODELS: {"trained_at", "seconds"},
     columns.QUALITY_RESULTS: {"checked_at", "threshold"},  # which may be a moment
     columns.ITEMS: set(),
 }
+
+
+# Of the epochs in a model's config.
+_SPEED = re.compile(r'"(seconds|targets_per_second)": [^,}]+')
 
 
 def make_source(path: Path) -> None:
@@ -146,5 +151,10 @@ def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
             lake.view(con, table)
             excluded = f"exclude ({', '.join(map(quote, volatile))})" if volatile else ""
             rows = con.sql(f"select * {excluded} from {table}").fetchall()
+            if table == columns.MODELS:
+                rows = [
+                    tuple(_SPEED.sub("", text) if isinstance(text, str) else text for text in row)
+                    for row in rows
+                ]
             found[table] = sorted(rows, key=repr)
     return found
