@@ -101,7 +101,7 @@ def _tell(run: Run, step: str) -> None:
     """Tell of a step in the log and as an artifact; of a batch also where its Data Docs lie."""
     line, page = step_told(run, step)
     get_run_logger().info(line)
-    create_markdown_artifact(page, key=step, description=line)
+    create_markdown_artifact(page, key=step.replace("_", "-"), description=line)
     if step == "ingest" and run.outcome[step]["rows_in"]:
         docs = run.lake.uri("data_docs", "index.html")
         _link(run, docs, "Data Docs", "data-docs", "every check of every batch")

@@ -134,7 +134,7 @@ def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> 
         (("train", "--set", "preset=none-such"), 2, "diffurecsys"),
         (("recommend",), 1, "run `recsys ingest` first"),
         (("recommend", "--set", "k=0"), 2, "k: "),
-        (("sql", "no_such_query"), 2, "the queries are: catalogue_coverage"),
+        (("sql", "no_such_query"), 2, "the queries are: active_users"),
         (("sql", "select 1"), 1, "run `recsys nightly` first"),
         (("sql", "select 1", "--format", "xml"), 2, "xml"),
         (("benchmark", "nowhere.parquet"), 1, "nowhere.parquet"),

@@ -443,7 +443,11 @@ _DRIFT = Table(
         Column("until", TIMESTAMP, "The newest data end before this, in UTC."),
         Column("reference_since", TIMESTAMP, "What they are compared with begins here, in UTC."),
         Column("reference_until", TIMESTAMP, "And ends before this, in UTC."),
-        Column("model_id", TEXT, "The newest training, which the reference ends at; or null."),
+        Column(
+            "model_id",
+            TEXT,
+            "The newest training before that day, which the reference ends at; or null.",
+        ),
     ),
 )
 

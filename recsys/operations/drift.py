@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from math import log
 from operator import itemgetter
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = ("item popularity", "categories", "history lengths", "hours", "weekdays")
 QUARANTINED = "quarantined rows"
 _DIGITS = 12
+_WINDOW = ("since", "until")  # how the columns of the two windows end
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,25 @@ def update_drift(
     """
     started = time.perf_counter()
     until = now or min(datetime.now(UTC), settings.end_of(run_date))
-    newest = next(iter(model_rows(lake)), None)
+    # A model that this night itself trains does not count, so that a second run changes nothing.
+    begin = settings.end_of(run_date - timedelta(days=1))
+    newest = next((model for model in model_rows(lake) if model.trained_at < begin), None)
     since = until - settings.drift.recent
-    has_learnt = newest is not None and newest.trained_at < until
-    reference_until = newest.trained_at if newest and has_learnt else since
+    reference_until = newest.trained_at if newest else since
     span = {
         "since": since,
         "until": until,
         "reference_since": reference_until - settings.drift.reference,
         "reference_until": reference_until,
     }
-    shared = {**span, "run_date": run_date, "model_id": newest.model_id if newest else None}
+    model_id = newest.model_id if newest else None
+    shared = {**span, "run_date": run_date, "model_id": model_id}
     rows = [{**row, **shared} for row in _measures(lake, settings, span)]
     table = pa.Table.from_pylist(rows, schema=lake.schema(columns.DRIFT))
     where = f"run_date = '{run_date.isoformat()}'"
     stored = lake.rows(columns.DRIFT, where=where).to_pylist()
-    if [row for row in stored if row["run_date"] == run_date] != table.to_pylist():
+    stored = [row for row in stored if row["run_date"] == run_date]
+    if _figures(stored) != _figures(table.to_pylist()):
         lake.replace(columns.DRIFT, table, where=where)
     beyond = [row for row in rows if row["verdict"] in ("warn", "retrain")]
     verdicts = [row["verdict"] for row in rows]
@@ -104,9 +108,14 @@ def update_drift(
         run_date=run_date,
         verdict=verdict,
         why="; ".join(_told(row) for row in beyond),
-        asks_for_training=verdict == "retrain" and has_learnt and reference_until <= since,
+        asks_for_training=verdict == "retrain" and newest is not None and reference_until <= since,
         seconds=time.perf_counter() - started,
     )
+
+
+def _figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without their windows, whose ends move with the clock."""
+    return [{name: row[name] for name in row if not name.endswith(_WINDOW)} for row in rows]
 
 
 def _measures(

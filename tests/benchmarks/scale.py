@@ -120,7 +120,7 @@ def pack(args: argparse.Namespace) -> Figures:
 
 def recommend(args: argparse.Namespace) -> Figures:
     """Make, check and publish every list; the model's own seconds apart."""
-    from recsys.lists import blocks as made
+    from recsys.lists import ranking as made
     from recsys.lists import recommend as nightly
     from recsys.model.scoring import TopK
     from recsys.settings import Recommending

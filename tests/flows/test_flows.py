@@ -121,7 +121,7 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     lists = rows(lake, "select distinct run_id, run_date from latest_recommendations")
     assert lists == [{"run_id": run["run_id"], "run_date": DAY}]
     found = artifacts(run["run_id"])
-    assert {"ingest", "train", "recommend", "progress-training"} <= set(found)
+    assert {"ingest", "live-metrics", "drift", "train", "recommend"} <= set(found)
     assert found["progress-ingest"] == found["progress-recommending"] == 100.0
     assert f"| users served | {nights.USERS} |" in found["recommend"]
     assert "# m-" in found["train"], "the model's card"

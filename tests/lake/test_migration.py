@@ -62,7 +62,8 @@ def old(lake: Lake) -> Lake:
     """A lake of an earlier release: a row in most tables, no column of LATER, no version."""
     new = current(lake)
     lakes.fill(new, {user: [1, 2, 3] for user in range(5)})
-    lakes.write(new, columns.ITEMS, [{"item_id": 1, "title": "One"}])
+    items = [{"item_id": item, "title": "One", "eligible": True} for item in (1, 2, 3, 9)]
+    lakes.write(new, columns.ITEMS, items)
     lakes.write(new, columns.RECOMMENDATIONS, lakes.lists(date(2026, 1, 1), {1: [2], 2: [3]}))
     lakes.write(new, columns.RUNS, [{"run_id": "r", "flow": "ingest", "status": "completed"}])
     copy_without(new, lake, LATER)

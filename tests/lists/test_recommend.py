@@ -379,7 +379,7 @@ def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Se
     }
 
 
-@pytest.mark.parametrize("bound", ["blocks._ROWS", "blocks._USERS", "staging._BATCH"])
+@pytest.mark.parametrize("bound", ["blocks._ROWS", "ranking._USERS", "staging._BATCH"])
 def test_working_in_small_pieces_changes_no_list(
     lake: Lake, settings: Settings, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
