@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
 	@echo "make test        run the tests"
-	@echo "make test-long   run the long tests: many kills, faults and random sources; hours"
+	@echo "make test-long   run the long tests: kills, stops, two writers; an hour and more"
 	@echo "make lint        ruff, mypy and the rooms' import rule"
 	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
