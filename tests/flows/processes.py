@@ -81,7 +81,7 @@ def running(
     finally:
         stop(process)
         try:
-            process.wait(60)
+            process.wait(150)
         finally:
             process.kill()
             print(log_of(home).read_text())
