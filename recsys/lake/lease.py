@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EXPIRES_AFTER, RENEW_EVERY = 120.0, 30.0  # seconds
 _POLL_SECONDS = 1.0
-_KEPT = 10  # leases of before, whose objects are still there
+_KEPT = 10  # earlier leases, whose objects are still there
 _log = logging.getLogger(__name__)
 
 
@@ -92,7 +92,7 @@ class Lease:
             LakeError: the run was stopped for so long that its lease expired, and another run has
                 begun.
         """
-        if _clock() - self._renewed > EXPIRES_AFTER / 2:
+        if self._number is not None and _clock() - self._renewed > EXPIRES_AFTER / 2:
             self._write()
 
     def _take(self, wait: Callable[[str], None]) -> int:

@@ -30,7 +30,7 @@ class Exclusion(Protocol):
         """Keep other runs out; ``wait`` for those that are in, and name the ``holder`` to them."""
 
     def require(self) -> None:
-        """Make sure, before a write, that other runs are still kept out."""
+        """Make sure, before a write, that other runs are still kept out where they have been."""
 
 
 class WriteLock:
@@ -45,7 +45,6 @@ class WriteLock:
         self._exclusion, self._root = exclusion, root
         self._stack = ExitStack()
         self._holder = ""
-        self._is_held = False
 
     @contextmanager
     def held(self, holder: str) -> Iterator[None]:
@@ -60,10 +59,7 @@ class WriteLock:
         self._holder = holder
         with ExitStack() as self._stack:
             self._take()
-            try:
-                yield
-            finally:
-                self._is_held = False
+            yield
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -72,7 +68,6 @@ class WriteLock:
         Raises:
             LakeError: as `held`.
         """
-        self._is_held = False
         self._stack.close()
         try:
             yield
@@ -85,14 +80,13 @@ class WriteLock:
         Raises:
             LakeError: another run has it by now.
         """
-        if self._exclusion is not None and self._is_held:
+        if self._exclusion is not None:
             self._exclusion.require()
 
     def _take(self) -> None:
         if self._exclusion is not None:
             wait = _Patience(self._root)
             self._stack.enter_context(self._exclusion.held(self._holder, wait))
-        self._is_held = True
 
 
 class _Patience:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
     from fsspec import AbstractFileSystem
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectTypeDef
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
     from recsys.settings import ObjectStorage
 
@@ -84,9 +84,16 @@ def _entries(bucket: str, glob: str, storage: ObjectStorage) -> Iterator[ObjectT
     first = _WILDCARDS.search(glob)
     prefix = glob[: first.start()] if first else glob
     matches = re.compile(_as_regex(glob) if first else re.escape(glob)).fullmatch
-    pages = _client(storage).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    for page in pages:
+    for page in _pages(bucket, prefix, storage):
         yield from (entry for entry in page.get("Contents", []) if matches(entry["Key"]))
+
+
+def _pages(
+    bucket: str, prefix: str, storage: ObjectStorage
+) -> Iterable[ListObjectsV2OutputTypeDef]:
+    """Return what the store answers about the objects whose keys begin so, page by page."""
+    paginator = _client(storage).get_paginator("list_objects_v2")
+    return paginator.paginate(Bucket=bucket, Prefix=prefix)
 
 
 def modified(pattern: str, storage: ObjectStorage) -> dict[str, datetime]:
@@ -104,8 +111,7 @@ def listed(prefix: str, storage: ObjectStorage) -> tuple[list[Listed], datetime]
     bucket, start = split(prefix)
     objects, now = [], datetime.min.replace(tzinfo=UTC)
     with explain_s3_errors(prefix, "list"):
-        pages = _client(storage).get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=bucket, Prefix=start):
+        for page in _pages(bucket, start, storage):
             now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
             objects += [
                 Listed(f"s3://{bucket}/{entry['Key']}", entry["Size"], entry["LastModified"])

@@ -51,16 +51,20 @@ def training_summary(outcome: dict[str, Any]) -> str:
     training = outcome.get("train")
     if training is None:
         return f"not trained: {why}"
-    problem = training.get("refused") or training.get("failed")
-    if problem:
+    if problem := _problem(training):
         return f"failed: {problem} (trained because {why})"
     advice = f". {training['advice']}" if training.get("advice") else ""
     return f"{training['status']}, {training['why']} (trained because {why}){advice}"
 
 
+def _problem(step: Mapping[str, Any]) -> Any:
+    """Return what went wrong in an optional step; nothing where it went well."""
+    return step.get("refused") or step.get("failed")
+
+
 def live_summary(live: Mapping[str, Any]) -> str:
     """Return a line on how the newest judged lists did, or none where nothing could be judged."""
-    if problem := live.get("refused") or live.get("failed"):
+    if problem := _problem(live):
         return f"\nlive: failed: {problem}"
     if not live.get("users"):
         return ""
@@ -74,7 +78,7 @@ def live_summary(live: Mapping[str, Any]) -> str:
 
 def drift_summary(drift: Mapping[str, Any]) -> str:
     """Return a line on data that drifted; none where they did not, or where nothing is known."""
-    if problem := drift.get("refused") or drift.get("failed"):
+    if problem := _problem(drift):
         return f"\ndrift: failed: {problem}"
     return f"\ndrift: {drift['why']}" if drift.get("why") else ""
 
