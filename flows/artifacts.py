@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from flows.events import tell_refusal, tell_result
 from flows.story import step_told
 from recsys.errors import RecsysError
+from recsys.ingest.check_page import check_page_address
 from recsys.terminal import bars
 
 if TYPE_CHECKING:
@@ -98,13 +99,13 @@ def run_step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
 
 
 def _tell(run: Run, step: str) -> None:
-    """Tell of a step in the log and as an artifact; of a batch also where its Data Docs lie."""
+    """Tell of a step in the log and as an artifact; of a batch also where its checks lie."""
     line, page = step_told(run, step)
     get_run_logger().info(line)
     create_markdown_artifact(page, key=step.replace("_", "-"), description=line)
-    if step == "ingest" and run.outcome[step]["rows_in"]:
-        docs = run.lake.uri("data_docs", "index.html")
-        _link(run, docs, "Data Docs", "data-docs", "every check of every batch")
+    if step == "ingest" and (batch_id := run.outcome[step]["batch_id"]):
+        page = check_page_address(run.lake, batch_id)
+        _link(run, page, "Checks", "checks", "every check of the batch")
 
 
 def link_report(run: Run) -> None:

@@ -437,7 +437,7 @@ class Maintenance(Config):
         timedelta(days=90),
         ge=timedelta(days=1),
         le=_MAX_SPAN,
-        description="how long results of checks stay, and the Data Docs of their batches",
+        description="how long results of checks stay, and the pages of them",
     )
     keep_models: timedelta = Field(
         timedelta(days=90),

@@ -14,6 +14,7 @@ from recsys import columns
 from recsys.errors import BrokenCheckError, ContractError, EmptySourceError, SourceError
 from recsys.ingest import sources
 from recsys.ingest.changes import NO_CHANGES, find_changes, objects_to_read
+from recsys.ingest.check_page import check_page_address, write_check_page
 from recsys.ingest.commit import (
     ACCEPTED,
     Batch,
@@ -25,7 +26,6 @@ from recsys.ingest.commit import (
 )
 from recsys.ingest.contract import check_contract
 from recsys.ingest.contract_report import breakage_report, refusal_report
-from recsys.ingest.data_docs import write_data_docs
 from recsys.ingest.ids import ARROW_TYPES, lake_id_types
 from recsys.ingest.row_checks import NO_ROWS, classify_rows, is_usual_size, profile_batch
 from recsys.ingest.selection import (
@@ -213,7 +213,6 @@ class _Ingest:
             lake_types,
             self._latest,
             batch.batch_id,
-            self._data_docs,
         )
         self._create_tables(staged.id_types)
         self._enforce_contract(batch, results)
@@ -313,10 +312,6 @@ class _Ingest:
             return True
         return is_usual_size(profile, self._name, batches, self._contract)
 
-    @property
-    def _data_docs(self) -> Path:
-        return self.folder / "data_docs"
-
     def _create_tables(self, id_types: IdTypes) -> None:
         arrow_types = ARROW_TYPES[id_types.user_id], ARROW_TYPES[id_types.item_id]
         self.lake.create(*arrow_types)
@@ -329,11 +324,13 @@ class _Ingest:
             BrokenCheckError: a check did not run.
             ContractError: the batch breaks a rule.
         """
+        reasons = self.con.execute(load("ingest/rejection_reasons")).fetchall()
         write_check_results(self.lake, batch.batch_id, results, self.now)
-        write_data_docs(self.lake, self._data_docs)
+        write_check_page(self.lake, batch, results, reasons)
         statuses = {result.status for result in results}
         if "broken" in statuses:
             raise BrokenCheckError(breakage_report(batch.batch_id, results))
         if "failed" in statuses:
             record(self.lake, batch.refused())
-            raise ContractError(refusal_report(self.con, batch.batch_id, batch.source, results))
+            page = check_page_address(self.lake, batch.batch_id)
+            raise ContractError(refusal_report(self.con, batch, results, reasons, page))

@@ -1,6 +1,6 @@
 """What an ingest writes, in which order, and how the next run finishes or undoes a killed one.
 
-1. `quality_results` and the Data Docs: how the batch was checked.
+1. `quality_results` and a page of them (`checks/`): how the batch was checked.
 2. `quarantine`: its rejected rows.
 3. `interactions`: its accepted rows. This append is the commit point; the batch's row of `batches`
    travels in it as a note.

@@ -21,7 +21,6 @@ from sql import load
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
-    from pathlib import Path
 
     import duckdb
     import pandas as pd
@@ -115,7 +114,6 @@ def check_contract(
     lake_types: IdTypes | None,
     latest: datetime,
     run_name: str,
-    docs: Path | None = None,
 ) -> list[CheckResult]:
     """Check a batch's profile, and its accepted rows up to a limit; nothing is written to a lake.
 
@@ -125,8 +123,7 @@ def check_contract(
         profile: the batch's profile.
         lake_types: the types of ids in the lake, where it has some.
         latest: the latest timestamp that an interaction may have.
-        run_name: what the check is called in the Data Docs.
-        docs: where the Data Docs go; without it there are none.
+        run_name: what the check is called where it fails.
 
     Raises:
         BrokenCheckError: Great Expectations itself failed before any result.
@@ -141,13 +138,13 @@ def check_contract(
         limits = {"most": contract.sample_rows, "accepted": profile.accepted, "seed": 0}
         sample = con.sql(load("ingest/row_sample"), params=limits)
         frames[ROWS] = sample.to_arrow_table().to_pandas()
-    return evaluate_contract(rules, frames, run_name, docs)
+    return evaluate_contract(rules, frames, run_name)
 
 
 def evaluate_contract(
-    rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], run_name: str, docs: Path | None
+    rules: Sequence[Rule], frames: Mapping[str, pd.DataFrame], run_name: str
 ) -> list[CheckResult]:
-    """Evaluate every rule on its suite's frame; write HTML Data Docs under ``docs`` when given.
+    """Evaluate every rule on its suite's frame.
 
     Raises:
         BrokenCheckError: Great Expectations itself failed before any result.
@@ -155,7 +152,9 @@ def evaluate_contract(
     gx = _great_expectations()
     try:
         context = gx.get_context(mode="ephemeral")
-        _configure(context, docs)
+        context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(
+            globally=False, metric_calculations=False
+        )
         pandas = context.data_sources.add_pandas("batch")
         results = []
         for suite_name, frame in frames.items():
@@ -170,22 +169,13 @@ def evaluate_contract(
                 ],
             )
             asset = pandas.add_dataframe_asset(suite_name)
-            definition = gx.ValidationDefinition(
-                name=suite_name,
-                data=asset.add_batch_definition_whole_dataframe("all"),
-                suite=context.suites.add(suite),
-            )
-            outcome = context.validation_definitions.add(definition).run(
-                batch_parameters={"dataframe": frame},
-                run_id=gx.RunIdentifier(run_name=run_name),
-            )
+            whole = asset.add_batch_definition_whole_dataframe("all")
+            outcome = whole.get_batch({"dataframe": frame}).validate(suite)
             validations = {one.expectation_config.meta["rule"]: one for one in outcome.results}
             results += [
                 _result(rule, validations.get(number), frame)
                 for number, rule in enumerate(suite_rules)
             ]
-        if docs is not None:
-            context.build_data_docs()
     except gx.exceptions.GreatExpectationsError as error:
         raise BrokenCheckError(
             f"Great Expectations could not check {run_name}: {error}. Nothing is known about the "
@@ -240,25 +230,3 @@ def _great_expectations() -> Any:
     # This one module sets a level of its own when it is imported.
     logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
     return gx
-
-
-def _configure(context: Any, docs: Path | None) -> None:
-    """Turn progress bars off, and write Data Docs under ``docs`` and nowhere else."""
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
-    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    for name in list(context.variables.data_docs_sites or {}):
-        context.delete_data_docs_site(name)
-    if docs is not None:
-        context.add_data_docs_site(
-            site_name="lake",
-            site_config={
-                "class_name": "SiteBuilder",
-                "show_how_to_buttons": False,
-                "store_backend": {
-                    "class_name": "TupleFilesystemStoreBackend",
-                    "base_directory": str(docs),
-                },
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            },
-        )

@@ -11,17 +11,30 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from recsys.ingest.commit import Batch
     from recsys.lake.check_results import CheckResult
 
 
 def refusal_report(
-    con: duckdb.DuckDBPyConnection, batch_id: str, source: str, results: Sequence[CheckResult]
+    con: duckdb.DuckDBPyConnection,
+    batch: Batch,
+    results: Sequence[CheckResult],
+    reasons: Sequence[tuple[str, int]],
+    page: str,
 ) -> str:
-    """Say which rules a batch breaks, with figures and with sample rows out of ``con``."""
+    """Say which rules a batch breaks, with figures and with sample rows out of ``con``.
+
+    Args:
+        con: holds the batch's rows, see :func:`recsys.ingest.row_checks.classify_rows`.
+        batch: what was read.
+        results: what the checks said.
+        reasons: how many rows were rejected, by reason.
+        page: the address of all of the checks.
+    """
     failed = [result for result in results if result.status == "failed"]
     lines = [
-        f"batch {batch_id} of {source} was refused because it breaks its contract; none of its "
-        "rows was ingested.",
+        f"batch {batch.batch_id} of {batch.source} was refused because it breaks its contract; "
+        "none of its rows was ingested.",
         "",
         "broken rules:",
     ]
@@ -29,7 +42,6 @@ def refusal_report(
         f"  {result.rule} ({result.column}): {result.observed}; the limit is {result.threshold}"
         for result in failed
     ]
-    reasons = con.execute(load("ingest/rejection_reasons")).fetchall()
     if reasons:
         lines += ["", "rejected rows by reason:"]
         lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
@@ -45,6 +57,7 @@ def refusal_report(
         "",
         "Fix the source and ingest again; or, if the data is right, change the limit under "
         "`contract` in recsys.toml.",
+        f"All checks: {page}",
     ]
     return "\n".join(lines)
 

@@ -8,18 +8,22 @@ is killed in between leaves a lake without it, so that the next run goes on. Col
 removed, renamed or given another type.
 
 Version 2 brought `editions`: lists of before are the first edition of their run_date. Version 3
-brought `popular_items`, `live_metrics` and `drift`.
+brought `popular_items`, `live_metrics` and `drift`, and removes the pages under `data_docs/`: those
+under `checks/` take their place and show no row.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from recsys import columns
 from recsys.errors import LakeError, MissingError
+from recsys.lake import object_store
 from recsys.lake.schemas import SCHEMA_VERSION, VERSION_PROPERTY, schemas
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ def migrate(lake: Lake) -> None:
             lake.create_table(name, schema)  # others come with the first ingest, in its types
     if lake.exists(columns.RECOMMENDATIONS):
         _write_first_editions(lake)
+    _remove_data_docs(lake)
     if lake.exists(columns.BATCHES):
         lake.set_property(columns.BATCHES, VERSION_PROPERTY, str(SCHEMA_VERSION))
 
@@ -98,6 +103,18 @@ def _add_columns(lake: Lake, name: str, schema: pa.Schema, version: int) -> None
         note = {"migration": {"from": version, "to": SCHEMA_VERSION, "added": added}}
         lake.add_columns(name, pa.schema(missing), note=note)
         _log.info("%s has new columns: %s", lake.uri(name), ", ".join(added))
+
+
+def _remove_data_docs(lake: Lake) -> None:
+    folder = lake.uri("data_docs")
+    if not lake.is_local:
+        pages = object_store.find(f"{folder}/**", lake.storage)
+        object_store.delete((page.key for page in pages), lake.storage)
+    elif Path(folder).is_dir():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise LakeError(f"could not delete {folder}: {error}") from error
 
 
 def _write_first_editions(lake: Lake) -> None:

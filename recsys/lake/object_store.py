@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys.errors import ConfigurationError, LakeError, RecsysError
 from recsys.lake.faults import explain_s3_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
@@ -127,17 +127,27 @@ def get(uri: str, storage: ObjectStorage) -> bytes:
         return _client(storage).get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
-def put(uri: str, body: bytes, storage: ObjectStorage, *, once: bool = False) -> bool:
-    """Write a small object; ``once``: only where there is none yet. Say whether it was written."""
+def put(
+    uri: str,
+    body: bytes,
+    storage: ObjectStorage,
+    *,
+    once: bool = False,
+    content_type: str | None = None,
+) -> bool:
+    """Write a small object; a browser shows it by its type.
+
+    ``once``: only where there is none yet. Say whether it was written.
+    """
     from botocore.exceptions import ClientError
 
     bucket, key = split(uri)
     with explain_s3_errors(uri, "write"):
         try:
-            if once:
-                _client(storage).put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
-            else:
-                _client(storage).put_object(Bucket=bucket, Key=key, Body=body)
+            options: dict[str, Any] = {"IfNoneMatch": "*"} if once else {}
+            if content_type:
+                options["ContentType"] = content_type
+            _client(storage).put_object(Bucket=bucket, Key=key, Body=body, **options)
         except ClientError as error:
             if once and error.response["Error"]["Code"] in _EXISTS:
                 return False
@@ -188,39 +198,18 @@ def read_start(uri: str, n_bytes: int, storage: ObjectStorage) -> tuple[bytes, i
 
 
 def upload(
-    path: Path,
-    uri: str,
-    storage: ObjectStorage,
-    *,
-    content_type: str | None = None,
-    raising: type[RecsysError] = LakeError,
+    path: Path, uri: str, storage: ObjectStorage, raising: type[RecsysError] = LakeError
 ) -> None:
-    """Put one file as an object, replacing it in one step; a browser shows it by its type."""
+    """Put one file as an object, replacing it in one step."""
     bucket, key = split(uri)
-    extra = {"ContentType": content_type} if content_type else None
     with explain_s3_errors(uri, "write", raising):
-        _client(storage).upload_file(str(path), bucket, key, extra, Config=_one_thread())
+        _client(storage).upload_file(str(path), bucket, key, Config=_one_thread())
 
 
-def upload_folder(
-    folder: Path, uri: str, storage: ObjectStorage, *, once: Collection[str] = ()
-) -> None:
-    """Put every file under a folder, by its path relative to it.
-
-    Args:
-        folder: what to put.
-        uri: where to.
-        storage: the S3 endpoint.
-        once: folders in it, by name, whose files never change: those already there are left out.
-    """
-    present = {stored.key for name in once for stored in find(f"{uri}/{name}/**", storage)}
-    client = _client(storage)
+def upload_folder(folder: Path, uri: str, storage: ObjectStorage) -> None:
+    """Put every file under a folder, by its path relative to it."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = f"{uri}/{path.relative_to(folder).as_posix()}"
-        if target not in present:
-            bucket, key = split(target)
-            with explain_s3_errors(target, "write"):
-                client.upload_file(str(path), bucket, key, Config=_one_thread())
+        upload(path, f"{uri}/{path.relative_to(folder).as_posix()}", storage)
 
 
 def _one_thread() -> TransferConfig:

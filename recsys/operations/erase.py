@@ -21,7 +21,6 @@ from recsys.account import current_account
 from recsys.catalog.report.files import forget_user
 from recsys.errors import ConfigurationError
 from recsys.ingest.commit import recover
-from recsys.ingest.data_docs import pages_of, remove_pages
 from recsys.lake import commits
 from recsys.lake.engine import open_duckdb
 from recsys.lake.erasures import record_erasure, view_erasures
@@ -90,8 +89,6 @@ def erase(
     if lists:
         lake.delete(columns.RECOMMENDATIONS, predicate)
     quarantined = _blank_quarantine(lake, user)
-    touched = {*batches, *quarantined}
-    remove_pages(lake, pages_of(lake) - touched, dry_run=False)
     reports = _shorten_reports(lake, user)
     forget_user(lake, user)
     forget_histories(lake)

@@ -4,7 +4,7 @@
    the old log.
 2. Old versions go. This comes first: the catalog that stands was made from the newest versions, and
    reads on whatever happens in here.
-3. Old lists (after a summary of each day), reports, results of checks and their Data Docs, models.
+3. Old lists (after a summary of each day), reports, results of checks and their pages, models.
 4. What killed runs left; then small files are merged, and the log of each table is summed up.
 
 Every step is one commit or deletes what nothing reads, so that a run that is killed loses nothing
@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 
 from recsys import columns
 from recsys.catalog.report.files import remove_reports
+from recsys.ingest.check_page import remove_check_pages
 from recsys.ingest.commit import recover
-from recsys.ingest.data_docs import remove_pages
 from recsys.lake.engine import open_duckdb
 from recsys.lake.maintenance import (
     Size,
@@ -195,13 +195,13 @@ class _Maintenance:
             self.lake.delete(columns.QUALITY_RESULTS, f"subject in ({subjects})")
         return len(old), Size()
 
-    def remove_data_docs(self) -> tuple[int, Size]:
+    def remove_check_pages(self) -> tuple[int, Size]:
         """Delete the pages of batches that have no results in `quality_results` any more."""
         if not self.lake.exists(columns.QUALITY_RESULTS):
             return 0, Size()
         subjects = self.lake.rows(columns.QUALITY_RESULTS, ["subject"])["subject"]
         return _total(
-            remove_pages(self.lake, set(subjects.to_pylist()), dry_run=self.dry_run).values()
+            remove_check_pages(self.lake, set(subjects.to_pylist()), dry_run=self.dry_run).values()
         )
 
     def remove_models(self) -> tuple[int, Size]:
@@ -230,7 +230,7 @@ _STEPS: dict[str, Callable[[_Maintenance], tuple[int, Size]]] = {
     "lists": _Maintenance.expire_lists,
     "reports": _Maintenance.expire_reports,
     "quality results": _Maintenance.expire_quality_results,
-    "data docs": _Maintenance.remove_data_docs,
+    "check pages": _Maintenance.remove_check_pages,
     "models": _Maintenance.remove_models,
     "leftovers": _Maintenance.remove_leftovers,
     "small files": _Maintenance.merge_files,
@@ -241,7 +241,7 @@ _WORDS = {
     "lists": ("days", "summed up and deleted"),
     "reports": ("reports", "deleted"),
     "quality results": ("results", "deleted"),
-    "data docs": ("batches", "deleted"),
+    "check pages": ("batches", "deleted"),
     "models": ("models", "deleted, but for their rows"),
     "leftovers": ("leftovers of killed runs", "deleted"),
     "small files": ("tables", "merged"),

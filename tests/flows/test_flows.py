@@ -125,7 +125,10 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     assert found["progress-ingest"] == found["progress-recommending"] == 100.0
     assert f"| users served | {nights.USERS} |" in found["recommend"]
     assert "# m-" in found["train"], "the model's card"
-    assert f"file://{lake.root}/data_docs/index.html" in found["data-docs"]
+    assert (
+        Path(lake.root, "checks", f"{outcome['ingest']['batch_id']}.html").as_uri()
+        in found["checks"]
+    )
     assert f"file://{lake.root}/reports/2026-01-02.html" in found["report"]
     assert Path(f"{lake.root}/reports/2026-01-02.html").exists()
     with get_client(sync_client=True) as client:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,10 +18,9 @@ from recsys.errors import BrokenCheckError, ContractError
 from recsys.ingest.batch import ingest
 from recsys.ingest.contract import PROFILE, ROWS, Rule, contract_rules, evaluate_contract
 from recsys.settings import Contract, Source
+from tests.browser import CHROMIUM, chromium
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from recsys.lake.tables import Lake
     from recsys.settings import Settings
 
@@ -187,7 +188,7 @@ def test_an_evaluation_tells_passed_failed_and_broken_apart() -> None:
         Rule(ROWS, "absurd", "text", between, "at most 2", {"max_value": 2}),
     ]
     frame = pd.DataFrame({"n": [1, 2, 3], "text": ["a", "b", "c"]})
-    results = evaluate_contract(rules, {ROWS: frame}, "a run", None)
+    results = evaluate_contract(rules, {ROWS: frame}, "a run")
     assert [(result.status, result.observed) for result in results] == [
         ("passed", "0 of 3 rows"),
         ("failed", "1 of 3 rows"),
@@ -196,25 +197,52 @@ def test_an_evaluation_tells_passed_failed_and_broken_apart() -> None:
     assert results[2].detail
 
 
-def test_an_evaluation_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_evaluation_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rule = Rule(ROWS, "no null", "n", "ExpectColumnValuesToNotBeNull", "none", {})
-    evaluate_contract([rule], {ROWS: pd.DataFrame({"n": [1]})}, "a run", tmp_path)
+    evaluate_contract([rule], {ROWS: pd.DataFrame({"n": [1]})}, "a run")
     assert [record.getMessage() for record in caplog.records] == []
 
 
-def test_data_docs_are_written_under_the_lake_without_a_network(
+def test_a_batch_has_a_page_of_its_checks_made_without_a_network(
     lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[object] = []
     monkeypatch.setattr(socket.socket, "connect", lambda _, address: called.append(address))
     result = ingest(lake, settings, Source(uri=str(write(tmp_path / "a.parquet", [1]))), now=NOW)
     assert called == []
-    docs = tmp_path / "lake" / "data_docs"
-    assert (docs / "index.html").is_file()
-    pages = [path.read_text() for path in docs.glob(f"validations/*/{result.batch_id}/**/*.html")]
-    assert len(pages) == 2
-    assert any("rejected_share" in page for page in pages)
+    page = (tmp_path / "lake" / "checks" / f"{result.batch_id}.html").read_text()
+    assert "<h1>Accepted</h1>" in page
+    assert "1 rows read: 1 new, 0 known, 0 rejected." in page
+    rules = [row["rule"] for row in table(lake, columns.QUALITY_RESULTS)]
+    assert rules
+    assert all(f'<th scope="row">{rule}</th>' in page for rule in rules)
+    assert not re.findall(r"https?:|<script|<img|<link|url\(", page)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+def test_a_refused_batch_names_its_page_which_shows_no_row_and_takes_no_name_for_html(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    source = tmp_path / "<img src=x onerror=alert(1)>.csv"
+    lines = ["user_id,item_id,timestamp", *["4711,1,2026-01-01"] * 3, *["4711,,"] * 2]
+    source.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ContractError) as refused:
+        ingest(lake, settings, Source(uri=str(source)), now=NOW)
+    address = str(refused.value).rpartition("All checks: ")[2]
+    with chromium(tmp_path) as page:
+        page.use_width(390)
+        page.open(Path(address).as_uri())
+        text = page.until_text("Rejected rows")
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert page.evaluate("document.images.length") == 0
+        assert not page.errors
+        asked = [url for url in page.requests if not url.startswith("file:")]
+    assert text.startswith("Refused\n")
+    assert "None of them was ingested." in text
+    assert "rejected share" in text
+    assert "4711" not in text
+    assert (wide, asked) == (390, [])
 
 
 def test_beyond_the_limit_a_seeded_sample_is_checked(

@@ -107,6 +107,9 @@ def source(folder: Path) -> Source:
 
 
 def test_an_older_lake_gets_each_tables_columns_in_one_commit(old: Lake) -> None:
+    page = Path(old.uri("data_docs", "validations", "rows", "1.html"))
+    page.parent.mkdir(parents=True)
+    page.touch()
     before = versions(old)
     rows = {name: old.open(name).to_pyarrow_table().num_rows for name in before}
     migrate(old)
@@ -121,6 +124,7 @@ def test_an_older_lake_gets_each_tables_columns_in_one_commit(old: Lake) -> None
         assert all(table[column].null_count == table.num_rows for column in LATER[name])
         notes = [note["migration"] for _, _, note in old.commits(name) if "migration" in note]
         assert notes == [{"from": 0, "to": SCHEMA_VERSION, "added": LATER[name]}]
+    assert not Path(old.uri("data_docs")).exists()
     migrate(old)
     assert versions(old) == marked, "once"
 

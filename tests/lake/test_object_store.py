@@ -13,6 +13,7 @@ import pytest
 from recsys import columns
 from recsys.errors import ConfigurationError, LakeError, SourceError
 from recsys.ingest.batch import ingest
+from recsys.ingest.check_page import check_page_address
 from recsys.lake import object_store
 from recsys.lake.faults import explain_s3_errors
 from recsys.lake.tables import Lake
@@ -132,7 +133,7 @@ def test_new_objects_on_s3_are_taken_once(
     assert taken == ["s3://events/day/1.parquet", "s3://events/day/2.parquet"]
 
 
-def test_a_lake_on_s3_takes_batches_and_data_docs(
+def test_a_lake_on_s3_takes_batches_and_pages_of_their_checks(
     settings: Settings, endpoint: str, tmp_path: Path
 ) -> None:
     put(endpoint, "lake", "events/1.parquet", content=events(tmp_path / "e", 0))
@@ -150,8 +151,11 @@ def test_a_lake_on_s3_takes_batches_and_data_docs(
     put(endpoint, "lake", "events/3.parquet", content=(tmp_path / "e").read_bytes())
     third = ingest(lake, settings, source, now=NOW)
     assert (third.status, third.duplicates) == ("nothing new", 10)
-    pages = object_store.find("s3://lake/tables/data_docs/**", on(endpoint))
-    assert "s3://lake/tables/data_docs/index.html" in [page.key for page in pages]
+    pages = object_store.find("s3://lake/tables/checks/**", on(endpoint))
+    batches = (first.batch_id, second.batch_id)
+    assert {page.key for page in pages} == {check_page_address(lake, str(one)) for one in batches}
+    shown = client(endpoint).head_object(Bucket="lake", Key=pages[0].key[len("s3://lake/") :])
+    assert shown["ContentType"] == "text/html"
 
 
 def test_missing_buckets_and_objects_are_named(moto: str, tmp_path: Path) -> None:

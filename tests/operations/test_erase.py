@@ -219,7 +219,8 @@ def test_integers_are_erased_by_the_command_and_leave_the_catalog(
             assert (3,) not in users
         assert "3" not in con.execute("select parameters from runs").fetchall()[-1][0]
     assert not (folder / "lake" / "packed" / "interactions.arrows").exists()
-    assert not list((folder / "lake" / "data_docs" / "validations").glob("*/*"))
+    pages = list((folder / "lake" / "checks").glob("*.html"))
+    assert len(pages) == NIGHTS, "they show no row"
     lake = Lake.from_settings(settings_of(folder))
     assert ingest(lake, settings_of(folder)).status == "nothing new"
 

@@ -234,17 +234,17 @@ def test_the_newest_lists_stay_however_old_they_are(folder: Path) -> None:
 
 def test_results_of_checks_and_their_pages_go_together(folder: Path, tmp_path: Path) -> None:
     settings = settings_of(folder)
-    pages = folder / "lake" / "data_docs" / "validations"
-    assert len(list(pages.glob("rows/*"))) == NIGHTS
+    pages = folder / "lake" / "checks"
+    assert len(list(pages.iterdir())) == NIGHTS
     kept = by_kind(run(settings))
-    assert (kept["quality results"].entries, kept["data docs"].entries) == (0, 0)
+    assert (kept["quality results"].entries, kept["check pages"].entries) == (0, 0)
     gone = by_kind(run(settings, datetime.now(UTC) + timedelta(days=91)))
     assert gone["quality results"].entries > NIGHTS
-    assert (gone["data docs"].entries, gone["data docs"].files) == (NIGHTS, 2 * NIGHTS)
-    assert not list(pages.glob("*/*"))
+    assert (gone["check pages"].entries, gone["check pages"].files) == (NIGHTS, NIGHTS)
+    assert not list(pages.iterdir())
     put_day(tmp_path / "more", NIGHTS)
     night(settings, NIGHTS, Source(uri=str(tmp_path / "more" / "*.parquet")))
-    assert len(list(pages.glob("rows/*"))) == 1
+    assert len(list(pages.iterdir())) == 1
 
 
 def save(lake: Lake, model_id: str, status: Any, trained_at: datetime) -> None:

@@ -37,8 +37,7 @@ def test_a_lake_on_s3_is_maintained_and_a_user_erased(
             lakes.write(lake, columns.RECOMMENDATIONS, lists)
         for key in (
             "weights/m-killed/model.json",
-            "data_docs/validations/rows/batch-1/time/page.html",
-            "data_docs/static/style.css",
+            "checks/batch-1.html",
             "interactions/part-killed.parquet",
         ):
             client.put_object(Bucket="lake", Key=f"nightly/{key}", Body=b"12345")
@@ -47,7 +46,7 @@ def test_a_lake_on_s3_is_maintained_and_a_user_erased(
             result = maintain(lake, settings, now=datetime.now(UTC) + timedelta(days=91))
 
         kinds = {one.kind: (one.entries, one.files) for one in result.upkeep}
-        assert kinds["data docs"] == (1, 1)
+        assert kinds["check pages"] == (1, 1)
         assert kinds["models"] == (1, 1)
         days = [row["run_date"] for row in lake.rows(columns.LIST_DAYS).to_pylist()]
         assert len(days) == 1, "the newest lists stay"
@@ -55,6 +54,5 @@ def test_a_lake_on_s3_is_maintained_and_a_user_erased(
         assert [row["user_id"] for row in rows] == [2, 2]
         found = {one.key for one in object_store.find("s3://lake/nightly/**", settings.s3)}
         left = [key.removeprefix("s3://lake/nightly/") for key in found]
-        assert "data_docs/static/style.css" in left
         assert not [key for key in left if "killed" in key or "batch-1" in key]
         assert len(lake.open(columns.INTERACTIONS).file_uris()) == 1
