@@ -24,7 +24,7 @@ _LOST_RUN = "recsys, a run is lost"
 
 
 def make_alerts(webhook: str | None) -> list[str]:
-    """Make the automations, or make them anew, and return their names.
+    """Make the automations, or replace them, and return their names.
 
     Args:
         webhook: the URL that a POST with ``{"text": "..."}`` is sent to; without one, nobody is

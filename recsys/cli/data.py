@@ -37,7 +37,7 @@ def ingest(
         typer.Option(
             "--again",
             help="Read all of the source once more, and replace what it brought before: after "
-            "the mapping was mended.",
+            "the mapping was corrected.",
         ),
     ] = False,
 ) -> None:

@@ -9,7 +9,7 @@
 A batch that replaces others takes their rows out of `interactions` in the commit 3, marks them as
 replaced in the commit 4, and deletes what they had in `quarantine` last.
 
-A batch that changes rows of others (`on_change`) writes all rows of these batches anew in the
+A batch that changes rows of others (`on_change`) writes all rows of these batches again in the
 commit 3, and counts those that it removed in the commit 4.
 
 A run that is killed before 3 has ingested nothing: :func:`recover` deletes what 1 and 2 wrote. One

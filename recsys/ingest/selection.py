@@ -1,7 +1,7 @@
 """Which objects of a source an ingest reads, and which batches their rows replace.
 
 An ingest reads what no batch has read. One that is asked to read again, after the mapping was
-mended, reads all that the source holds now, in place of what its earlier batches brought, in one
+corrected, reads all that the source holds now, in place of what its earlier batches brought, in one
 commit. A batch of which a file is gone from the source stays as it is, and no file of it is read
 again: its rows could not be brought back. A row that stays the same interaction keeps its time of
 ingestion.
@@ -60,7 +60,7 @@ def choose_replaced(
         objects, replaced = _choose_files(objects, batches)
     if not replaced:
         raise SourceError(
-            f"nothing of {name} can be mended: no batch of it is in the lake, or files of each are "
+            f"nothing of {name} can be corrected: no batch of it is in the lake, or files of each are "
             "gone from the source. Ingest it without --again; where another query brought the "
             "rows, delete that query's batches from `interactions` and `batches` first"
         )

@@ -7,7 +7,7 @@ missing is made, once the types of its ids are known. Then the lake gets the new
 is killed in between leaves a lake without it, so that the next run goes on. Columns are never
 removed, renamed or given another type.
 
-Version 2 brought `editions`: lists of before are the first edition of their run_date. Version 3
+Version 2 brought `editions`: earlier lists are the first edition of their run_date. Version 3
 brought `popular_items`, `live_metrics` and `drift`, and removes the pages under `data_docs/`: those
 under `checks/` take their place and show no row.
 """

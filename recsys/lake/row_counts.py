@@ -203,7 +203,7 @@ def _batches_of(
     with_rows = [batch for batch in batches if batch.accepted]
     if all((batch.interactions_version or 0) <= version for batch in with_rows):
         return with_rows
-    # A run may have opened the table before another run wrote: ask anew.
+    # A run may have opened the table before another run wrote: ask again.
     newest = Lake(lake.root, lake.storage).version(columns.INTERACTIONS)
     later = range(version + 1, newest + 1)
     return [batch for batch in with_rows if batch.interactions_version not in later]

@@ -163,7 +163,11 @@ _EDITIONS = Table(
         Column("as_of", TIMESTAMP, "What was ingested before this was read, in UTC; null: all."),
         Column("users", COUNT, "Users with a list."),
         Column("popular_users", COUNT, "Users whose whole list comes from popularity."),
-        Column("without_list", COUNT, "Users with interactions for whom no item was left."),
+        Column(
+            "without_list",
+            COUNT,
+            "Users with interactions but without a list: no item was left for them.",
+        ),
         Column("rows", COUNT, "Rows of recommendations that belong to it."),
         Column("inputs", TEXT, "All that decides the lists, as JSON: the same make the same."),
         Column("why", TEXT, "Why it replaced another one, or why its status was changed."),

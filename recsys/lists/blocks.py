@@ -67,7 +67,7 @@ class ListBlock:
 
     @property
     def unserved(self) -> NDArray[np.int64]:
-        """Positions of the users for whom no item was left, among all."""
+        """Positions of the users without a list (no item was left), among all."""
         return self.start + np.flatnonzero(self.items[:, 0] == 0)
 
     def parts(self) -> Iterator[ListBlock]:

@@ -80,7 +80,7 @@ class ListCounts:
         users: users with a list.
         rows: rows, one per item of a list.
         popular_users: users whose whole list comes from popularity.
-        without_list: users with interactions for whom no item was left.
+        without_list: users with interactions but without a list: no item was left.
         eligible_items: items that could be listed.
     """
 

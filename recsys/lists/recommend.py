@@ -58,7 +58,7 @@ class RecommendResult:
         users: users with a list.
         rows: rows.
         popular_users: users whose whole list comes from popularity.
-        without_list: users with interactions for whom no item was left.
+        without_list: users with interactions but without a list: no item was left.
         users_without_list: a few of them, where lists were made.
         items_not_in_items: items with interactions that no list could hold, since `items` lacks
             them; 0 where no lists were made.

@@ -36,7 +36,7 @@ class StagedLists:
     Attributes:
         file: Parquet; see `staged_rows`.
         counts: of the lists.
-        users_without_list: a few of the users for whom no item was left.
+        users_without_list: a few of the users without a list: no item was left for them.
         popular: the night's items by popularity, see `recsys.lists.shadow`.
     """
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Upkeep:
-    """What one kind of upkeep came to.
+    """What one kind of upkeep did.
 
     Attributes:
         kind: what was looked at.
@@ -119,7 +119,7 @@ def maintain(
 
 
 def report(result: MaintainResult) -> list[str]:
-    """Return what a maintenance came to, or would come to, a line for each kind."""
+    """Return what a maintenance did, or would do, a line for each kind."""
     done = "would be" if result.dry_run else "were"
     return [
         f"{upkeep.kind}: {upkeep.entries:,} {noun} {done} {verb}"

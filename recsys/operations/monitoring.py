@@ -7,7 +7,7 @@ as it is now, says which events judge and which count as had; its `seen_window` 
 here an item is had for good. The first day lasts until midnight; a figure is written once all of
 its days are over.
 
-All of it is computed anew from the lists, the night's popular items and `interactions`: whoever
+All of it is computed from the lists, the night's popular items and `interactions`: whoever
 computes it again gets the same rows. A night does so for the last `NIGHTS` run_dates, so that late
 interactions count as well.
 """

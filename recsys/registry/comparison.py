@@ -64,8 +64,8 @@ class Judges:
     """The users whose validation items decide, and how their lists are made.
 
     Attributes:
-        stopping: those whom early stopping watches.
-        gate: the others, whom the gate asks; all users where there are too few for two parts.
+        stopping: those that early stopping watches.
+        gate: the others, which the gate asks; all users where there are too few for two parts.
         protocol: whether lists leave out what a user has had.
     """
 

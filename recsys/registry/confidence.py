@@ -1,4 +1,4 @@
-"""How sure a model's lists are: fitted on users whom early stopping has not seen, told on the test.
+"""How sure a model's lists are: fitted on users that early stopping has not seen, told on the test.
 
 The users of the gate decide: neither the weights nor the choice of an epoch knows their validation
 items.

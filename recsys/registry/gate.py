@@ -54,7 +54,7 @@ def judge(
 ) -> Verdict:
     """Let a model serve when it is above every baseline and not worse than a champion.
 
-    All figures are of the same users, none of whom any early stopping has seen. A model is worse
+    All figures are of the same users, which no early stopping has seen. A model is worse
     than a champion when it is below it by more than the tolerance, and the 95 % bootstrap interval
     of the difference, paired by user, says that this is not chance. Champions of the last months
     count beside the one that serves: else each of many models could be a little worse than the one
@@ -64,7 +64,7 @@ def judge(
         scores: (U,) the model's validation NDCG@10 of each user.
         baselines: name -> (U,) likewise; popularity is always among them.
         champion: the one that serves; None while there is none.
-        earlier: champions of before.
+        earlier: earlier champions.
         tolerance: how much worse than a champion the model may be.
         allow_below_baseline: ask for more than popularity only.
     """

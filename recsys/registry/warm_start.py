@@ -1,4 +1,4 @@
-"""A refresh that goes on from the champion's judged weights, in place of training anew.
+"""A refresh that goes on from the champion's judged weights, instead of training from scratch.
 
 It must not leak what the gate asks for. The judged weights of then learnt, of each user, what came
 before the two newest targets of then. Interactions that are appended, late ones too, only move a
@@ -51,7 +51,7 @@ _SET_FROM_DATA = {"dropout", "embedding_dropout", "item_dropout", "steps"}  # no
 def with_start(
     lake: Lake, settings: Settings, training: Training, recipe: Recipe
 ) -> tuple[Recipe, Model | None]:
-    """Return a recipe and the judged model that its training goes on from; None: it starts anew.
+    """Return a recipe and the judged model that its training goes on from; None: from scratch.
 
     That is the champion, or what it went on from where it has learnt from this version already: the
     same training is the same model then.
@@ -77,12 +77,12 @@ def _find_start(lake: Lake, settings: Settings, recipe: Recipe) -> Model | None:
     if row is None:
         return None
     if why := _why_not(lake, row, recipe):
-        _log.info("training starts anew, not from %s: %s", row.model_id, why)
+        _log.info("training starts from scratch, not from %s: %s", row.model_id, why)
         return None
     try:
         return load_model(lake, row, settings.device, judged=True)
     except UnusableModelError as error:
-        _log.warning("training starts anew: %s", error)
+        _log.warning("training starts from scratch: %s", error)
         return None
 
 
@@ -145,10 +145,10 @@ def initial_weights(
         train = split.train.remap_items(order)
         extended, folded = fold_in(scorer, train, known + len(new))
         table, has_row = extended.items.weight.detach(), has_row | folded[order]
-    anew = Recommender(
+    new = Recommender(
         start.recommender.config, count, torch.Generator().manual_seed(recipe.seed)
     ).items.weight.detach()
     places = torch.from_numpy(np.where(has_row, order, PADDING)).long()
     rows = torch.from_numpy(has_row).unsqueeze(1)
-    weights["items.weight"] = torch.where(rows, table.cpu()[places], anew)
+    weights["items.weight"] = torch.where(rows, table.cpu()[places], new)
     return weights

@@ -1,4 +1,4 @@
--- One row: how many rows an edition has. Rows of before there were editions belong to the first.
+-- One row: how many rows an edition has. Rows older than the first edition belong to it.
 -- reads: recommendations, $edition, $run_date
 -- makes: rows (rows)
 select count(*) as rows

@@ -1,5 +1,5 @@
 -- One row per user and popular item that the user has had: what may be missing in the list that
--- popularity would have made. Only of users for whom it matters, and items that may matter to them.
+-- popularity would have made. Only of users that it matters for, and items that may matter to them.
 -- reads: interactions, judged_items, popular_places, roles_of, $judged, $until
 -- makes: table crossed_out (user_id, item_id, first_at, known_at)
 create or replace temp table crossed_out as

@@ -1,4 +1,4 @@
-"""A source read again: mended mappings, other spellings of a path, rows without a user."""
+"""A source read again: corrected mappings, other spellings of a path, rows without a user."""
 
 from __future__ import annotations
 
@@ -56,10 +56,12 @@ def take(lake: Lake, settings: Settings, uri: object, now: datetime = NOW, **opt
 MENDED = {"event": "kind", "value": "stars"}
 
 
-# --- a mended mapping
+# --- a corrected mapping
 
 
-def test_a_mended_mapping_mends_the_rows(lake: Lake, lenient: Settings, tmp_path: Path) -> None:
+def test_a_corrected_mapping_corrects_the_rows(
+    lake: Lake, lenient: Settings, tmp_path: Path
+) -> None:
     for name, first in {"a": 0, "b": 10}.items():
         (tmp_path / f"{name}.csv").write_text(HEADER + lines(first, 10) + ",1,soon,view,1\n")
         take(lake, lenient, tmp_path / "*.csv", now=NOW + timedelta(hours=first))
@@ -99,8 +101,8 @@ def test_rows_whose_key_was_wrong_are_replaced_and_not_doubled(
     take(lake, lenient, shop, table="t")
     duck(shop, "insert into t select 99, 1099, 3, timestamp '2026-01-02'")
     take(lake, lenient, shop, table="t")
-    mended = take(lake, lenient, shop, LATER, table="t", columns={"item_id": "sku"}, again=True)
-    assert mended.accepted == 31
+    corrected = take(lake, lenient, shop, LATER, table="t", columns={"item_id": "sku"}, again=True)
+    assert corrected.accepted == 31
     rows = rows_of(lake, columns.INTERACTIONS)
     assert sorted(row["item_id"] for row in rows) == [*range(1000, 1030), 1099]
     assert {row["ingested_at"] for row in rows} == {LATER}
@@ -124,7 +126,7 @@ def test_rows_that_the_source_no_longer_has_stay(
     events = {row["item_id"]: row["event"] for row in rows_of(lake, columns.INTERACTIONS)}
     assert events == {n: None if n < 20 else "view" for n in range(30)}
     (tmp_path / "c.csv").unlink()
-    with pytest.raises(SourceError, match=r"nothing of .* can be mended"):
+    with pytest.raises(SourceError, match=r"nothing of .* can be corrected"):
         take(lake, lenient, tmp_path / "*.csv", columns=MENDED, again=True)
 
 
