@@ -60,8 +60,8 @@ def choose_replaced(
         objects, replaced = _choose_files(objects, batches)
     if not replaced:
         raise SourceError(
-            f"nothing of {name} can be corrected: no batch of it is in the lake, or files of each are "
-            "gone from the source. Ingest it without --again; where another query brought the "
+            f"nothing of {name} can be corrected: no batch of it is in the lake, or files of each "
+            "are gone from the source. Ingest it without --again; where another query brought the "
             "rows, delete that query's batches from `interactions` and `batches` first"
         )
     return objects, replaced

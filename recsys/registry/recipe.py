@@ -34,7 +34,7 @@ class Recipe:
         events: what is learnt from and judged on, and what counts as had.
         interactions_version: version of `interactions`.
         code_version: the code that trains.
-        starts_from: the model whose judged weights it goes on from; None where it starts from scratch.
+        starts_from: the model whose judged weights it goes on from; None: from scratch.
     """
 
     preset_name: str
