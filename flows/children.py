@@ -5,13 +5,14 @@ child waits for this lock in a thread. A child also locks a file of its own, wit
 start time in it, so that the next start can end a child that goes on all the same, and no other
 process that was given its number.
 
-This file is run by its path, too: ``children.py MODULE ARGUMENT...`` runs a module as such a child.
+This file is run by its path, too: ``children.py MODULE ARGUMENT...`` runs a server as such a child.
 It needs nothing but the standard library, and imports nothing from the working directory.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import runpy
 import signal
@@ -96,6 +97,26 @@ def end_leftovers(folder: Path) -> int:
     return len(living)
 
 
+def collect_garbage_in_a_thread() -> None:
+    """Collect the garbage of this process in a thread of its own, never on an event loop.
+
+    Without it a Prefect server on SQLite stands still for a minute, now and then. After an error
+    SQLAlchemy leaves a cursor open, as garbage. To close it, SQLite waits for the cursor's
+    connection; that may wait in turn for a transaction which the event loop alone can end.
+    """
+    gc.disable()
+    threading.Thread(target=_collect_garbage, daemon=True).start()
+
+
+def _collect_garbage() -> None:
+    """Once a second, collect what Python would have collected by now."""
+    while True:
+        time.sleep(1)
+        counts = zip(gc.get_count(), gc.get_threshold(), strict=True)
+        if due := [age for age, (count, threshold) in enumerate(counts) if count > threshold]:
+            gc.collect(max(due))
+
+
 def _holder(file: Path) -> int | None:
     """Return the process that wrote and locks a file; a file that none locks is removed.
 
@@ -137,5 +158,6 @@ def _locked(name: Path) -> IO[str]:
 
 if __name__ == "__main__":
     end_with_parent()
+    collect_garbage_in_a_thread()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -14,6 +14,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from xdist.scheduler import LoadScopeScheduling
 
+from flows import children
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from tests import templates
@@ -165,8 +166,9 @@ def prefect_api(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactor
 
     folder, port = tmp_path_factory.mktemp("prefect"), free_port()
     home = shutil.copytree(_prefect_template, folder / "home")
-    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--port", str(port), "--log-level", "warning"]
+    command = [sys.executable, "-P", children.__file__, "uvicorn", "--factory"]
+    command += ["prefect.server.api.server:create_app", "--port", str(port)]
+    command += ["--log-level", "warning"]
     server = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1"}
     env = {**os.environ, **server, "PREFECT_HOME": str(home)}
     with running(command, folder / "log", f"http://127.0.0.1:{port}", env, 120) as address:

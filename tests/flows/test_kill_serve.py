@@ -155,3 +155,44 @@ def test_a_child_whose_parent_is_gone_already_does_nothing(tmp_path: Path) -> No
             check=False,
         )
         assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, b"")
+
+
+# One thread has the write lock and would let go of it; meanwhile it makes garbage. In the garbage
+# is a cursor of a connection that waits for the lock in another thread.
+LOCKED = """
+import sqlite3, sys, threading, time
+one, other = (sqlite3.connect("a.db", timeout=20, isolation_level=None, check_same_thread=False)
+              for _ in range(2))
+one.execute("create table t (i integer primary key)")
+one.execute("insert into t values (1)")
+failed = [other.cursor()]
+try:
+    failed[0].execute("insert into t values (1)")
+except sqlite3.IntegrityError:
+    one.execute("begin immediate")
+waits = threading.Thread(target=other.execute, args=("begin immediate",))
+waits.start()
+time.sleep(0.2)
+failed.append(failed)
+del failed
+start = time.monotonic()
+while len(garbage := [[] for _ in range(10_000)]) and time.monotonic() < start + 2:
+    time.sleep(0.1)
+print(time.monotonic() - start)
+one.execute("commit")
+waits.join()
+"""
+
+
+def test_garbage_makes_no_server_wait_for_a_lock_that_it_holds_itself(tmp_path: Path) -> None:
+    (tmp_path / "locked.py").write_text(LOCKED)
+    done = subprocess.run(
+        [sys.executable, "-P", children.__file__, "locked"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert float(done.stdout) < 10
