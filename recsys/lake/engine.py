@@ -16,7 +16,7 @@ from recsys.temporary import temporary_folder
 from sql import literal, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from deltalake import DeltaTable
@@ -102,12 +102,25 @@ def select_files(
         return no_rows
     names = ", ".join(map(quote, schema.names))
     listed = ", ".join(literal(unquote(uri)) for uri in files)
-    partitioned = str(bool(table.metadata().partition_columns)).lower()
+    partitions = table.metadata().partition_columns
+    options = [f"hive_partitioning = {str(bool(partitions)).lower()}"]
+    if not _have_all_columns(table, set(schema.names) - set(partitions)):
+        options.append("union_by_name = true")
     return (  # names are quoted, paths are literals; DuckDB drops the branch without rows
         f"SELECT {names} FROM ({no_rows} UNION ALL BY NAME "  # noqa: S608
-        f"SELECT * FROM read_parquet([{listed}], union_by_name = true, "
-        f"hive_partitioning = {partitioned}))"
+        f"SELECT * FROM read_parquet([{listed}], {', '.join(options)}))"
     )
+
+
+def _have_all_columns(table: DeltaTable, names: Collection[str]) -> bool:
+    """Say whether the statistics in a table's log prove that each of its files has these columns.
+
+    Where they don't, DuckDB has to open every file before it knows the columns: each time that a
+    view is made or a query asks for it, even if it then reads one of them.
+    """
+    files = pa.table(table.get_add_actions(flatten=True))
+    counts = [f"null_count.{name}" for name in names]
+    return all(name in files.column_names and not files[name].null_count for name in counts)
 
 
 def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -4,9 +4,11 @@ import ast
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
-from recsys.lake.engine import Limits, open_duckdb
+from recsys.lake.engine import Limits, open_duckdb, select_files
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
 
@@ -64,3 +66,28 @@ def test_what_is_opened_for_reading_is_not_written(tmp_path: Path) -> None:
         assert con.sql("from t").fetchall() == [(1,)]
         with pytest.raises(duckdb.Error, match="read-only"):
             con.execute("insert into t values (2)")
+
+
+def days(table: DeltaTable, where: str = "true") -> list[tuple[int, str | None]]:
+    with open_duckdb(Limits()) as con:
+        con.execute(f"create view days as {select_files(con, table)}")
+        return con.sql(f"select day, word from days where {where} order by day").fetchall()
+
+
+def test_a_file_that_lacks_a_new_column_has_null_in_it(tmp_path: Path) -> None:
+    write_deltalake(tmp_path, pa.table({"day": [1], "number": [1]}), partition_by=["day"])
+    rows = pa.table({"day": [2], "number": [2], "word": ["two"]})
+    write_deltalake(tmp_path, rows, mode="append", schema_mode="merge")
+    assert days(DeltaTable(tmp_path)) == [(1, None), (2, "two")]
+
+
+def test_a_query_opens_the_files_of_its_partition_and_no_other(tmp_path: Path) -> None:
+    """Lists of 90 nights are 90 files: to open all for the names of their columns took long."""
+    for day in (1, 2, 3):
+        rows = pa.table({"day": [day], "word": [f"word {day}"]})
+        write_deltalake(tmp_path, rows, mode="append", partition_by=["day"])
+    (file,) = (tmp_path / "day=2").glob("*.parquet")
+    file.write_bytes(b"not Parquet")
+    assert days(DeltaTable(tmp_path), "day = 3") == [(3, "word 3")]
+    with pytest.raises(duckdb.Error, match="day=2"):
+        days(DeltaTable(tmp_path))
