@@ -12,9 +12,12 @@ The clock of the library is the benchmark's, so that every night has its date. T
 is the machine's, so that `maintenance.retention` is none here: what one maintenance merges goes
 with the next one, as it would with a retention of a week.
 
-It prints a line a month: the median night, files and MB of the lake at their most, how long the
-catalog takes to open and a user's list to read, and how many of the users who had something new got
-it in their list, beside what a list by popularity would have had.
+On a machine with other work a night takes more CPU, since caches are shared. So a fixed piece of
+work is timed beside each night, and months are compared by it too.
+
+It prints a line a month: the median night, the fixed work, files and MB of the lake at their most,
+how long the catalog takes to open and a user's list to read, and how many of the users who had
+something new got it in their list, beside what a list by popularity would have had.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ from recsys.version import code_version
 from tests import templates
 
 K, LATE = 10, 0.01
-_TIMES = ("seconds", "cpu", "maintained", "opened", "read")  # of Month, in seconds
+_TIMES = ("seconds", "cpu", "fixed", "maintained", "opened", "read")  # of Month, in seconds
+_QUERIES, _FIXED_ROWS = 10, 20_000  # of the fixed work
 START = date(2025, 1, 1)
 _HOUR = 2  # of a night, UTC
 Event = tuple[int, int, datetime]
@@ -106,6 +110,7 @@ class Month:
 
     seconds: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    fixed: list[float] = field(default_factory=list)
     files: int = 0
     megabytes: float = 0.0
     maintained: list[float] = field(default_factory=list)
@@ -147,7 +152,7 @@ class Year:
 
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         self.shop = Shop(args.users, args.items, args.nights, args.seed)
-        self.args, self.source = args, folder / "source"
+        self.args, self.source, self.fixed = args, folder / "source", folder / "fixed.parquet"
         self.source.mkdir()
         self.settings = Settings(
             lake=str(folder / "lake"),
@@ -184,6 +189,9 @@ class Year:
             cpu = time.process_time()
             month.seconds.append(_timed(lambda day=day: self.night(day)))
             month.cpu.append(time.process_time() - cpu)
+            cpu = time.process_time()
+            self.work()
+            month.fixed.append(time.process_time() - cpu)
             self.remember(events)
             self.train(day)
             if number % 7 == 3:
@@ -200,6 +208,20 @@ class Year:
                     file=sys.stderr,
                     flush=True,
                 )
+
+    def work(self) -> None:
+        """Do a fixed piece of work, of what nights are made of: files, queries, Python."""
+        if not self.fixed.exists():
+            numbers = np.random.default_rng(0).integers(0, 1000, (2, _FIXED_ROWS))
+            pq.write_table(pa.table({"a": numbers[0], "b": numbers[1]}), self.fixed)
+        with duckdb.connect(config={"threads": 1}) as con:
+            for number in range(_QUERIES):
+                rows = con.execute(
+                    "select a, count(distinct b), sum(b) from read_parquet(?) where b > ? "
+                    "group by a order by 2 desc, 1",
+                    [str(self.fixed), number],
+                ).fetchall()
+                assert json.loads(json.dumps([list(map(int, row)) for row in rows]))
 
     def write(self) -> None:
         """Write what was measured so far, so that a year that is stopped leaves its figures."""
@@ -357,6 +379,7 @@ def table(months: dict[int, Month]) -> str:
         "month",
         "median night",
         "its CPU",
+        "fixed work",
         "maintenance",
         "files",
         "MB",
@@ -371,6 +394,7 @@ def table(months: dict[int, Month]) -> str:
                 str(number),
                 f"{np.median(month.seconds):.2f} s",
                 f"{np.median(month.cpu):.2f} s",
+                f"{np.median(month.fixed):.3f} s",
                 f"{np.median(month.maintained):.1f} s" if month.maintained else "",
                 f"{month.files:,}",
                 f"{month.megabytes:.1f}",
@@ -405,11 +429,14 @@ def main(arguments: list[str] | None = None) -> Year:
         seconds = time.perf_counter() - started
     print(table(year.months))
     if {2, 12} <= year.months.keys():
-        wall, cpu = (
+        wall, cpu, fixed = (
             np.median(getattr(year.months[12], name)) / np.median(getattr(year.months[2], name))
-            for name in ("seconds", "cpu")
+            for name in ("seconds", "cpu", "fixed")
         )
-        print(f"\nmedian night of month 12 by month 2's: {wall:.2f} in seconds, {cpu:.2f} in CPU")
+        print(
+            f"\nmedian night of month 12 by month 2's: {wall:.2f} in seconds, {cpu:.2f} in CPU, "
+            f"{cpu / fixed:.2f} in CPU by that of the fixed work ({fixed:.2f})"
+        )
     print(
         f"{args.nights} nights in {seconds / 60:.1f} minutes; {len(year.rows):,} rows, "
         f"{year.trained} trainings, {year.kills} killed nights, {len(year.erased)} erased users: "
