@@ -381,6 +381,19 @@ class Recommending(Config):
         "30d; all count alike when not given",
     )
 
+    explained_users: int = Field(
+        12,
+        ge=0,
+        le=2**31 - 1,
+        description="users whose lists a night explains, drawn by a fixed hash, the report's dozen "
+        "first; each takes as long as scoring a user for every item of the history; 0: none",
+    )
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides lists: all but how many are made at a time, and how many are explained."""
+        return self.model_dump(exclude={"block", "explained_users"})
+
     @property
     def most_new_items(self) -> int:
         """How many items of a list may be such that the model has not learnt."""

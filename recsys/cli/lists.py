@@ -121,6 +121,30 @@ def backfill(
             print_line(list_summary(run.outcome[f"recommend {planned.run_date}"]))
 
 
+@app.command()
+def explain(
+    user: Annotated[str, typer.Option(help="The user's id.")],
+    item: Annotated[
+        str | None, typer.Option(help="This item alone, also one that is not in the list.")
+    ] = None,
+    run_date: Annotated[
+        datetime | None, typer.Option(formats=_DAY, help="Day of the list; the newest by default.")
+    ] = None,
+    output: Shown = "table",
+) -> None:
+    """Say why each item is in a user's list: what speaks most for it in the user's history.
+
+    An item of the history is left out, and the user is scored again: times_as_likely is how many
+    times likelier the listed item is with it. For a popular item it says how often it was taken.
+    """
+    from recsys.lake.tables import Lake
+    from recsys.lists.explain import explain_user
+
+    settings, day = Settings(), run_date.date() if run_date else None
+    rows = explain_user(Lake.from_settings(settings), settings, user, item=item, run_date=day)
+    write_rows(rows.to_reader(), output, sys.stdout)
+
+
 @lists_app.command()
 def show(output: Shown = "table") -> None:
     """Show every edition, newest first: what was published when, and what is served."""

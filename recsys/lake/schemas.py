@@ -382,6 +382,40 @@ _POPULAR_ITEMS = Table(
     ),
 )
 
+_EXPLANATIONS = Table(
+    columns.EXPLANATIONS,
+    "One row per run_date, edition, user, rank and number: what speaks for an item of the newest "
+    "lists, for some users.",
+    (
+        Column("run_date", pa.date32(), "The day that the list is for.", required=True),
+        Column("edition", pa.int32(), "The edition of that day, from 1.", required=True),
+        Column("user_id", USER_ID, "Whose list it is.", required=True),
+        Column("rank", pa.int32(), "The item's place in the list, from 1.", required=True),
+        Column("item_id", ITEM_ID, "The listed item."),
+        Column("number", pa.int32(), "1 for what speaks most for it, up to 3.", required=True),
+        Column(
+            "because_item_id",
+            ITEM_ID,
+            "The item of the history that speaks for it; null where it is popular or frequent.",
+        ),
+        Column(
+            "effect",
+            REAL,
+            "How much the score is higher than without it in the history; null where it is alone.",
+        ),
+        Column(
+            "interactions",
+            COUNT,
+            "Popular: how often the item was taken since counted_since; own-history: how often the "
+            "user took it.",
+        ),
+        Column(
+            "counted_since", TIMESTAMP, "From when on interactions count, in UTC; null: from ever."
+        ),
+    ),
+    partitions=("run_date",),
+)
+
 _LIVE_METRICS = Table(
     columns.LIVE_METRICS,
     "One row per run_date, lists, days, slice, value and metric: lists against what users did.",
@@ -471,6 +505,7 @@ TABLES = {
         _LIST_DAYS,
         _ERASURES,
         _POPULAR_ITEMS,
+        _EXPLANATIONS,
         _LIVE_METRICS,
         _DRIFT,
     )

@@ -40,7 +40,7 @@ class ListInputs:
         interactions_version: version of `interactions`.
         bound: which of its rows.
         items_version: version of `items`.
-        recommending: the settings; the size of a block changes no list.
+        recommending: the settings, of which some change no list.
         events: what is learnt from, and what counts as had.
         rules: what a shop asks of every list.
         code_version: the code that makes them.
@@ -65,7 +65,7 @@ class ListInputs:
             "data_until": bound.until.isoformat(),
             "as_of": bound.as_of.isoformat() if bound.as_of else None,
             "items_version": self.items_version,
-            **self.recommending.model_dump(exclude={"block"}),
+            **self.recommending.decides,
             **self.events.as_dict(),
             **self.rules.as_dict(),
             "code_version": self.code_version,

@@ -13,6 +13,7 @@ from recsys import columns
 from recsys.account import current_account
 from recsys.lake.schemas import as_json
 from recsys.lists.editions import EditionRow, current_of, of_date, stored_rows, write_editions
+from recsys.lists.explain import write_explanations
 from recsys.lists.shadow import write_popular_items
 from recsys.lists.staging import StagedLists, staged_rows
 
@@ -85,6 +86,8 @@ def publish(
     }
     if staged.popular is not None:
         write_popular_items(lake, staged.popular, inputs.run_date, number)
+    if staged.explanations is not None:
+        write_explanations(lake, staged.explanations, inputs.run_date, number)
     lake.replace(  # what a killed run has left of the same edition goes
         columns.RECOMMENDATIONS,
         staged_rows(staged.file, shared, schema),

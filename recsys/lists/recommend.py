@@ -17,6 +17,7 @@ from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
 from recsys.lists.eligibility import eligible_items
+from recsys.lists.explain import explain_sample
 from recsys.lists.popularity import Popular, popularity
 from recsys.lists.publishing import ListStatus, decide, publish
 from recsys.lists.rule_conditions import evaluate_rules
@@ -261,6 +262,7 @@ def _make_lists(
             staged,
             counts=replace(staged.counts, eligible_items=len(popular.order)),
             popular=popular_items(popular, packed),
+            explanations=explain_sample(con, staged.file, packed, model, roles, settings, inputs),
         )
         told = rules.results() if rules else []
         enforce(lake, checks.violations(), inputs.run_date, told)

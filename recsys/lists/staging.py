@@ -38,12 +38,14 @@ class StagedLists:
         counts: of the lists.
         users_without_list: a few of the users without a list: no item was left for them.
         popular: the night's items by popularity, see `recsys.lists.shadow`.
+        explanations: of some of the lists, see `recsys.lists.explain`; None: of none.
     """
 
     file: Path
     counts: ListCounts
     users_without_list: list[Any]
     popular: pa.Table | None = None
+    explanations: pa.Table | None = None
 
 
 def stage_lists(

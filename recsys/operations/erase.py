@@ -87,6 +87,7 @@ def erase(
     batches = _rows_by_batch(lake, predicate)
     lists = _count(lake, columns.RECOMMENDATIONS, predicate)
     if lists:
+        lake.delete(columns.EXPLANATIONS, predicate)
         lake.delete(columns.RECOMMENDATIONS, predicate)
     quarantined = _blank_quarantine(lake, user)
     reports = _shorten_reports(lake, user)

@@ -3,7 +3,6 @@
 -- makes: rows (user_id)
 select user_id
 from recommendations
-where run_date = $run_date::date
-group by user_id
+where run_date = $run_date::date and rank = 1
 order by md5(user_id || ' ' || $seed), user_id
 limit $count::bigint

@@ -54,6 +54,17 @@ def known_lake(root: Path) -> Lake:
         lakes.edition(TODAY, users=3, popular_users=1, **made),
     ]
     lakes.write(lake, columns.EDITIONS, editions)
+    because = {"run_date": TODAY, "edition": 1, "rank": 1}
+    lakes.write(
+        lake,
+        columns.EXPLANATIONS,
+        [
+            {**because, "user_id": "ann", "number": 2, "because_item_id": "a", "effect": 0.1},
+            {**because, "user_id": "ann", "number": 1, "because_item_id": "b", "effect": 0.2},
+            {**because, "user_id": "bob", "number": 1, "interactions": 1},
+            {**because, "user_id": "ann", "number": 1, "because_item_id": "c", "edition": 2},
+        ],
+    )
     lakes.write(lake, columns.MODELS, [model()])
     bad = {"batch_id": "b", "source": "s", "reasons": [f"{HOSTILE} is null"], "row": "secret"}
     now = datetime.now(UTC)
@@ -143,6 +154,9 @@ def test_a_report_has_the_figures_of_a_known_night(known: Lake) -> None:
     assert set(shown) == set(USERS)
     assert [row["item_id"] for row in shown["ann"].history] == ["b", "a"]
     assert [row["item_id"] for row in shown["ann"].entries] == ["c", "a"]
+    reasons = [(row["because"], row["interactions"]) for row in shown["ann"].entries]
+    assert reasons == [(["Title b", HOSTILE], None), (None, None)]
+    assert shown["bob"].entries[0]["interactions"] == 1
     assert shown["bob"].served_by == "popularity"
     assert figures.model
     assert [(row["system"], row["ndcg"]) for row in figures.model.systems] == [

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 """A row of a statement of sql/report, whose header names the columns."""
 
-_USERS, _SEED = 12, 0
+_USERS = 12
+SAMPLE_SEED = 0
+"""Of the hash that draws the users whom a report shows, and whose lists a night explains."""
 _SAMPLED_USERS = 2_000
 """Users whose lists are compared over 30 nights."""
 _TOP = 15
@@ -267,7 +269,7 @@ def _curve(counts: NDArray[np.int64], points: int = 60) -> list[tuple[float, flo
 
 def _sample(ask: _Catalog, run_date: date) -> list[SampleUser]:
     """Return a few users, the same for the same lists."""
-    drawn = ask.all("users", run_date=run_date, count=_USERS, seed=str(_SEED))
+    drawn = ask.all("users", run_date=run_date, count=_USERS, seed=str(SAMPLE_SEED))
     users = [row["user_id"] for row in drawn]
     if not users:
         return []

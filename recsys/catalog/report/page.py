@@ -53,7 +53,8 @@ def render(figures: Figures) -> str:
     )
     for text in (words.count, words.percent, words.day, words.time, words.date_of, words.shown):
         environment.filters[text.__name__] = text
-    environment.filters |= {"first_line": words.first_line, "score": words.score}
+    more = {"first_line": words.first_line, "score": words.score, "times": words.times}
+    environment.filters |= more
     environment.tests["link"] = words.is_link
     loader = environment.loader
     assert loader  # noqa: S101 - given above

@@ -19,6 +19,11 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def times(number: int) -> str:
+    """Return e.g. ``once`` or ``1,234 times``."""
+    return "once" if number == 1 else f"{number:,} times"
+
+
 def percent(share: float | None) -> str:
     """Return e.g. ``12 %`` or ``0.4 %``; never 0 or 100 for what is not."""
     if share is None:

@@ -1,0 +1,412 @@
+"""Why an item is in a list: what speaks most for it.
+
+For an item that the model ranks, these are the items of the user's history without which its score
+would be lower by most: each is left out in turn, and the user is scored again. The score is the
+logarithm of the item's probability among all items that the model knows, without those that the
+list may not hold since the user has had them. What the model has not learnt it does not read here.
+For an item by popularity it is how often it was taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from recsys import columns
+from recsys.catalog.report.figures import SAMPLE_SEED
+from recsys.errors import ConfigurationError
+from recsys.histories import HAD, INPUT, PADDING, TARGET, Histories, Packed
+from recsys.lake.bound import Bound
+from recsys.lake.engine import open_duckdb
+from recsys.lake.packing import pack
+from recsys.lake.roles import Roles
+from recsys.lists.editions import all_editions, of_date
+from recsys.lists.rules import LOW_CONFIDENCE, MODEL, OWN, POPULAR, REASONS
+from recsys.model.runtime import Runtime
+from recsys.model.scoring import ModelScorer
+from recsys.registry.models import find_model, load_model
+from recsys.settings import Events, Recommending
+from sql import literal, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import date, datetime
+    from pathlib import Path
+
+    import duckdb
+    from numpy.typing import NDArray
+
+    from recsys.lake.tables import Lake
+    from recsys.lists.editions import EditionRow, ListInputs
+    from recsys.registry.models import Model
+    from recsys.settings import Settings
+
+_NAMED = 3  # items of a history that are named for a listed item
+_USERS = 16  # scored at a time: enough that micro-batches are full
+_UNLISTED = "not listed"
+_ROWS = pa.schema(
+    [
+        ("rank", pa.int32()),
+        ("number", pa.int32()),
+        ("effect", pa.float64()),
+        ("interactions", pa.int64()),
+        ("counted_since", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How often items were taken, as popularity counts.
+
+    Attributes:
+        interactions: item_id -> targets.
+        since: from when on; None: from ever.
+    """
+
+    interactions: Mapping[Any, int]
+    since: datetime | None
+
+
+def left_out_effects(
+    scorer: ModelScorer,
+    inputs: Histories,
+    had: Histories | None,
+    listed: NDArray[np.int32],
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float64]]]:
+    """Yield for each user the H items that the model reads, and their effects on K listed items.
+
+    An effect is by how much the listed item's score is higher than without the item, wherever it is
+    in the history. It is nan where nothing else is there, and for a listed item that is padding or
+    that the user has had.
+
+    Args:
+        scorer: the model.
+        inputs: of U users, what the model reads.
+        had: of the same users, the items that no list may hold; None where it may hold all.
+        listed: (U, K) items that the model knows; 0 is none.
+
+    Yields:
+        (H,) items, the newest last, and (H, K) effects.
+    """
+    for start in range(0, len(inputs), _USERS):
+        users = np.arange(start, min(start + _USERS, len(inputs)))
+        read, variants, owners = [], [], []
+        for user in users:
+            history = inputs.items[inputs.starts[user] : inputs.ends[user]]
+            newest = history[-scorer.model.config.max_length :]
+            _, last = np.unique(newest[::-1], return_index=True)
+            items = newest[::-1][np.sort(last)[::-1]]
+            read.append(items)
+            variants += [history, *(history[history != item] for item in items)]
+            owners += [user] * (1 + len(items))
+        offsets = np.cumsum([0, *map(len, variants)]).astype(np.int64)
+        packed = Histories.from_offsets(np.concatenate(variants), offsets)
+        scores = _scores(scorer, packed, np.array(owners), had, listed)
+        row = 0
+        for items in read:
+            yield items, scores[row] - scores[row + 1 : row + 1 + len(items)]
+            row += 1 + len(items)
+
+
+def _scores(
+    scorer: ModelScorer,
+    variants: Histories,
+    owners: NDArray[np.int64],
+    had: Histories | None,
+    listed: NDArray[np.int32],
+) -> NDArray[np.float64]:
+    """Return (R, K) the log-probabilities of the items that are listed for each row's user."""
+    scores = np.full((len(variants), listed.shape[1]), np.nan)
+    for rows, block in scorer(variants):
+        if had is not None:
+            row, item = map(torch.from_numpy, had[owners[rows]].interactions())
+            block[row.to(block.device), item.long().to(block.device)] = -torch.inf
+        asked = torch.from_numpy(listed[owners[rows]]).long().to(block.device)
+        found = block.gather(1, asked) - block.logsumexp(1, keepdim=True)
+        scores[rows] = found.double().cpu().numpy()
+    return np.where(np.isfinite(scores), scores, np.nan)
+
+
+def explain_lists(
+    lists: pa.Table,
+    packed: Packed,
+    model: Model | None,
+    counted: Counted,
+    recommending: Recommending,
+    settings: Settings,
+) -> pa.Table:
+    """Return what speaks for each item of some lists, as `explanations` has it.
+
+    Args:
+        lists: user_id, rank, item_id and reason.
+        packed: the histories of these users, whose first indices are those of the model's items.
+        model: that made the lists; None where popularity made all.
+        counted: how often the popular items were taken.
+        recommending: how the lists were made.
+        settings: the device and its threads.
+    """
+    place = {user: nth for nth, user in enumerate(packed.users.to_pylist())}
+    by_user: list[list[dict[str, Any]]] = [[] for _ in place]
+    for row in lists.to_pylist():
+        by_user[place[row[columns.USER_ID]]].append(row)
+    effects = _effects(by_user, packed, model, recommending, settings)
+    found: list[dict[str, Any]] = []
+    for nth, rows in enumerate(by_user):
+        history = packed.histories[np.array([nth])].of_role(TARGET).interactions()[1]
+        own = Counter(packed.items.of_indices(history).to_pylist())
+        for row in rows:
+            shared = {name: row[name] for name in (columns.USER_ID, "rank", columns.ITEM_ID)}
+            found += [{**shared, **reason} for reason in effects.get((nth, row["rank"]), ())]
+            if row["reason"] in (REASONS[POPULAR], REASONS[LOW_CONFIDENCE]):
+                count = counted.interactions.get(row[columns.ITEM_ID], 0)
+                found.append(
+                    {**shared, "number": 1, "interactions": count, "counted_since": counted.since}
+                )
+            elif row["reason"] == REASONS[OWN]:
+                found.append({**shared, "number": 1, "interactions": own[row[columns.ITEM_ID]]})
+    item_id, user_id = packed.items.ids.type, packed.users.type
+    ids = [(columns.USER_ID, user_id), (columns.ITEM_ID, item_id), ("because_item_id", item_id)]
+    return pa.Table.from_pylist(found, schema=pa.schema([*ids, *_ROWS]))
+
+
+def _effects(
+    by_user: list[list[dict[str, Any]]],
+    packed: Packed,
+    model: Model | None,
+    recommending: Recommending,
+    settings: Settings,
+) -> dict[tuple[int, int | None], list[dict[str, Any]]]:
+    """Return (place of the user, rank) -> what speaks for the item, the strongest first."""
+    if model is None:
+        return {}
+    known = len(model.items)
+    histories = packed.histories.drop_unknown_items(known)
+    inputs, had = histories.of_role(INPUT), histories.of_role(HAD)
+    listed = np.zeros((len(by_user), max(map(len, by_user), default=0)), dtype=np.int32)
+    for nth, rows in enumerate(by_user):
+        indices = model.items.indices_of(pa.array([row[columns.ITEM_ID] for row in rows]))
+        is_ranked = [row["reason"] in (REASONS[MODEL], _UNLISTED) for row in rows]
+        listed[nth, : len(rows)] = np.where(is_ranked, indices, PADDING)
+    runtime = Runtime(settings.device, settings.threads)
+    scorer = ModelScorer(model.recommender, recommending.steps, recommending.seed, runtime)
+    excluded = had if recommending.seen == "exclude" else None
+    found = {}
+    for nth, (items, effects) in enumerate(left_out_effects(scorer, inputs, excluded, listed)):
+        ids = packed.items.of_indices(items).to_pylist()
+        for column, row in enumerate(by_user[nth]):
+            if listed[nth, column] != PADDING:
+                found[nth, row["rank"]] = list(_strongest(ids, effects[:, column]))
+    return found
+
+
+def _strongest(ids: list[Any], effects: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    """Yield the items with the largest effects, those that raise the score alone."""
+    if len(ids) == 1:
+        yield {"number": 1, "because_item_id": ids[0], "effect": None}
+        return
+    order = np.argsort(-effects, kind="stable")[:_NAMED]
+    for number, place in enumerate(order.tolist(), start=1):
+        if effects[place] > 0:
+            effect = float(effects[place])
+            yield {"number": number, "because_item_id": ids[place], "effect": effect}
+
+
+def explain_sample(
+    con: duckdb.DuckDBPyConnection,
+    lists: Path,
+    packed: Packed,
+    model: Model | None,
+    roles: Roles | None,
+    settings: Settings,
+    inputs: ListInputs,
+) -> pa.Table | None:
+    """Explain the lists of a few users of a night, the same that the report shows; None of none.
+
+    Args:
+        con: a connection with a view ``interactions``.
+        lists: a Parquet file of all lists.
+        packed: the histories that they were made from.
+        model: that made the lists; None where popularity made all.
+        roles: what is a target.
+        settings: the device and its threads.
+        inputs: how the lists were made, and how many are explained.
+    """
+    recommending, run_date = inputs.recommending, inputs.run_date
+    if not recommending.explained_users:
+        return None
+    staged = f"select *, {literal(run_date.isoformat())}::date as run_date"
+    con.execute(
+        f"create or replace temp view recommendations as {staged} "
+        f"from read_parquet({literal(str(lists))})"
+    )
+    parameters = {
+        "run_date": run_date,
+        "count": recommending.explained_users,
+        "seed": str(SAMPLE_SEED),
+    }
+    users = con.sql(load("report/users"), params=parameters).to_arrow_table()
+    con.register("explained_users", users)
+    rows = con.sql(
+        "select user_id, rank, item_id, reason from recommendations "
+        "semi join explained_users using (user_id) order by user_id, rank"
+    ).to_arrow_table()
+    con.unregister("explained_users")
+    is_explained = pc.is_in(packed.users, users[columns.USER_ID].combine_chunks())
+    places = np.flatnonzero(is_explained.to_numpy(zero_copy_only=False))
+    some = replace(
+        packed, users=packed.users.take(pa.array(places)), histories=packed.histories[places]
+    )
+    counted = _counted(con, rows, roles, recommending, packed)
+    return explain_lists(rows, some, model, counted, recommending, settings)
+
+
+def _counted(
+    con: duckdb.DuckDBPyConnection,
+    lists: pa.Table,
+    roles: Roles | None,
+    recommending: Recommending,
+    packed: Packed | None = None,
+) -> Counted:
+    """Count how often the popular items of some lists were taken, as popularity does.
+
+    Where it counts older ones less, these are those of the newest half-life.
+
+    Args:
+        con: a connection with a view ``interactions``.
+        lists: with item_id and reason.
+        roles: what is a target.
+        recommending: how the lists were made.
+        packed: all histories, where they are at hand: then nothing is read.
+    """
+    popular = {REASONS[POPULAR], REASONS[LOW_CONFIDENCE]}
+    rows = zip(lists["item_id"].to_pylist(), lists["reason"].to_pylist(), strict=True)
+    items = sorted({item for item, reason in rows if reason in popular})
+    half_life = recommending.popularity_half_life
+    if not items:
+        return Counted({}, None)
+    if packed and half_life is None:
+        ids = pa.array(items, packed.items.ids.type)
+        counts = packed.target_counts[packed.items.indices_of(ids) - 1]
+        return Counted(dict(zip(items, counts.tolist(), strict=True)), None)
+    (roles or Roles(Events())).create_macro(con)
+    since = None
+    if half_life:
+        ((newest,),) = con.sql('select max("timestamp") from interactions').fetchall()
+        since = newest - half_life
+    parameters = {"items": items, "since": since}
+    return Counted(dict(con.sql(load("lists/popular_counts"), params=parameters).fetchall()), since)
+
+
+def write_explanations(lake: Lake, rows: pa.Table, run_date: date, edition: int) -> None:
+    """Write the rows of an edition in place of those of this day and of earlier ones."""
+    schema = lake.schema(columns.EXPLANATIONS)
+    shared = {
+        "run_date": pa.repeat(pa.scalar(run_date, pa.date32()), len(rows)),
+        "edition": pa.repeat(pa.scalar(edition, pa.int32()), len(rows)),
+    }
+    arrays = [shared[name] if name in shared else rows[name] for name in schema.names]
+    where = f"run_date <= {literal(run_date.isoformat())}"
+    lake.replace(columns.EXPLANATIONS, pa.table(arrays, schema=schema), where=where)
+
+
+def explain_user(
+    lake: Lake,
+    settings: Settings,
+    user: str,
+    *,
+    item: str | None = None,
+    run_date: date | None = None,
+) -> pa.Table:
+    """Explain one user's list, with titles: see sql/lists/explanation.sql.
+
+    The history is what the lake still holds of what the list was made from.
+
+    Args:
+        lake: the lake.
+        settings: the device and its threads; and how lists are made, where an edition does not say.
+        user: the user's id, as text.
+        item: only this item's id, as text; one that is not listed is explained, too.
+        run_date: the day of the list; the newest by default.
+
+    Raises:
+        ConfigurationError: no lists of that day are served, the user has none, or an id is not of
+            the lake's type.
+        LakeError: the lake or the model can't be read.
+    """
+    edition = _served_edition(lake, run_date)
+    schema = lake.schema(columns.RECOMMENDATIONS)
+    user_id = _as_id(user, schema.field(columns.USER_ID).type, columns.USER_ID)
+    inputs = json.loads(edition.inputs or "{}")
+    fields = {name: inputs[name] for name in Recommending.model_fields if name in inputs}
+    recommending = settings.recommending.changed(fields)
+    events = Events.model_validate(inputs["events"]) if "events" in inputs else Events()
+    bound = _bound(edition, settings)
+    with open_duckdb(settings) as con:
+        where = of_date(edition.run_date)
+        lake.view(con, columns.RECOMMENDATIONS, where=where)
+        key = {"run_date": edition.run_date, "edition": edition.edition, "user_id": user_id}
+        rows = con.sql(load("lists/explained_list"), params=key).to_arrow_table()
+        if not len(rows):
+            raise ConfigurationError(f"user {user!r} has no list in {edition.name}")
+        model_id = rows["model_id"][0].as_py()
+        row = find_model(lake, model_id) if model_id else None
+        model = load_model(lake, row, settings.device) if row else None
+        if item is not None:
+            item_id = _as_id(item, schema.field(columns.ITEM_ID).type, columns.ITEM_ID)
+            rows = _only_item(rows, item_id)
+        version, roles = lake.version(columns.INTERACTIONS), Roles.until(events, bound.until)
+        bound.view(lake, con, version)
+        with con.cursor() as cursor:
+            bound.view(lake, cursor, version)
+            cursor.execute(
+                "create temp table own_interactions as from interactions where user_id = $1",
+                [user_id],
+            )
+            cursor.execute("create or replace temp view interactions as from own_interactions")
+            packed = pack(cursor, model.items if model else None, roles)
+        counted = _counted(con, rows, roles, recommending)
+        explained = explain_lists(rows, packed, model, counted, recommending, settings)
+        lake.view(con, columns.ITEMS)
+        con.register("list", rows)
+        con.register("explanations", explained)
+        return con.sql(load("lists/explanation")).to_arrow_table()
+
+
+def _served_edition(lake: Lake, run_date: date | None) -> EditionRow:
+    served = [row for row in all_editions(lake) if row.status == "current"]
+    wanted = [row for row in served if run_date in (None, row.run_date)]
+    if not wanted:
+        days = f"; the newest lists are of {served[-1].run_date}" if served else ""
+        raise ConfigurationError(f"no lists of {run_date or 'any day'} are served{days}")
+    return wanted[-1]
+
+
+def _bound(edition: EditionRow, settings: Settings) -> Bound:
+    """Return what an edition was made from, by the times that it says."""
+    until = edition.data_until or settings.end_of(edition.run_date)
+    known = [time for time in (edition.as_of, edition.published_at) if time]
+    return Bound(until, min(known, default=None))
+
+
+def _as_id(text: str, kind: pa.DataType, name: str) -> Any:
+    try:
+        return pa.scalar(text).cast(kind).as_py()
+    except pa.ArrowInvalid:
+        raise ConfigurationError(f"{name} is {kind} in this lake, and {text!r} is not") from None
+
+
+def _only_item(rows: pa.Table, item_id: Any) -> pa.Table:
+    """Return the row of one item; one without a rank where it is not listed."""
+    listed = rows.filter(pc.field("item_id") == item_id)
+    if len(listed):
+        return listed
+    row = {"user_id": rows["user_id"][0].as_py(), "item_id": item_id, "reason": _UNLISTED}
+    return pa.Table.from_pylist([row], schema=rows.schema)
