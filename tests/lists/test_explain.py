@@ -117,9 +117,9 @@ def test_the_users_of_the_report_are_explained_first(lake: Lake, settings: Setti
     run(lake, settings, explained_users=0, k=3, replace="none")
     assert {row["edition"] for row in explained(lake)} == {2}, "of the newest lists alone"
     erase(lake, str(min(dozen)), "asked for it")
-    assert {row["user_id"] for row in explained(lake)} == {
-        row["user_id"] for row in newest
-    } - {min(dozen)}
+    assert {row["user_id"] for row in explained(lake)} == {row["user_id"] for row in newest} - {
+        min(dozen)
+    }
 
 
 def test_an_only_item_and_a_recent_count_are_told_as_such(lake: Lake, settings: Settings) -> None:
