@@ -1,8 +1,9 @@
 """Count the HTTP requests of nights on S3, by hand: `python -m tests.benchmarks.requests [NIGHTS]`.
 
-Each night brings one object of new interactions for 40 users: it is ingested, everybody's list is
-made by popularity, and the catalog is published. Every seventh night the lake is maintained.
-Requests are read off moto's log; `-v` shows those of the last night by kind.
+Each night does what the flow `nightly` does by default, but for a training. It brings one object of
+new interactions for 40 users: it is ingested, live metrics and drift are measured, everybody's list
+is made by popularity, and the catalog and the report are published. Every seventh night the lake is
+maintained. Requests are read off moto's log; `-v` shows those of the last night by kind.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from mypy_boto3_s3 import S3Client
 from recsys.ingest.batch import ingest
 from recsys.lake.bound import Bound
 from recsys.lists.recommend import recommend
+from recsys.operations.drift import update_drift
 from recsys.operations.maintain import maintain
+from recsys.operations.monitoring import update_live_metrics
 from recsys.operations.runs import record_run
+from recsys.registry.models import find_champion
+from recsys.registry.policy import read_standing
 from recsys.settings import ObjectStorage, Recommending, Settings, Source
 from tests import servers
 
@@ -69,7 +74,11 @@ class Shop:
         before = len(self._requests())
         day = FIRST + timedelta(days=number)
         with record_run("nightly", f"run {number}", self.settings, {}) as run:
+            assert find_champion(run.lake) is None
             run.record("ingest", ingest(run.lake, self.settings))
+            run.record("live_metrics", update_live_metrics(run.lake, self.settings, day))
+            run.record("drift", update_drift(run.lake, self.settings, day))
+            read_standing(run.lake, self.settings, "policy")
             bound = Bound.of(self.settings, day, "now")
             result = recommend(
                 run.lake, self.settings, run_date=day, run_id=run.run_id, bound=bound
