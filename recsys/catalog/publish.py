@@ -42,7 +42,6 @@ def publish_catalog(lake: Lake) -> str:
         LakeError: the lake is empty, another run writes by now, or the catalog can't be written.
     """
     lake.require_lock()  # an older version than one that a reader has seen must not come back
-    lake.refresh()
     try:
         return _replace(lake) if lake.is_local else _upload(lake)
     except (duckdb.Error, OSError) as error:

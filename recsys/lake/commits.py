@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import secrets
 import time
 import zlib
 from pathlib import Path
@@ -37,43 +38,39 @@ NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_log
 def properties(
     note: Mapping[str, Any] | None = None, transaction: str | None = None
 ) -> CommitProperties:
-    """Return what a commit carries: a note, the name of what it does once, and that it is ours.
+    """Return what one commit carries: a note, the name of what it does once, and that it is ours.
 
     Of two commits that carry one transaction, and were made from one version, Delta refuses the
     second. All of ours carry `recsys-writer`, but for those that merge files: so no run commits
-    what it has decided by rows that another run has changed since, see `is_changed`.
+    what it has decided by rows that another run has changed since.
     """
-    metadata = {_WRITER: this_process()} | ({_NOTE: json.dumps(note)} if note else {})
-    transactions = [Transaction(_WRITER, time.time_ns() // 1000)]
+    now = time.time_ns()
+    metadata = {_WRITER: f"{this_process()} {now} {secrets.token_hex(4)}"}
+    metadata |= {_NOTE: json.dumps(note)} if note else {}
+    transactions = [Transaction(_WRITER, now // 1000)]
     if transaction:
         transactions.append(Transaction(transaction, 1))
     return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
 
 
-def is_changed(table: DeltaTable) -> bool:
-    """Bring a table that was opened before to its newest version; say whether a run has changed it.
-
-    What other programs write, and merged files, do not count.
-    """
-    before = table.version()
-    table.update_incremental()
-    count = table.version() - before
-    return count > 0 and any(_WRITER in commit for commit in table.history(count))
+def has_commit(table: DeltaTable, after: int, carried: CommitProperties) -> bool:
+    """Say whether one of the commits after a version is the one that carries these properties."""
+    writer = (carried.custom_metadata or {})[_WRITER]
+    count = table.version() - after
+    return count > 0 and any(commit.get(_WRITER) == writer for commit in table.history(count))
 
 
 def write(
     table: DeltaTable,
     rows: pa.RecordBatchReader | pa.Table,
-    *,
-    transaction: str | None = None,
-    note: Mapping[str, Any] | None = None,
+    carried: CommitProperties,
     **options: Any,
 ) -> None:
     """Write rows in one commit; ``options`` are those of `write_deltalake`."""
     write_deltalake(
         table,
         rows,
-        commit_properties=properties(note, transaction),
+        commit_properties=carried,
         post_commithook_properties=NO_HOOKS,
         **options,
     )

@@ -122,8 +122,8 @@ def explain_delta_errors(action: str, *, is_local: bool) -> Iterator[None]:
         yield
     except CommitFailedError as error:
         raise LakeError(
-            f"could not {action}: another run has written to the table at the same time; nothing "
-            "was written, run again",
+            f"could not {action}: another run has changed the table since this one read it; "
+            "nothing was written, run again",
             transient=True,
         ) from error
     except (DeltaError, OSError) as error:

@@ -54,7 +54,7 @@ class _Files(DeltaStorageHandler):
         actions = pa.table(table.get_add_actions())
         names, sizes = (actions[name].to_pylist() for name in ("path", "size_bytes"))
         self._sizes: dict[str, int] = dict(zip(names, sizes, strict=True))
-        self._memory, self._root = memory, table.table_uri
+        self._memory, self._root = memory, table.table_uri.rstrip("/")
         super().__init__(table.table_uri, dict(options), self._sizes)
 
     def open_input_file(self, path: str) -> Any:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from recsys.errors import LakeError, MissingError
 from recsys.lake import commits, s3_files
@@ -26,7 +27,7 @@ from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schema
 from sql import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import duckdb
@@ -71,6 +72,7 @@ class Lake:
         self._lock = WriteLock(exclusion, self.root)
         self._opened: dict[str, DeltaTable] | None = None
         self._files: dict[str, bytes] | None = None
+        self._absent: set[tuple[str, int, str]] = set()  # table, version, transaction
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Lake:
@@ -111,9 +113,8 @@ class Lake:
         with self._explain(f"create the tables of {self.root}"):
             for name, schema in schemas(user_id, item_id).items():
                 if self.schema(name) != schema and not self.open(name).file_uris():
-                    with self.writing(name) as target:
-                        empty = schema.empty_table()
-                        commits.write(target, empty, mode="overwrite", schema_mode="overwrite")
+                    empty = schema.empty_table()
+                    self._commit(name, partial(_retype, empty=empty))
 
     @contextmanager
     def write_lock(self, holder: str = "a run without a name") -> Iterator[None]:
@@ -134,6 +135,7 @@ class Lake:
                 yield
             finally:
                 self._opened, self._files = None, None
+                self._absent.clear()
 
     @contextmanager
     def unlocked(self) -> Iterator[None]:
@@ -237,11 +239,13 @@ class Lake:
         With a ``transaction`` name the append happens once: a table that already carries the name
         is left as it is. ``note`` travels in the commit itself, see :meth:`commits`.
         """
-        with self.writing(table) as target:
-            if transaction and target.transaction_version(transaction) is not None:
-                return target.version()
-            commits.write(target, rows, mode="append", transaction=transaction, note=note)
-            return target.version()
+        if transaction and self._has(table, transaction):
+            return self.version(table)
+        return self._commit(
+            table,
+            lambda target, carried: commits.write(target, rows, carried, mode="append"),
+            commits.properties(note, transaction),
+        )
 
     def replace(
         self,
@@ -252,34 +256,54 @@ class Lake:
         note: Mapping[str, Any] | None = None,
     ) -> int:
         """Replace the rows that match ``where`` (all of them without it) in one commit."""
-        with self.writing(table) as target:
-            commits.write(target, rows, mode="overwrite", predicate=where, note=note)
-            return target.version()
+        return self._commit(
+            table,
+            lambda target, carried: commits.write(
+                target, rows, carried, mode="overwrite", predicate=where
+            ),
+            commits.properties(note),
+        )
 
     def upsert(
         self, table: str, rows: pa.Table, on: str, *, note: Mapping[str, Any] | None = None
     ) -> int:
         """Insert rows, or update those with the same ``on`` column, in one commit."""
         same = f"target.{quote(on)} = source.{quote(on)}"
-        with self.writing(table) as target:
-            (
-                target.merge(
-                    rows, same, "source", "target", commit_properties=commits.properties(note)
-                )
+        return self._commit(
+            table,
+            lambda target, carried: (
+                target.merge(rows, same, "source", "target", commit_properties=carried)
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
                 .execute()
-            )
-            return target.version()
+            ),
+            commits.properties(note),
+        )
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
-        with self.writing(table) as target:
-            target.delete(where, commit_properties=commits.properties())
+        self._commit(
+            table, lambda target, carried: target.delete(where, commit_properties=carried)
+        )
 
     def has(self, table: str, transaction: str) -> bool:
         """Say whether a table carries a transaction's name, see :meth:`append`."""
-        return self.exists(table) and self.open(table).transaction_version(transaction) is not None
+        return self.exists(table) and self._has(table, transaction)
+
+    def _has(self, table: str, transaction: str) -> bool:
+        """Ask an open table for a transaction's name; that it lacks one is remembered.
+
+        The Delta reader reads the whole log to tell.
+        """
+        opened = self.open(table)
+        key = table, opened.version(), transaction
+        if key in self._absent:
+            return False
+        with self._explain(f"read the log of {opened.table_uri}"):
+            is_there = opened.transaction_version(transaction) is not None
+        if not is_there and self._opened is not None:
+            self._absent.add(key)
+        return is_there
 
     def commits(
         self, table: str, limit: int | None = None
@@ -298,11 +322,13 @@ class Lake:
 
     def add_columns(self, table: str, fields: pa.Schema, *, note: Mapping[str, Any]) -> None:
         """Add columns, null in the rows that are there, in one commit."""
-        with self.writing(table) as target:
-            target.alter.add_columns(
-                list(DeltaSchema.from_arrow(fields).fields),
-                commit_properties=commits.properties(note),
-            )
+        self._commit(
+            table,
+            lambda target, carried: target.alter.add_columns(
+                list(DeltaSchema.from_arrow(fields).fields), commit_properties=carried
+            ),
+            commits.properties(note),
+        )
 
     def properties(self, table: str) -> dict[str, str]:
         """Return the properties of a table."""
@@ -310,10 +336,12 @@ class Lake:
 
     def set_property(self, table: str, name: str, value: str) -> None:
         """Set a property of a table, in one commit."""
-        with self.writing(table) as target:
-            target.alter.set_table_properties(
-                {name: value}, raise_if_not_exists=False, commit_properties=commits.properties()
-            )
+        self._commit(
+            table,
+            lambda target, carried: target.alter.set_table_properties(
+                {name: value}, raise_if_not_exists=False, commit_properties=carried
+            ),
+        )
 
     def view(
         self,
@@ -359,6 +387,53 @@ class Lake:
     def _explain(self, action: str) -> AbstractContextManager[None]:
         return explain_delta_errors(action, is_local=self.is_local)
 
+    def _look_again(self, *, is_conflict: bool) -> None:
+        """Let the tables that are open show what others wrote, or be opened again when needed."""
+        try:
+            if is_conflict:
+                self.refresh()
+                return
+        except LakeError as error:
+            _log.warning("%s", error)
+        if self._opened is not None:
+            self._opened.clear()
+
+    def _commit(
+        self,
+        table: str,
+        work: Callable[[DeltaTable, CommitProperties], object],
+        carried: CommitProperties | None = None,
+    ) -> int:
+        """Do what makes one commit of a table, which carries its properties; return its version.
+
+        Where the work failed and its commit is in all the same, since the network lost the store's
+        answer, it counts as done.
+        """
+        carried = carried or commits.properties()
+        with self.writing(table) as target:
+            before = target.version()
+            try:
+                work(target, carried)
+            except (DeltaError, OSError):
+                found = self._find_commit(table, before, carried)
+                if found is None:
+                    raise
+                return found
+            return target.version()
+
+    def _find_commit(self, table: str, after: int, carried: CommitProperties) -> int | None:
+        """Return the newest version where the commit of these properties is in; else None."""
+        try:
+            newest = DeltaTable(self.uri(table), None, self._options)
+            if not commits.has_commit(newest, after, carried):
+                return None
+        except (DeltaError, OSError):  # nothing is known: the first error is what happened
+            return None
+        _log.warning("%s has the commit whose answer was lost", newest.table_uri)
+        if self._opened is not None:
+            self._opened[table] = newest
+        return newest.version()
+
     @contextmanager
     def writing(self, table: str) -> Iterator[DeltaTable]:
         """Give the newest version of a table, to be written to by one of the lake's own modules.
@@ -366,27 +441,21 @@ class Lake:
         Raises:
             LakeError: another run has changed the table since this one opened it.
         """
-        is_open = self._opened is not None and table in self._opened
         target = self.open(table)
         self.require_lock()
+        before = target.version()
         with self._explain(f"write {target.table_uri}"):
-            if is_open and commits.is_changed(target):
-                self.refresh()
-                raise LakeError(
-                    f"could not write {target.table_uri}: another run has changed the table since "
-                    "this one read it; nothing was written, run again",
-                    transient=True,
-                )
-            before = target.version()
             try:
                 yield target
-            except BaseException:
-                # The commit may be in all the same, its answer lost: the next read has to see it.
-                if self._opened is not None:
-                    self._opened.pop(table, None)
+            except BaseException as error:  # the next read has to see what is there
+                self._look_again(is_conflict=isinstance(error, CommitFailedError))
                 raise
         try:
             with self._explain(f"write a checkpoint of {target.table_uri}"):
                 commits.checkpoint_when_due(target, self.uri(table), before, self.storage)
         except LakeError as error:  # the commit stands: a later one makes the checkpoint
             _log.warning("%s", error)
+
+
+def _retype(table: DeltaTable, carried: CommitProperties, empty: pa.Table) -> None:
+    commits.write(table, empty, carried, mode="overwrite", schema_mode="overwrite")

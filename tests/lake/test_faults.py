@@ -109,7 +109,7 @@ def test_a_catalog_that_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
 
 
 def test_a_conflict_of_two_writers_is_told_as_one() -> None:
-    with pytest.raises(LakeError, match="another run has written") as error:  # noqa: SIM117
+    with pytest.raises(LakeError, match="another run has changed") as error:  # noqa: SIM117
         with explain_delta_errors("write s3://here/lake/runs", is_local=False):
             raise CommitFailedError("Commit failed: a concurrent transaction deleted data")
     assert error.value.transient

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
 from recsys.errors import LakeError, MissingError
 from recsys.lake import commits
@@ -163,22 +164,42 @@ def test_a_folder_that_may_not_be_entered_is_not_an_empty_lake(tmp_path: Path) -
         root.chmod(0o755)
 
 
-def test_a_write_whose_answer_is_lost_is_seen_by_the_next_read_of_the_run(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [OSError("reset"), CommitFailedError("Commit failed")])
+def test_a_commit_whose_answer_is_lost_is_looked_up(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     lakes.fill(lake, {1: [1]})
     write = commits.write
 
     def lose_the_answer(target: DeltaTable, *arguments: Any, **options: Any) -> None:
         write(DeltaTable(target.table_uri), *arguments, **options)
-        raise OSError("connection reset")
+        raise error
 
     with lake.write_lock():
         before = lake.version("interactions")
         rows = lake.open("interactions").to_pyarrow_table()
         monkeypatch.setattr(commits, "write", lose_the_answer)
-        with pytest.raises(LakeError):
-            lake.append("interactions", rows, transaction="batch-2")
+        assert lake.append("interactions", rows, transaction="batch-2") == before + 1
+        assert lake.replace("interactions", rows, where="user_id = 1") == before + 2
         monkeypatch.undo()
-        assert lake.version("interactions") == before + 1
+        assert lake.version("interactions") == before + 2
         assert lake.has("interactions", "batch-2")
+        assert len(lake.rows("interactions")) == 1
+
+
+def test_a_commit_that_failed_is_not_taken_for_another_one(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakes.fill(lake, {1: [1]})
+    rows = lake.rows("interactions")
+
+    def fail(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()
+        lakes.fill(Lake(lake.root, lake.storage), {2: [2]})
+        raise OSError("connection reset")
+
+    with lake.write_lock():
+        monkeypatch.setattr(commits, "write", fail)
+        with pytest.raises(LakeError, match="connection reset"):
+            lake.append("interactions", rows)
+        assert len(lake.rows("interactions")) == 2
