@@ -571,8 +571,11 @@ class Settings(BaseSettings):
         le=timedelta(days=30),
         description="longest run of a flow or a command: one that takes longer is stopped",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where the model runs; auto is the GPU where there is one"
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description='where the model runs: "auto" is the GPU where there is one, else "cpu"; '
+        '"cuda:1" is the second of several',
     )
     memory_limit: str = Field(
         "4GB",

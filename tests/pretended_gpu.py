@@ -61,6 +61,7 @@ class PretendedGpu(TorchFunctionMode):
     def __enter__(self) -> Any:
         for target, name, value in (
             (torch.cuda, "is_available", lambda: True),
+            (torch.cuda, "device_count", lambda: 2),
             (torch.cuda, "is_bf16_supported", lambda **_: False),
             (torch, "Generator", Generator),
             (torch, "from_numpy", lambda array: _labelled(_real_from_numpy(array), "cpu")),

@@ -18,7 +18,7 @@ from recsys.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DEVICES = ("auto", "cpu", "cuda")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -43,7 +43,7 @@ class Runtime:
     """The machine side of a run.
 
     Attributes:
-        device: "cpu", "cuda", or "auto": CUDA where there is one.
+        device: "cpu", "cuda", one of several as "cuda:1", or "auto": CUDA where there is one.
         threads: CPU threads; 0 is every core.
         precision: of the matrix products inside the network: "fp32", "bf16", or "auto": bf16
             where the hardware multiplies it natively. There it measured faster (see
@@ -56,14 +56,20 @@ class Runtime:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.device not in _DEVICES:
-            raise ConfigurationError(f"device = {self.device!r}: it is one of {_DEVICES}")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigurationError(
+                f"device = {self.device!r}: it is auto, cpu, cuda, or one of several as cuda:1"
+            )
         if self.precision not in _PRECISIONS:
             raise ConfigurationError(f"precision = {self.precision!r}: it is one of {_PRECISIONS}")
         if self.threads < 0:
             raise ConfigurationError(f"threads = {self.threads}: it is 0 (every core) or more")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigurationError("device = 'cuda', but torch finds no CUDA device here")
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if self.device.startswith("cuda") and (torch.device(self.device).index or 0) >= devices:
+            raise ConfigurationError(
+                f"device = {self.device!r}, but torch finds {devices or 'no'} CUDA devices here; "
+                "the first one is cuda:0"
+            )
 
     @property
     def torch_device(self) -> torch.device:
@@ -107,7 +113,7 @@ class Runtime:
             threads=self.threads or torch.get_num_threads(),
             cpu=match[1] if match else platform.processor(),
             cores=len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
-            gpu=torch.cuda.get_device_name() if cuda else None,
+            gpu=torch.cuda.get_device_name(self.torch_device) if cuda else None,
             system=platform.platform(),
             python=platform.python_version(),
             numpy=np.__version__,

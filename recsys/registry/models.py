@@ -248,7 +248,7 @@ def load_model(lake: Lake, row: ModelRow, device: str = "cpu", *, judged: bool =
     Args:
         lake: where it is.
         row: which model.
-        device: "cpu", "cuda" or "auto".
+        device: "cpu", "cuda", "cuda:1" or "auto".
         judged: read the weights that the gate judged. Those that serve may have learnt from the
             items that a gate asks for, so that no later gate may judge by them.
 

@@ -60,7 +60,7 @@ def load(
 
     Args:
         folder: what `save` wrote.
-        device: "cpu", "cuda" or "auto".
+        device: "cpu", "cuda", "cuda:1" or "auto".
         weights_name: the file of the weights, in the folder.
 
     Raises:

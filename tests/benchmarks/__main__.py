@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None, measure: Measure = run_alone) -> No
     """Read arguments, measure, show, write."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--data", help="Parquet of user_id, item_id, timestamp")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, or cuda:1")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
     for size in fields(Sizes):
         parser.add_argument(f"--{size.name}", type=type(size.default), default=size.default)

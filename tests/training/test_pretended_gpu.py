@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from recsys.errors import ConfigurationError
 from recsys.evaluation.protocol import evaluation_report, validator
 from recsys.evaluation.splits import leave_one_out
 from recsys.model.fold_in import fold_in
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import ModelScorer, top_k
+from recsys.settings import Settings
 from recsys.training.trainer import fit
 from tests.pretended_gpu import PretendedGpu
 from tests.worlds import small, successor_world
@@ -38,6 +41,19 @@ def fitted_on(gpu: PretendedGpu, **overrides: Any) -> tuple[Any, list[Counts]]:
         after_step=lambda _: counts.append((Counter(gpu.waits), Counter(gpu.copies))),
     )
     return fitted.model, counts
+
+
+def test_one_of_several_gpus_has_a_number_and_one_that_is_not_there_is_refused() -> None:
+    with PretendedGpu():
+        for name in ("cuda", "cuda:0", "cuda:1"):
+            runtime = Runtime(Settings(device=name).device)
+            assert runtime.torch_device == torch.device(name)
+        with pytest.raises(ConfigurationError, match="finds 2 CUDA devices"):
+            Runtime("cuda:2")
+    with pytest.raises(ConfigurationError, match="CUDA devices here"):
+        Runtime("cuda:99")
+    with pytest.raises(ValidationError, match="device"):
+        Settings(device="cuda1")
 
 
 @pytest.mark.parametrize("overrides", [{}, {"negatives": 8}], ids=["all items", "negatives"])
