@@ -33,6 +33,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
 K = Annotated[int, Field(ge=1, le=10_000)]
 Block = Annotated[int, Field(ge=1, le=2**31 - 1)]
+ExplainedUsers = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]
 HalfLife = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=365 * 1000))]
@@ -381,10 +382,8 @@ class Recommending(Config):
         "30d; all count alike when not given",
     )
 
-    explained_users: int = Field(
+    explained_users: ExplainedUsers = Field(
         12,
-        ge=0,
-        le=2**31 - 1,
         description="users whose lists a night explains, drawn by a fixed hash, the report's dozen "
         "first; each takes as long as scoring a user for every item of the history; 0: none",
     )
@@ -418,6 +417,7 @@ class RecommendingChanges(Config):
     new_items_share: Share | None = _as_configured("new_items_share")
     min_confidence: Share | None = _as_configured("min_confidence")
     popularity_half_life: HalfLife | None = _as_configured("popularity_half_life")
+    explained_users: ExplainedUsers | None = _as_configured("explained_users")
 
 
 def _training_schema() -> dict[str, Any]:
