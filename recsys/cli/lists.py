@@ -145,6 +145,28 @@ def explain(
     write_rows(rows.to_reader(), output, sys.stdout)
 
 
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A day with lists, a run that published, or a model.")],
+    b: Annotated[str, typer.Argument(help="Another one; a model beside a model.")],
+    users: Annotated[int, typer.Option(min=1, help="Users for whom two models make lists.")] = 2000,
+    output: Shown = "table",
+) -> None:
+    """Compare two days' lists, or two models: overlap, rank moves, coverage, who changes most.
+
+    The lists of two days or runs are read as they were served. Two models make the lists of a
+    sample of users now, and nothing is published.
+    """
+    from recsys.lake.tables import Lake
+    from recsys.lists import compare as lists
+
+    settings = Settings()
+    with bars() as progress:
+        lake = Lake.from_settings(settings)
+        rows = lists.compare(lake, settings, a, b, users=users, progress=progress)
+    write_rows(rows.to_reader(), output, sys.stdout)
+
+
 @lists_app.command()
 def show(output: Shown = "table") -> None:
     """Show every edition, newest first: what was published when, and what is served."""

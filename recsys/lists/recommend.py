@@ -7,20 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from recsys import columns
-from recsys.errors import ConfigurationError, GateError
+from recsys.errors import ConfigurationError
 from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
-from recsys.lake.history_cache import load_histories
-from recsys.lake.roles import Roles
 from recsys.lake.row_counts import check_row_counts
 from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
-from recsys.lists.eligibility import eligible_items
 from recsys.lists.explain import explain_sample
-from recsys.lists.popularity import Popular, popularity
+from recsys.lists.ingredients import Ingredients
 from recsys.lists.publishing import ListStatus, decide, publish
-from recsys.lists.rule_conditions import evaluate_rules
 from recsys.lists.scored import ScoredBlocks
 from recsys.lists.shadow import popular_items
 from recsys.lists.staging import stage_lists
@@ -227,52 +223,31 @@ def _make_lists(
     Raises:
         GateError: there are no users or no eligible items, or the lists broke a rule.
     """
-    recommending = inputs.recommending
-    ruled = evaluate_rules(lake, settings, inputs.items_version, inputs.run_date)
     with open_duckdb(settings) as con:
-        inputs.bound.view(lake, con, inputs.interactions_version)
-        lake.view(con, columns.ITEMS, inputs.items_version)
         model = load_model(lake, champion, settings.device) if champion else None
-        first = model.items if model else None
-        roles = Roles.until(settings.events, inputs.bound.until)
-        packed = load_histories(lake, con, inputs.interactions_version, first, inputs.bound, roles)
-        if not len(packed.histories):
-            raise GateError(f"no lists were made: {_why_nobody_is_known(lake, inputs)}")
-        eligibility = eligible_items(con, packed)
-        rules = ruled.of(packed.items) if ruled else None
-        eligible = eligibility.mask & rules.shown if rules else eligibility.mask
-        if not eligible.any():
-            raise GateError(
-                "no lists were made: no item may be shown. Of those that somebody interacted with, "
-                f"{eligibility.not_eligible:,} are not eligible in `items`, and "
-                f"{eligibility.not_in_items:,} are missing there; rules.show_only rules out "
-                f"{int(eligibility.mask.sum()):,} others. The previous lists stay in place"
-            )
-        checks = ListChecks(
-            con, packed.items.where(eligible), recommending, roles, ruled.caps() if ruled else None
-        )
-        counts = popularity(con, packed, roles, recommending.popularity_half_life)
-        popular = Popular.of(counts, eligible)
+        made_from = Ingredients.gather(lake, settings, con, inputs, model)
+        packed, roles, rules = made_from.packed, made_from.roles, made_from.rules
+        eligible_ids = packed.items.where(made_from.eligible)
+        checks = ListChecks(con, eligible_ids, inputs.recommending, roles, made_from.caps)
         lists = make_lists(
-            model, packed, eligible, popular, recommending, settings, progress, scored, rules
+            model,
+            packed,
+            made_from.eligible,
+            made_from.popular,
+            inputs.recommending,
+            settings,
+            progress,
+            scored,
+            rules,
         )
         schema = lake.schema(columns.RECOMMENDATIONS)
         staged = stage_lists(lists, packed, checks, folder / "lists.parquet", schema)
         staged = replace(
             staged,
-            counts=replace(staged.counts, eligible_items=len(popular.order)),
-            popular=popular_items(popular, packed),
+            counts=replace(staged.counts, eligible_items=len(made_from.popular.order)),
+            popular=popular_items(made_from.popular, packed),
             explanations=explain_sample(con, staged.file, packed, model, roles, settings, inputs),
         )
         told = rules.results() if rules else []
         enforce(lake, checks.violations(), inputs.run_date, told)
-    return staged, eligibility
-
-
-def _why_nobody_is_known(lake: Lake, inputs: ListInputs) -> str:
-    bound = inputs.bound
-    if bound.covers(lake.open(columns.INTERACTIONS, inputs.interactions_version)):
-        return "`interactions` is empty; run `recsys ingest`"
-    if bound.as_of is None:
-        return f"there is no interaction {bound}; give a later day"
-    return f"there is no interaction {bound}; to use what was ingested later, give --as-of now"
+    return staged, made_from.eligibility
