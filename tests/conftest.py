@@ -18,6 +18,7 @@ from flows import children
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from tests import templates
+from tests.remembered import remember_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ _PREFECT = (
     "tests/flows/test_flows.py",
     "tests/flows/test_kill.py",
     "tests/flows/test_deployments.py",
+    "tests/test_wheel.py",
 )
 # Those that use one `recsys serve`, first of all: they wait for most of their time.
 _SERVED = ("tests/flows/test_server.py", "tests/flows/test_serve.py")
@@ -70,9 +72,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {
-        file: rank for rank, file in enumerate((*_SERVED, *_PREFECT, "tests/test_wheel.py", *_LONG))
-    }
+    order = {file: rank for rank, file in enumerate((*_SERVED, *_PREFECT, *_LONG))}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
@@ -96,6 +96,13 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         if name.startswith("RECSYS_") and name != _BELOW_BASELINE:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _checks_remembered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        remember_checks(patch)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,11 +27,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def env(installed: Path, prefect_home: Path, tmp_path: Path) -> dict[str, str]:
+def env(installed: Path, prefect_api: str, tmp_path: Path) -> dict[str, str]:
     source = tmp_path / "source.duckdb"
     nights.make_source(source)
-    env = nights.environment(source, tmp_path / "lake", "", PREFECT_HOME=str(prefect_home))
-    del env["PREFECT_API_URL"]
+    env = nights.environment(source, tmp_path / "lake", prefect_api, PREFECT_HOME=str(tmp_path))
     return {**env, "PYTHONPATH": str(installed)}
 
 

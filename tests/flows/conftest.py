@@ -79,16 +79,17 @@ def served(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with running(own, folder, "serve", "--port", str(port), *when) as process:
         shop = Served(process, env, folder, lake, source, port)
         until(lambda: "train/on-demand" in shop.log, 120)
-        until(lambda: shop.rows(completed("nightly")), 180)
         daily = api(env, "GET", "deployments/name/nightly/daily").json()["id"]
+        until(lambda: runs_in(env, daily, "RUNNING"), 120)
         api(env, "POST", f"deployments/{daily}/pause_deployment").raise_for_status()
-        until(lambda: not under_way(env, daily), 120)
+        until(lambda: shop.rows(completed("nightly")), 180)
+        until(lambda: not runs_in(env, daily, "SCHEDULED", "PENDING", "RUNNING"), 120)
         yield shop
 
 
-def under_way(env: dict[str, str], deployment: str) -> int:
-    """Runs of a deployment that wait or run."""
-    states = {"state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
+def runs_in(env: dict[str, str], deployment: str, *types: str) -> int:
+    """Runs of a deployment whose state is of one of these types."""
+    states = {"state": {"type": {"any_": [*types]}}}
     of = {"id": {"any_": [deployment]}}
     answer = api(env, "POST", "flow_runs/count", flow_runs=states, deployments=of)
     return int(answer.raise_for_status().json())

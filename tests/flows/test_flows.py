@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -51,12 +52,40 @@ DAY = date(2026, 1, 2)
 
 @pytest.fixture
 def shop(tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Lake]:
-    source, lake = tmp_path / "source.duckdb", tmp_path / "lake"
-    nights.make_source(source)
-    for name, value in nights.environment(source, lake, prefect_api).items():
+    """A source, and a lake that is not there yet."""
+    nights.make_source(tmp_path / "source.duckdb")
+    return configured(tmp_path, prefect_api, monkeypatch)
+
+
+def configured(folder: Path, api: str, patch: pytest.MonkeyPatch) -> tuple[Path, Lake]:
+    source, lake = folder / "source.duckdb", folder / "lake"
+    for name, value in nights.environment(source, lake, api).items():
         if name.startswith("RECSYS_"):
-            monkeypatch.setenv(name, value)
+            patch.setenv(name, value)
     return source, Lake.from_settings(Settings())
+
+
+@pytest.fixture(scope="module")
+def first_night(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Path:
+    """A folder with a source and its lake after a night of DAY that trained nothing; and a copy."""
+    folder = tmp_path_factory.mktemp("night") / "shop"
+    folder.mkdir()
+    nights.make_source(folder / "source.duckdb")
+    with pytest.MonkeyPatch.context() as patch:
+        configured(folder, prefect_api, patch)
+        nightly_flow(train="never", run_date=DAY, as_of="now")
+    shutil.copytree(folder, folder.with_name("kept"))
+    return folder
+
+
+@pytest.fixture
+def night(
+    first_night: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Lake]:
+    """The source and the lake after that night, put back: a source is known by its path."""
+    shutil.rmtree(first_night)
+    shutil.copytree(first_night.with_name("kept"), first_night)
+    return configured(first_night, prefect_api, monkeypatch)
 
 
 def rows(lake: Lake, statement: str) -> list[dict[str, Any]]:
@@ -186,10 +215,9 @@ def test_a_person_rolls_a_model_back_and_promotes_it_again_by_flows(
 
 
 def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
-    shop: tuple[Path, Lake],
+    night: tuple[Path, Lake],
 ) -> None:
-    source, lake = shop
-    nightly_flow(run_date=DAY, as_of="now")
+    source, lake = night
     before = rows(lake, "select * from latest_recommendations order by user_id, rank")
     with duckdb.connect(str(source)) as con:
         con.execute(
@@ -252,10 +280,9 @@ def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path,
 
 
 def test_a_night_judges_the_lists_of_before_and_goes_on_where_it_can_not(
-    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+    night: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, lake = shop
-    nightly_flow(train="never", run_date=DAY, as_of="now")
+    source, lake = night
     best = rows(lake, "select user_id, item_id from latest_recommendations where rank = 1")
     taken = [(row["user_id"], row["item_id"]) for row in best if row["user_id"] < 10]
     with duckdb.connect(str(source)) as con:
@@ -280,10 +307,9 @@ def test_a_night_judges_the_lists_of_before_and_goes_on_where_it_can_not(
 
 
 def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
-    shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
+    night: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, lake = shop
-    nightly_flow(train="never", run_date=DAY, as_of="now")
+    source, lake = night
     endless = {"uri": str(source), "query": nights.CROSS_JOIN}
     monkeypatch.setenv("RECSYS_SOURCE", json.dumps(endless))
     monkeypatch.setenv("RECSYS_TIME_LIMIT", "PT3S")
@@ -294,12 +320,11 @@ def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
     assert statuses == {"completed", "failed"}
 
 
-def test_a_training_that_the_gate_rejected_is_not_completed(shop: tuple[Path, Lake]) -> None:
+def test_a_training_that_the_gate_rejected_is_not_completed(night: tuple[Path, Lake]) -> None:
     """Every user's next item is theirs to guess: after one epoch, popularity is as good."""
-    nightly_flow(train="never", run_date=DAY, as_of="now")
     state = train_flow(epochs=1, overrides={"learning_rate": 1e-9}, return_state=True)
     assert (state.name, state.is_failed()) == ("Rejected", True)
-    found = {row["flow"]: row for row in rows(shop[1], "select * from runs")}
+    found = {row["flow"]: row for row in rows(night[1], "select * from runs")}
     outcome = json.loads(found["train"]["outcome"])["train"]
     assert (outcome["status"], found["train"]["status"]) == ("rejected", "rejected")
     assert found["nightly"]["status"] == "completed"
@@ -414,9 +439,8 @@ def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
     ]
 
 
-def test_a_backfill_and_a_rollback_of_lists_are_flows(shop: tuple[Path, Lake]) -> None:
-    _, lake = shop
-    nightly_flow(train="never", run_date=DAY, as_of="now")
+def test_a_backfill_and_a_rollback_of_lists_are_flows(night: tuple[Path, Lake]) -> None:
+    _, lake = night
     last = DAY + timedelta(days=1)
     backfill_flow(DAY, last, dry_run=True, as_of="now")
     assert len(rows(lake, "from editions")) == 1

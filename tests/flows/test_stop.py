@@ -47,9 +47,8 @@ def test_stopping_leaves_no_server_behind(
     until(lambda: not servers_of(port), 30)
 
 
-@pytest.mark.parametrize(
-    ("stop", "number"), sample([(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)], 1)
-)
+@pytest.mark.long  # recorded: test_cli.py; its server: test_kill_serve.py
+@pytest.mark.parametrize(("stop", "number"), [(terminate, signal.SIGTERM), (ctrl_c, signal.SIGINT)])
 def test_a_stopped_night_is_recorded_and_leaves_no_server_behind(
     tmp_path: Path,
     prefect_home: Path,
