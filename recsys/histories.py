@@ -192,6 +192,13 @@ class Packed:
     histories: Histories
     seconds: NDArray[np.int64] | None = None
 
+    def of_users(self, mask: NDArray[np.bool_]) -> Packed:
+        """Return the same, of the users of a (U,) mask alone; what counts items stays."""
+        import pyarrow as pa
+
+        kept = self.users.filter(pa.array(mask))
+        return replace(self, users=kept, histories=self.histories[mask])
+
     @property
     def target_counts(self) -> NDArray[np.int64]:
         """(V,) targets among the interactions of each item."""

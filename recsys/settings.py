@@ -347,6 +347,22 @@ class Rules(Config):
         return {"rules": self.model_dump(mode="json")} if self.is_set else {}
 
 
+class Experiment(Config):
+    """Another model that makes the lists of some users, beside the champion."""
+
+    name: str = Field(
+        min_length=1, max_length=200, description="its name: another one draws other users"
+    )
+    share: float = Field(
+        gt=0, lt=1, description="share of the users whose lists the other model makes"
+    )
+    model: str = Field(min_length=1, description="the other model, as `recsys models` has it")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what decides lists, which JSON can carry."""
+        return {"experiment": self.model_dump(mode="json")}
+
+
 class Gate(Config):
     """What a new model must pass before it serves."""
 
@@ -562,6 +578,9 @@ class Settings(BaseSettings):
     gate: Gate = Gate()
     recommending: Recommending = Recommending()
     rules: Rules = Rules()
+    experiment: Experiment | None = Field(
+        None, description="another model for some of the users, to compare with"
+    )
     maintenance: Maintenance = Maintenance()
     drift: Drift = Drift()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")

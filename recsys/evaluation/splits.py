@@ -143,12 +143,19 @@ def in_first_half(users: pa.Array, seed: str) -> NDArray[np.bool_]:
         users: (U,) their ids.
         seed: of the hash.
     """
+    is_first: NDArray[np.bool_] = user_hashes(users, seed) % 2 == 0
+    return is_first
+
+
+def user_hashes(users: pa.Array, seed: str) -> NDArray[np.uint64]:
+    """Return a hash of each of (U,) ids, the same every night; other seeds give other ones."""
     import pandas as pd  # here: the command line starts faster without it
 
     key = hashlib.sha256(seed.encode()).hexdigest()[:16]
-    hashes = pd.util.hash_array(np.asarray(users.cast(pa.string()), dtype=object), hash_key=key)
-    is_first: NDArray[np.bool_] = hashes % 2 == 0
-    return is_first
+    hashes: NDArray[np.uint64] = pd.util.hash_array(
+        np.asarray(users.cast(pa.string()), dtype=object), hash_key=key
+    )
+    return hashes
 
 
 def temporal(

@@ -31,6 +31,8 @@ _TARGET_BYTES = 100 << 20
 """Smaller files of a table are merged into files of about this size."""
 SCORED = "scoring"
 """The folder of scores that a night keeps until its lists are published."""
+REPLAYED = "replayed"
+"""The folder of the lakes of replays that go on, or were killed."""
 _DELETING = {"DELETE", "UPDATE"}  # operations of Delta
 _LOG_RETENTION = "delta.logRetentionDuration"
 

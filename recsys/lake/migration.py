@@ -8,8 +8,8 @@ is killed in between leaves a lake without it, so that the next run goes on. Col
 removed, renamed or given another type.
 
 Version 2 brought `editions`: earlier lists are the first edition of their run_date. Version 3
-brought `popular_items`, `explanations`, `live_metrics` and `drift`, and removes the pages under
-`data_docs/`: those under `checks/` take their place and show no row.
+brought `popular_items`, `explanations`, `live_metrics`, `drift` and `replays`, and removes the
+pages under `data_docs/`: those under `checks/` take their place and show no row.
 """
 
 from __future__ import annotations

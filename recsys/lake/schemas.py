@@ -199,7 +199,11 @@ _RECOMMENDATIONS = Table(
             "Who put it there: model, model-new-item, own-history, popular, "
             "popular-low-confidence or pinned, see the glossary.",
         ),
-        Column("model_id", TEXT, "The champion of that night, a key of models; null without one."),
+        Column(
+            "model_id",
+            TEXT,
+            "The champion of that night, or an experiment's model; null: popularity made all.",
+        ),
         Column("interactions_version", COUNT, "The version of interactions that was read."),
         Column("generated_at", TIMESTAMP, "When the lists were made, in UTC."),
         Column("edition", pa.int32(), "The edition of the run_date's lists, from 1, see editions."),
@@ -439,13 +443,13 @@ _LIVE_METRICS = Table(
         Column(
             "slice",
             TEXT,
-            "What the figure is for: all, user, item, reason or rank.",
+            "What the figure is for: all, user, item, reason, rank, or model in an experiment.",
             required=True,
         ),
         Column(
             "value",
             TEXT,
-            "Which part: all; a user or an item known to the model, or new; a reason; a rank.",
+            "Which part: all; users or items known to the model, or new; a reason, rank or model.",
             required=True,
         ),
         Column("metric", TEXT, "hr@K or ndcg@K; hr for a rank: hits in that place.", required=True),
@@ -489,6 +493,28 @@ _DRIFT = Table(
     ),
 )
 
+_REPLAYS = Table(
+    columns.REPLAYS,
+    "One row per replay, setting, run_date and metric: past nights, as they would have been.",
+    (
+        Column("replay_id", TEXT, "The key of a replay: the same one gives it.", required=True),
+        Column("setting", TEXT, "The name of the settings that were replayed.", required=True),
+        Column("run_date", pa.date32(), "The night; null for all nights together."),
+        Column("metric", TEXT, "hr@10 or ndcg@10, within seven days.", required=True),
+        Column("model_id", TEXT, "The model that would have served; null: popularity, or several."),
+        Column("users", COUNT, "Users with a list who took an item that was new, by night."),
+        Column("result", REAL, "The mean of the metric over users and nights, 0 to 1."),
+        Column("popularity", REAL, "The same for the lists that popularity would have made."),
+        Column("compared_with", TEXT, "The setting that the difference is to, the first one."),
+        Column("difference", REAL, "Result less that setting's, for users whom both served."),
+        Column("low", REAL, "The low end of its 95 % interval: a bootstrap, paired by user."),
+        Column("high", REAL, "The high end of it."),
+        Column("trainings", COUNT, "Models that the setting trained over all nights."),
+        Column("settings", TEXT, "The settings, as JSON."),
+        Column("replayed_at", TIMESTAMP, "When the replay ended, in UTC."),
+    ),
+)
+
 TABLES = {
     table.name: table
     for table in (
@@ -508,6 +534,7 @@ TABLES = {
         _EXPLANATIONS,
         _LIVE_METRICS,
         _DRIFT,
+        _REPLAYS,
     )
 }
 """Every table of the lake by its name."""

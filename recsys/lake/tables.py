@@ -282,9 +282,7 @@ class Lake:
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
-        self._commit(
-            table, lambda target, carried: target.delete(where, commit_properties=carried)
-        )
+        self._commit(table, lambda target, carried: target.delete(where, commit_properties=carried))
 
     def has(self, table: str, transaction: str) -> bool:
         """Say whether a table carries a transaction's name, see :meth:`append`."""

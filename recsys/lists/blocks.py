@@ -83,7 +83,7 @@ class ListBlock:
                 self.confidence[users],
             )
 
-    def rows(self, packed: Packed, schema: pa.Schema) -> pa.Table:
+    def rows(self, packed: Packed, schema: pa.Schema, model_id: str | None) -> pa.Table:
         """Return what the columns of `recommendations` say of an item, by user and rank."""
         filled = self.items != 0
         users = np.repeat(np.arange(len(filled)), filled.sum(axis=1))
@@ -97,6 +97,7 @@ class ListBlock:
                 self.scores[filled],
                 pa.array(REASONS).take(pa.array(self.reasons[filled])),
                 pa.array(confidence, mask=np.isnan(confidence)),
+                pa.repeat(pa.scalar(model_id, pa.string()), len(users)),
             ],
             schema=schema,
         )

@@ -6,7 +6,7 @@ that the lake holds, as a night would with each as its champion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 USERS = 2_000
 """Users for whom two models are compared."""
 _COUNT = 10  # items, users and categories that differ most
-_LISTED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason", "confidence")
+_LISTED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason", "confidence", "model_id")
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,9 @@ def _of_model(
     with open_duckdb(settings) as con:
         made_from = Ingredients.gather(lake, settings, con, inputs, model)
     count = len(made_from.packed.histories)
-    drawn = np.random.default_rng(0).choice(count, min(users, count), replace=False)
-    places = np.sort(drawn)
-    packed = replace(
-        made_from.packed,
-        users=made_from.packed.users.take(pa.array(places)),
-        histories=made_from.packed.histories[places],
-    )
+    is_drawn = np.zeros(count, dtype=bool)
+    is_drawn[np.random.default_rng(0).choice(count, min(users, count), replace=False)] = True
+    packed = made_from.packed.of_users(is_drawn)
     blocks = make_lists(
         model,
         packed,
@@ -162,7 +158,7 @@ def _of_model(
     )
     stored = lake.schema(columns.RECOMMENDATIONS)
     schema = pa.schema([stored.field(name) for name in _LISTED])
-    rows = pa.concat_tables([block.rows(packed, schema) for block in blocks])
+    rows = pa.concat_tables([block.rows(packed, schema, row.model_id) for block in blocks])
     return Side(rows, len(made_from.popular.order), model_id=row.model_id)
 
 

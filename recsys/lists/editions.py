@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from recsys.lake.bound import Bound
     from recsys.lake.tables import Lake
-    from recsys.settings import Events, Recommending, Rules
+    from recsys.settings import Events, Experiment, Recommending, Rules
 
 Status = Literal["current", "superseded", "withdrawn"]
 """A current edition is served, a later one replaced a superseded one, a withdrawn one was taken
@@ -43,6 +43,7 @@ class ListInputs:
         recommending: the settings, of which some change no list.
         events: what is learnt from, and what counts as had.
         rules: what a shop asks of every list.
+        experiment: another model for some users; None without one.
         code_version: the code that makes them.
     """
 
@@ -55,6 +56,7 @@ class ListInputs:
     events: Events
     rules: Rules
     code_version: str
+    experiment: Experiment | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `editions.inputs` holds of it, which JSON can carry."""
@@ -68,6 +70,7 @@ class ListInputs:
             **self.recommending.decides,
             **self.events.as_dict(),
             **self.rules.as_dict(),
+            **(self.experiment.as_dict() if self.experiment else {}),
             "code_version": self.code_version,
         }
 

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from recsys import columns
 from recsys.catalog.report.figures import SAMPLE_SEED
 from recsys.errors import ConfigurationError
-from recsys.histories import HAD, INPUT, PADDING, TARGET, Histories, Packed
+from recsys.histories import HAD, INPUT, PADDING, TARGET, Packed
 from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.packing import pack
 from recsys.lake.roles import Roles
 from recsys.lists.editions import all_editions, of_date
+from recsys.lists.left_out import left_out_effects
 from recsys.lists.rules import LOW_CONFIDENCE, MODEL, OWN, POPULAR, REASONS
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import ModelScorer
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from recsys.settings import Settings
 
 _NAMED = 3  # items of a history that are named for a listed item
-_USERS = 16  # scored at a time: enough that micro-batches are full
 _UNLISTED = "not listed"
 _ROWS = pa.schema(
     [
@@ -73,66 +72,6 @@ class Counted:
 
     interactions: Mapping[Any, int]
     since: datetime | None
-
-
-def left_out_effects(
-    scorer: ModelScorer,
-    inputs: Histories,
-    had: Histories | None,
-    listed: NDArray[np.int32],
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float64]]]:
-    """Yield for each user the H items that the model reads, and their effects on K listed items.
-
-    An effect is by how much the listed item's score is higher than without the item, wherever it is
-    in the history. It is nan where nothing else is there, and for a listed item that is padding or
-    that the user has had.
-
-    Args:
-        scorer: the model.
-        inputs: of U users, what the model reads.
-        had: of the same users, the items that no list may hold; None where it may hold all.
-        listed: (U, K) items that the model knows; 0 is none.
-
-    Yields:
-        (H,) items, the newest last, and (H, K) effects.
-    """
-    for start in range(0, len(inputs), _USERS):
-        users = np.arange(start, min(start + _USERS, len(inputs)))
-        read, variants, owners = [], [], []
-        for user in users:
-            history = inputs.items[inputs.starts[user] : inputs.ends[user]]
-            newest = history[-scorer.model.config.max_length :]
-            _, last = np.unique(newest[::-1], return_index=True)
-            items = newest[::-1][np.sort(last)[::-1]]
-            read.append(items)
-            variants += [history, *(history[history != item] for item in items)]
-            owners += [user] * (1 + len(items))
-        offsets = np.cumsum([0, *map(len, variants)]).astype(np.int64)
-        packed = Histories.from_offsets(np.concatenate(variants), offsets)
-        scores = _scores(scorer, packed, np.array(owners), had, listed)
-        row = 0
-        for items in read:
-            yield items, scores[row] - scores[row + 1 : row + 1 + len(items)]
-            row += 1 + len(items)
-
-
-def _scores(
-    scorer: ModelScorer,
-    variants: Histories,
-    owners: NDArray[np.int64],
-    had: Histories | None,
-    listed: NDArray[np.int32],
-) -> NDArray[np.float64]:
-    """Return (R, K) the log-probabilities of the items that are listed for each row's user."""
-    scores = np.full((len(variants), listed.shape[1]), np.nan)
-    for rows, block in scorer(variants):
-        if had is not None:
-            row, item = map(torch.from_numpy, had[owners[rows]].interactions())
-            block[row.to(block.device), item.long().to(block.device)] = -torch.inf
-        asked = torch.from_numpy(listed[owners[rows]]).long().to(block.device)
-        found = block.gather(1, asked) - block.logsumexp(1, keepdim=True)
-        scores[rows] = found.double().cpu().numpy()
-    return np.where(np.isfinite(scores), scores, np.nan)
 
 
 def explain_lists(
@@ -227,21 +166,19 @@ def explain_sample(
     roles: Roles | None,
     settings: Settings,
     inputs: ListInputs,
-) -> pa.Table | None:
-    """Explain the lists of a few users of a night, the same that the report shows; None of none.
+) -> pa.Table:
+    """Explain the lists of a few users of a night, the same that the report shows.
 
     Args:
         con: a connection with a view ``interactions``.
         lists: a Parquet file of all lists.
-        packed: the histories that they were made from.
-        model: that made the lists; None where popularity made all.
+        packed: histories; the lists of their users are explained, and no others.
+        model: that made these lists; None where popularity made all.
         roles: what is a target.
         settings: the device and its threads.
         inputs: how the lists were made, and how many are explained.
     """
     recommending, run_date = inputs.recommending, inputs.run_date
-    if not recommending.explained_users:
-        return None
     staged = f"select *, {literal(run_date.isoformat())}::date as run_date"
     con.execute(
         f"create or replace temp view recommendations as {staged} "
@@ -253,17 +190,14 @@ def explain_sample(
         "seed": str(SAMPLE_SEED),
     }
     users = con.sql(load("report/users"), params=parameters).to_arrow_table()
-    con.register("explained_users", users)
+    is_explained = pc.is_in(packed.users, users[columns.USER_ID].combine_chunks())
+    some = packed.of_users(is_explained.to_numpy(zero_copy_only=False))
+    con.register("explained_users", pa.table({columns.USER_ID: some.users}))
     rows = con.sql(
         "select user_id, rank, item_id, reason from recommendations "
         "semi join explained_users using (user_id) order by user_id, rank"
     ).to_arrow_table()
     con.unregister("explained_users")
-    is_explained = pc.is_in(packed.users, users[columns.USER_ID].combine_chunks())
-    places = np.flatnonzero(is_explained.to_numpy(zero_copy_only=False))
-    some = replace(
-        packed, users=packed.users.take(pa.array(places)), histories=packed.histories[places]
-    )
     counted = _counted(con, rows, roles, recommending, packed)
     return explain_lists(rows, some, model, counted, recommending, settings)
 

@@ -79,7 +79,6 @@ def publish(
     shared = {
         "run_date": pa.scalar(inputs.run_date, pa.date32()),
         "run_id": pa.scalar(run_id),
-        "model_id": pa.scalar(inputs.model_id, pa.string()),
         "interactions_version": pa.scalar(inputs.interactions_version),
         "generated_at": pa.scalar(now, schema.field("generated_at").type),
         "edition": pa.scalar(number, pa.int32()),

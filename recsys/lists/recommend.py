@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from recsys import columns
 from recsys.errors import ConfigurationError
 from recsys.lake.bound import Bound
@@ -14,24 +16,28 @@ from recsys.lake.row_counts import check_row_counts
 from recsys.lists.blocks import make_lists
 from recsys.lists.checks import ListChecks, enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
+from recsys.lists.experiment import Group, groups_of
 from recsys.lists.explain import explain_sample
-from recsys.lists.ingredients import Ingredients
 from recsys.lists.publishing import ListStatus, decide, publish
 from recsys.lists.scored import ScoredBlocks
 from recsys.lists.shadow import popular_items
 from recsys.lists.staging import stage_lists
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
-from recsys.registry.models import find_champion, load_model
+from recsys.registry.models import find_champion
 from recsys.registry.promotions import champion_at
 from recsys.temporary import temporary_folder
 from recsys.version import code_version
 
 if TYPE_CHECKING:
-    from datetime import date, datetime, timedelta
+    from collections.abc import Iterator
+    from datetime import date, datetime
     from pathlib import Path
 
+    import duckdb
+
     from recsys.lake.tables import Lake
+    from recsys.lists.blocks import ListBlock
     from recsys.lists.editions import EditionRow
     from recsys.lists.eligibility import Eligibility
     from recsys.lists.staging import StagedLists
@@ -148,7 +154,8 @@ def recommend(
         LakeError: the lake has no interactions, has lost or doubled rows, or can't be read or
             written. The champion is among what is read: popularity does not take the place of one
             that is missing or damaged.
-        ConfigurationError: ``run_date`` lies in the future, or ``replace_why`` is empty.
+        ConfigurationError: ``run_date`` lies in the future, ``replace_why`` is empty, or the model
+            of an experiment does not exist.
         GateError: there is nobody to serve, no item may be shown, or the lists broke a rule;
             nothing was published.
     """
@@ -166,12 +173,13 @@ def recommend(
     status, why = decide(lake, editions, inputs, replace_why)
     staged = eligibility = None
     if status == "published":
-        scored = ScoredBlocks(lake, *_score_inputs(inputs, settings))
         with temporary_folder() as folder:
-            made = _make_lists(lake, settings, champion, inputs, folder, progress, scored)
-            staged, eligibility = made
+            staged, eligibility, scored = _make_lists(
+                lake, settings, champion, inputs, folder, progress
+            )
             row = publish(lake, staged, inputs, editions, run_id, why)
-        scored.remove()
+        for blocks in scored:
+            blocks.remove()
     else:
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
@@ -197,16 +205,20 @@ def _inputs(
         events=settings.events,
         rules=settings.rules,
         code_version=code_version(),
+        experiment=settings.experiment,
     )
 
 
-def _score_inputs(inputs: ListInputs, settings: Settings) -> tuple[dict[str, Any], timedelta]:
-    """Return all that decides the model's scores, and how often they are saved.
+def _scored_blocks(
+    lake: Lake, settings: Settings, inputs: ListInputs, group: Group
+) -> ScoredBlocks:
+    """Return where the scores of a group are saved: all that decides them names it.
 
     They differ in their last bits by device.
     """
     device = Runtime(settings.device).torch_device.type
-    return {**inputs.as_dict(), "device": device}, settings.training.save_every
+    decides = {**inputs.as_dict(), "device": device, "made_by": group.model_id}
+    return ScoredBlocks(lake, decides, settings.training.save_every)
 
 
 def _make_lists(
@@ -216,38 +228,84 @@ def _make_lists(
     inputs: ListInputs,
     folder: Path,
     progress: Progress,
-    scored: ScoredBlocks,
-) -> tuple[StagedLists, Eligibility]:
-    """Write checked lists to a folder; return them, and which items they could hold.
+) -> tuple[StagedLists, Eligibility, list[ScoredBlocks]]:
+    """Write checked lists to a folder; return them, which items they could hold, and their scores.
 
     Raises:
+        ConfigurationError: the model of an experiment does not exist.
         GateError: there are no users or no eligible items, or the lists broke a rule.
     """
     with open_duckdb(settings) as con:
-        model = load_model(lake, champion, settings.device) if champion else None
-        made_from = Ingredients.gather(lake, settings, con, inputs, model)
-        packed, roles, rules = made_from.packed, made_from.roles, made_from.rules
-        eligible_ids = packed.items.where(made_from.eligible)
+        groups = groups_of(lake, settings, con, inputs, champion)
+        made_from, roles = groups[0].made_from, groups[0].made_from.roles
+        eligible_ids = made_from.packed.items.where(made_from.eligible)
         checks = ListChecks(con, eligible_ids, inputs.recommending, roles, made_from.caps)
-        lists = make_lists(
-            model,
-            packed,
-            made_from.eligible,
-            made_from.popular,
-            inputs.recommending,
-            settings,
-            progress,
-            scored,
-            rules,
-        )
+        scored = [_scored_blocks(lake, settings, inputs, group) for group in groups]
+        made = [
+            (
+                group.made_from.packed,
+                group.model_id,
+                _lists(group, inputs.recommending, settings, progress, blocks),
+            )
+            for group, blocks in zip(groups, scored, strict=True)
+        ]
         schema = lake.schema(columns.RECOMMENDATIONS)
-        staged = stage_lists(lists, packed, checks, folder / "lists.parquet", schema)
+        staged = stage_lists(made, checks, folder / "lists.parquet", schema)
+        longest = max(group.longest for group in groups)
         staged = replace(
             staged,
             counts=replace(staged.counts, eligible_items=len(made_from.popular.order)),
-            popular=popular_items(made_from.popular, packed),
-            explanations=explain_sample(con, staged.file, packed, model, roles, settings, inputs),
+            popular=popular_items(made_from.popular, made_from.packed.items, longest),
+            explanations=_explanations(con, staged, groups, settings, inputs),
         )
-        told = rules.results() if rules else []
+        rules = [group.made_from.rules for group in groups if group.made_from.rules]
+        for other in rules[1:]:
+            rules[0].counts.update(other.counts)
+        told = rules[0].results() if rules else []
         enforce(lake, checks.violations(), inputs.run_date, told)
-    return staged, made_from.eligibility
+    return staged, made_from.eligibility, scored
+
+
+def _lists(
+    group: Group,
+    recommending: Recommending,
+    settings: Settings,
+    progress: Progress,
+    scored: ScoredBlocks,
+) -> Iterator[ListBlock]:
+    made_from = group.made_from
+    return make_lists(
+        group.model,
+        made_from.packed,
+        made_from.eligible,
+        made_from.popular,
+        recommending,
+        settings,
+        progress,
+        scored,
+        made_from.rules,
+    )
+
+
+def _explanations(
+    con: duckdb.DuckDBPyConnection,
+    staged: StagedLists,
+    groups: list[Group],
+    settings: Settings,
+    inputs: ListInputs,
+) -> pa.Table | None:
+    """Explain the lists of a few users of all groups; None where none are asked for."""
+    if not inputs.recommending.explained_users:
+        return None
+    return pa.concat_tables(
+        explain_sample(
+            con,
+            staged.file,
+            group.made_from.packed,
+            group.model,
+            group.made_from.roles,
+            settings,
+            inputs,
+        )
+        for group in groups
+    )

@@ -19,7 +19,7 @@ from recsys.lists.editions import of_date
 if TYPE_CHECKING:
     from datetime import date
 
-    from recsys.histories import Packed
+    from recsys.histories import ItemIds
     from recsys.lake.tables import Lake
     from recsys.lists.popularity import Popular
 
@@ -27,19 +27,19 @@ JUDGED = max(CUTOFFS)
 """Places of a list that live metrics look at."""
 
 
-def popular_items(popular: Popular, packed: Packed) -> pa.Table:
+def popular_items(popular: Popular, items: ItemIds, longest: int) -> pa.Table:
     """Return place, item_id and score of the items that any user's list by popularity needs.
 
     Args:
         popular: the night's items by popularity.
-        packed: the histories of the users who get lists.
+        items: the ids of the items.
+        longest: interactions of the longest history.
     """
-    longest = int(packed.histories.lengths.max(initial=0))
     order = popular.order[: JUDGED + longest]
     return pa.table(
         {
             "place": np.arange(1, len(order) + 1, dtype=np.int32),
-            columns.ITEM_ID: packed.items.of_indices(order),
+            columns.ITEM_ID: items.of_indices(order),
             "score": popular.score[order],
         }
     )

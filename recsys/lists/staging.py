@@ -14,7 +14,7 @@ from recsys import columns
 from recsys.lists.editions import ListCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recsys.lists.checks import ListChecks
 
 _T = TypeVar("_T")
-_STAGED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason", "confidence")
+_STAGED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason", "confidence", "model_id")
 _BATCH = 100_000  # rows handed to the Delta writer, which holds several and may swap neighbours
 _EXAMPLES = 5  # users without a list that are named
 _WAITING = 2  # blocks of lists that may wait to be checked and written
@@ -49,40 +49,47 @@ class StagedLists:
 
 
 def stage_lists(
-    lists: Iterable[ListBlock], packed: Packed, checks: ListChecks, file: Path, schema: pa.Schema
+    groups: Sequence[tuple[Packed, str | None, Iterable[ListBlock]]],
+    checks: ListChecks,
+    file: Path,
+    schema: pa.Schema,
 ) -> StagedLists:
     """Check the lists and write them to a Parquet file, while the next ones are made.
 
     Args:
-        lists: block by block.
-        packed: the histories that they were made from.
+        groups: of users: the histories that lists were made from, the model that made them, and
+            the lists, block by block.
         checks: counts what breaks a rule.
         file: where to.
         schema: of `recommendations`; what all rows share is left out, see `staged_rows`.
     """
     rows = popular_users = without_list = 0
-    unserved: list[int] = []
+    unserved: list[Any] = []
     staged = pa.schema([schema.field(name) for name in _STAGED])
     # Dictionaries of ids and scores would not get small, and trying takes half of the time.
     with pq.ParquetWriter(
-        file, staged, use_dictionary=["reason", "confidence"], write_statistics=False
+        file, staged, use_dictionary=["reason", "confidence", "model_id"], write_statistics=False
     ) as writer:
 
-        def check_and_write(block: ListBlock) -> None:
+        def check_and_write(made: tuple[Packed, str | None, ListBlock]) -> None:
             nonlocal rows, popular_users, without_list
+            packed, model_id, block = made
             for part in block.parts():
-                table = part.rows(packed, staged)
+                table = part.rows(packed, staged, model_id)
                 checks.check(table, part.history(packed))
                 writer.write_table(table)
                 rows += len(table)
             popular_users += block.popular_users
             without_list += len(block.unserved)
-            unserved.extend(block.unserved[: _EXAMPLES - len(unserved)].tolist())
+            named = pa.array(block.unserved[: _EXAMPLES - len(unserved)], pa.int64())
+            unserved.extend(packed.users.take(named).to_pylist())
 
-        run_behind(check_and_write, lists)
-    users = len(packed.histories) - without_list
-    counts = ListCounts(users, rows, popular_users, without_list)
-    return StagedLists(file, counts, packed.users.take(pa.array(unserved, pa.int64())).to_pylist())
+        run_behind(
+            check_and_write,
+            ((packed, model_id, block) for packed, model_id, blocks in groups for block in blocks),
+        )
+    users = sum(len(packed.histories) for packed, *_ in groups) - without_list
+    return StagedLists(file, ListCounts(users, rows, popular_users, without_list), unserved)
 
 
 def staged_rows(

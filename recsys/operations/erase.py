@@ -9,6 +9,7 @@ the end of the run. Files of older versions hold the rows until `recsys maintain
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from recsys.lake import commits
 from recsys.lake.engine import open_duckdb
 from recsys.lake.erasures import record_erasure, view_erasures
 from recsys.lake.history_cache import forget_histories
+from recsys.lake.maintenance import REPLAYED
 from recsys.lake.row_counts import check_row_counts, record_deletions
 from sql import literal, load
 
@@ -93,6 +95,8 @@ def erase(
     reports = _shorten_reports(lake, user)
     forget_user(lake, user)
     forget_histories(lake)
+    if lake.is_local:  # what a killed replay has left
+        shutil.rmtree(lake.uri(REPLAYED), ignore_errors=True)
     if batches:
         lake.delete(columns.INTERACTIONS, predicate)
         record_deletions(lake, batches, now)

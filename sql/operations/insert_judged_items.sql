@@ -10,7 +10,8 @@ with lists as (
         user_id,
         item_id,
         rank,
-        reason
+        reason,
+        model_id
     from stored_lists
     where run_date = $run_date and coalesce(edition, 1) = $edition and rank <= $judged
 ),
@@ -49,6 +50,7 @@ relevant as (
 served as (
     select
         user_id,
+        model_id,
         if(reason in ('popular', 'own-history'), 'new', 'known') as user_kind
     from lists
     where rank = 1
@@ -60,6 +62,7 @@ select
     relevant.item_id,
     relevant.taken_at,
     served.user_kind,
+    served.model_id,
     case
         when $has_model then if(known_items.item_id is null, 'new', 'known')
     end as item_kind,

@@ -1,12 +1,13 @@
 -- One row per days, lists, slice, value and metric of the lists of $run_date, as `live_metrics` has
 -- it. A figure is the mean over users; those of a reason or a rank are over all judged users.
--- reads: judged_items, popular_ranks, windows, $cutoffs, $ideal, $run_date
+-- reads: judged_items, popular_ranks, windows, $by_model, $cutoffs, $ideal, $run_date
 -- makes: rows (lists, days, slice, value, metric, users, hits, result, deviation)
 with pairs as materialized (
     select
         windows.days as day,
         judged.user_id,
         judged.user_kind,
+        if($by_model, judged.model_id, null) as model_id,
         judged.item_kind,
         judged.reason,
         judged.rank,
@@ -30,20 +31,23 @@ cutoffs as (
         unnest(range(1, len($cutoffs) + 1)) as number
 ),
 
--- Users are counted from their first day on; each in `all`, in a kind of user, and by kind of item.
+-- Users are counted from their first day on; each in `all`, in a kind of user, in the group of a
+-- model, and by kind of item.
 first_days as (
     select
         user_id,
         user_kind,
+        model_id,
         null as item_kind,
         min(day) as day
     from pairs
-    group by user_id, user_kind
+    group by user_id, user_kind, model_id
 
     union all
 
     select
         user_id,
+        null,
         null,
         item_kind,
         min(day)
@@ -57,15 +61,22 @@ slice_users as (
         horizons.days,
         case
             when item_kind is not null then 'item'
-            when grouping(user_kind) = 1 then 'all'
-            else 'user'
+            when grouping(user_kind) = 0 then 'user'
+            when grouping(model_id) = 0 then 'model'
+            else 'all'
         end as slice,
-        coalesce(item_kind, user_kind, 'all') as value,
+        coalesce(item_kind, user_kind, model_id, 'all') as value,
         count(*) as users
     from first_days
     inner join horizons on first_days.day <= horizons.days
-    group by grouping sets ((horizons.days, item_kind), (horizons.days, item_kind, user_kind))
-    having grouping(user_kind) = 1 or user_kind is not null
+    group by grouping sets (
+        (horizons.days, item_kind),
+        (horizons.days, item_kind, user_kind),
+        (horizons.days, item_kind, model_id)
+    )
+    having
+        (grouping(user_kind) = 1 or user_kind is not null)
+        and (grouping(model_id) = 1 or model_id is not null)
 ),
 
 -- Whoever took no listed item adds nothing to a sum.
@@ -87,6 +98,7 @@ people as (
         days,
         user_id,
         user_kind,
+        model_id,
         item_kind,
         count(*) as taken,
         min(rank) as best,
@@ -102,7 +114,7 @@ people as (
             sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[3])
         ] as popular_gain
     from hits
-    group by grouping sets ((days, user_id, user_kind), (days, user_id, item_kind))
+    group by grouping sets ((days, user_id, user_kind, model_id), (days, user_id, item_kind))
     having grouping(item_kind) = 1 or item_kind is not null
 ),
 
@@ -110,6 +122,7 @@ scores as (
     select
         days,
         user_kind,
+        model_id,
         item_kind,
         cutoff,
         if(best <= cutoff, 1, 0) as hit,
@@ -125,10 +138,11 @@ sums as (
         days,
         case
             when item_kind is not null then 'item'
-            when grouping(user_kind) = 1 then 'all'
-            else 'user'
+            when grouping(user_kind) = 0 then 'user'
+            when grouping(model_id) = 0 then 'model'
+            else 'all'
         end as slice,
-        coalesce(item_kind, user_kind, 'all') as value,
+        coalesce(item_kind, user_kind, model_id, 'all') as value,
         cutoff,
         sum(hit) as hits,
         sum(popular_hit) as popular_hits,
@@ -139,8 +153,14 @@ sums as (
         sum(popular_ndcg * popular_ndcg) as popular_square,
         sum(ndcg * popular_ndcg) as product
     from scores
-    group by grouping sets ((days, item_kind, cutoff), (days, item_kind, cutoff, user_kind))
-    having grouping(user_kind) = 1 or user_kind is not null
+    group by grouping sets (
+        (days, item_kind, cutoff),
+        (days, item_kind, cutoff, user_kind),
+        (days, item_kind, cutoff, model_id)
+    )
+    having
+        (grouping(user_kind) = 1 or user_kind is not null)
+        and (grouping(model_id) = 1 or model_id is not null)
 ),
 
 totals as (

@@ -21,7 +21,8 @@ import pyarrow as pa
 from recsys import columns
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
-from recsys.operations.monitoring import NIGHTS, update_live_metrics
+from recsys.operations.judging import NIGHTS
+from recsys.operations.monitoring import update_live_metrics
 from recsys.settings import Settings
 from tests import lakes
 

@@ -13,7 +13,8 @@ from recsys import columns
 from recsys.errors import ConfigurationError
 from recsys.histories import Histories
 from recsys.lake.tables import Lake
-from recsys.lists.explain import explain_user, left_out_effects
+from recsys.lists.explain import explain_user
+from recsys.lists.left_out import left_out_effects
 from recsys.model.recommender import Recommender
 from recsys.model.scoring import ModelScorer, top_k
 from recsys.operations.erase import erase

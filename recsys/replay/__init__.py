@@ -1,0 +1,1 @@
+"""Nights as they would have been, on the lake's own past."""
