@@ -159,6 +159,7 @@ def test_a_default_on_the_settings_page_is_what_recsys_toml_would_say(
     assert len(lines) > 20
     for place, kind in {"source": Source, "items": ItemSource}.items():  # their uri has no default
         assert kind(uri="a.csv", **written.pop(place)) == kind(uri="a.csv")
+    assert written.pop("experiment") == {}, "it has no default, since there is none"
     assert Settings(**written) == Settings()
 
 
