@@ -31,6 +31,7 @@ MAX_SEED = 2**63 - 1
 MAX_EPOCHS = 10_000
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
+Splitting = Literal["leave-one-out", "temporal"]
 K = Annotated[int, Field(ge=1, le=10_000)]
 Block = Annotated[int, Field(ge=1, le=2**31 - 1)]
 ExplainedUsers = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -214,6 +215,12 @@ class Training(Config):
         0.002,
         ge=0,
         description="how far below the champion's NDCG@10 a new model may be and still replace it",
+    )
+    split: Splitting = Field(
+        "leave-one-out",
+        description="what is held out of a training, to judge by: each user's last two items; or "
+        "(temporal) all that came after 80 % of the interactions, which is nearer to what lists "
+        "meet, where timestamps are those of the events. With refit, what serves learns from all",
     )
     refit: bool = Field(
         False,

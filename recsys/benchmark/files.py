@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, get_args
 import duckdb
 
 from recsys import columns
-from recsys.benchmark.results import DataInfo, Splitting
+from recsys.benchmark.results import DataInfo
 from recsys.errors import ConfigurationError, GateError, SourceError
-from recsys.evaluation.splits import leave_one_out, reindex_by_train_popularity, temporal
+from recsys.evaluation.splits import (
+    TESTED_FROM,
+    VALIDATED_FROM,
+    leave_one_out,
+    reindex_by_train_popularity,
+    temporal,
+)
 from recsys.lake.engine import column_types, open_duckdb, type_family
-from recsys.lake.packing import pack
-from sql import file_literal, load
+from recsys.lake.packing import interactions_before, pack
+from recsys.settings import Splitting
+from sql import file_literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +30,6 @@ if TYPE_CHECKING:
     from recsys.lake.engine import Limits
 
 DIGEST_DIGITS = 12
-_VALIDATION_SHARE, _TEST_SHARE = 0.8, 0.9  # of the interactions, before the times of `temporal`
 
 
 def read_split(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split, DataInfo]:
@@ -55,10 +61,7 @@ def read_split(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split,
             _require_whole(con, file)
             packed = pack(con)
             if splitting == "temporal":
-                shares = {"validated": _VALIDATION_SHARE, "tested": _TEST_SHARE}
-                counts = con.sql(
-                    load("benchmark/interactions_before_split"), params=shares
-                ).to_arrow_table()
+                before = interactions_before(con, VALIDATED_FROM, TESTED_FROM)
         except duckdb.Error as error:
             raise SourceError(
                 f"{file} can't be read as Parquet with the columns {required}: {error}"
@@ -67,11 +70,8 @@ def read_split(file: Path, splitting: Splitting, limits: Limits) -> tuple[Split,
         raise SourceError(f"{file} holds no interactions")
     divide = leave_one_out
     if splitting == "temporal":
-        divide = partial(
-            temporal,
-            before_validation=counts["before_validation"].to_numpy(),
-            before_test=counts["before_test"].to_numpy(),
-        )
+        validation, test = before
+        divide = partial(temporal, before_validation=validation, before_test=test)
     packed, split = reindex_by_train_popularity(packed, divide)
     if not len(split.validation) or not len(split.test):
         needed = "three interactions" if splitting == "leave-one-out" else "one at the right time"

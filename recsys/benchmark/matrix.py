@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from recsys.benchmark.results import Splitting
     from recsys.evaluation.results import EvaluationReport, Slice
     from recsys.model.runtime import Runtime
+    from recsys.settings import Splitting
 
 
 _LIMITS = Limits()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from recsys.evaluation.results import EvaluationReport, SplitName
 from recsys.model.runtime import MachineInfo
@@ -12,7 +12,7 @@ from recsys.training.state import EpochLog
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Splitting = Literal["leave-one-out", "temporal"]
+    from recsys.settings import Splitting
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from recsys.benchmark.results import Splitting
     from recsys.evaluation.protocol import Scorer
     from recsys.evaluation.results import EvaluationReport
     from recsys.evaluation.splits import HeldOut, Split
     from recsys.model.runtime import Runtime
+    from recsys.settings import Splitting
     from recsys.training.state import EpochLog
 
 BASELINES = ("popularity", "transitions", "item-knn")

@@ -12,7 +12,7 @@ from recsys.settings import MAX_SEED, Settings
 from recsys.terminal import bars, print_line
 
 if TYPE_CHECKING:
-    from recsys.benchmark.results import Splitting
+    from recsys.settings import Splitting
 
 
 @app.command()

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+VALIDATED_FROM, TESTED_FROM = 0.8, 0.9
+"""Shares of all interactions before the two times of `temporal`."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """Users with their history and the item that the model must find.

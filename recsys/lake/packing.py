@@ -106,6 +106,19 @@ def code(con: duckdb.DuckDBPyConnection, roles: Roles | None = None) -> Coded:
         return Coded(users, items, codes, roles is not None, seconds)
 
 
+def interactions_before(
+    con: duckdb.DuckDBPyConnection, validated: float, tested: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(U,) twice: how many interactions of each user of ``interactions`` lie before two times.
+
+    Before the first time lies the share ``validated`` of all interactions, before the second one
+    the share ``tested``.
+    """
+    shares = {"validated": validated, "tested": tested}
+    counts = con.sql(load("packing/interactions_before"), params=shares).to_arrow_table()
+    return counts["before_validation"].to_numpy(), counts["before_test"].to_numpy()
+
+
 def joined(chunks: Iterable[NDArray[np.int32]], length: int) -> NDArray[np.int32]:
     """Return chunks of this length together as one array, without holding them twice."""
     whole, done = np.empty(length, dtype=np.int32), 0

@@ -25,6 +25,14 @@ _BASELINES = (
 )
 
 
+_SPLITS = {
+    "leave-one-out": "Each user's last item is the test item, and the one before it the validation "
+    "item.",
+    "temporal": "What came after 80 % of all interactions was held out: a user's first item in the "
+    "next 10 % is the validation item, and in the last 10 % the test item.",
+}
+
+
 def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo) -> str:
     """Return the Markdown of a row of `models`, with all its metrics."""
     settings = json.loads(row.config)
@@ -41,7 +49,7 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         f"**{row.status}** when it was trained: {row.why}.",
         "",
         *_refit(row),
-        "Each user's last item is the test item, and the one before it the validation item. Half "
+        f"{_SPLITS[settings['split']]} Half "
         "of the users chose the weights by it; the others decided whether the model serves. All "
         "items are ranked; `masked` leaves out those that the "
         "user has had, as the lists do by default."

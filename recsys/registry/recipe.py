@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from recsys import columns
+from recsys.errors import ConfigurationError
 from recsys.lake.schemas import as_json
 from recsys.model.presets import resolve
 from recsys.version import code_version
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from recsys.evaluation.results import Protocol
     from recsys.lake.tables import Lake
     from recsys.model.presets import Preset
-    from recsys.settings import Events, Settings, Training
+    from recsys.settings import Events, Settings, Splitting, Training
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Recipe:
         preset: the same with the settings' overrides.
         epochs: most epochs; the preset's own when None.
         seed: of every random draw.
+        split: what is held out, to judge by.
         protocol: whether lists are judged without the items that a user has had.
         served_steps: reverse steps of the lists that are judged; the preset's own when None.
         served_seed: seed of their reverse process.
@@ -41,6 +43,7 @@ class Recipe:
     preset: Preset
     epochs: int | None
     seed: int
+    split: Splitting
     protocol: Protocol
     served_steps: int | None
     served_seed: int
@@ -62,6 +65,7 @@ class Recipe:
             **asdict(self.preset),
             "epochs": self.epochs,
             "seed": self.seed,
+            "split": self.split,
             "judged": self.protocol,
             "served_steps": self.served_steps,
             "served_seed": self.served_seed,
@@ -77,17 +81,24 @@ def resolve_recipe(lake: Lake, settings: Settings, training: Training) -> Recipe
     """Return the recipe for the newest version of `interactions`.
 
     Raises:
-        ConfigurationError: the preset, a field or a value does not exist.
+        ConfigurationError: the preset, a field or a value does not exist, or the split knows
+            nothing of [events].
         LakeError: the lake has no interactions, or can't be read.
     """
     preset = resolve(training.preset, training.overrides)
     if settings.recommending.steps:  # refused now rather than after the training
         replace(preset.model, steps=settings.recommending.steps)
+    if training.split == "temporal" and settings.events.is_set:
+        raise ConfigurationError(
+            'training.split = "temporal" looks at every interaction, and [events] says that some '
+            'are no targets: set training.split = "leave-one-out", or unset [events]'
+        )
     return Recipe(
         preset_name=training.preset,
         preset=preset,
         epochs=training.epochs,
         seed=training.seed,
+        split=training.split,
         protocol="unmasked" if settings.recommending.seen == "include" else "masked",
         served_steps=settings.recommending.steps,
         served_seed=settings.recommending.seed,

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from recsys import columns
 from recsys.errors import GateError
-from recsys.evaluation.splits import SeenWindow, leave_one_out, reindex_by_train_popularity
+from recsys.evaluation.splits import (
+    TESTED_FROM,
+    VALIDATED_FROM,
+    SeenWindow,
+    leave_one_out,
+    reindex_by_train_popularity,
+    temporal,
+)
 from recsys.lake.engine import open_duckdb
 from recsys.lake.history_cache import load_histories
+from recsys.lake.packing import interactions_before
 from recsys.lake.roles import Roles
 from recsys.registry.comparison import Judges
 from recsys.registry.warm_start import initial_weights
@@ -64,11 +73,14 @@ def load_training_data(
     with open_duckdb(settings) as con:
         roles = Roles.of(recipe.events)
         packed = load_histories(lake, con, recipe.interactions_version, roles=roles)
-    packed, split = reindex_by_train_popularity(
-        packed, partial(leave_one_out, window=_window(packed, recipe.events))
-    )
+        divide = partial(leave_one_out, window=_window(packed, recipe.events))
+        if recipe.split == "temporal":
+            lake.view(con, columns.INTERACTIONS, recipe.interactions_version)
+            validation, test = interactions_before(con, VALIDATED_FROM, TESTED_FROM)
+            divide = partial(temporal, before_validation=validation, before_test=test)
+    packed, split = reindex_by_train_popularity(packed, divide)
     if not len(split.validation):
-        raise GateError(_why_too_little_data(packed, recipe.events))
+        raise GateError(_why_too_little_data(packed, recipe))
     users = packed.users.filter(pa.array(split.is_validated))
     initial = initial_weights(start, split, packed.items, recipe, settings) if start else None
     return TrainingData(packed, split, Judges.of(split, users, recipe.protocol), initial)
@@ -80,7 +92,15 @@ def _window(packed: Packed, events: Events) -> SeenWindow | None:
     return SeenWindow(packed.seconds, events.seen_window.total_seconds())
 
 
-def _why_too_little_data(packed: Packed, events: Events) -> str:
+def _why_too_little_data(packed: Packed, recipe: Recipe) -> str:
+    events = recipe.events
+    if recipe.split == "temporal":
+        return (
+            f"there is too little data to train: none of {len(packed.histories):,} users has an "
+            f"interaction among the first {VALIDATED_FROM:.0%} and one in the time after them; "
+            "popularity serves until there are more. Timestamps that are not those of the events "
+            'ask for training.split = "leave-one-out"'
+        )
     targets = int(packed.target_counts.sum())
     if events.is_set and not targets:
         return (

@@ -96,6 +96,8 @@ def _why_not(lake: Lake, row: ModelRow, recipe: Recipe) -> str | None:
     }
     if any(config.get("model", {}).get(name) != value for name, value in network.items()):
         return "its network is another"
+    if config.get("split", "leave-one-out") != recipe.split:
+        return "training.split has changed: it may have learnt what is held out now"
     if any(config.get(name) != value for name, value in recipe.events.as_dict().items()):
         return "[events] has changed"
     if not _only_grew(lake, row.interactions_version, recipe.interactions_version):
