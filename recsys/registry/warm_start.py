@@ -147,10 +147,10 @@ def initial_weights(
         train = split.train.remap_items(order)
         extended, folded = fold_in(scorer, train, known + len(new))
         table, has_row = extended.items.weight.detach(), has_row | folded[order]
-    new = Recommender(
+    drawn = Recommender(
         start.recommender.config, count, torch.Generator().manual_seed(recipe.seed)
     ).items.weight.detach()
     places = torch.from_numpy(np.where(has_row, order, PADDING)).long()
     rows = torch.from_numpy(has_row).unsqueeze(1)
-    weights["items.weight"] = torch.where(rows, table.cpu()[places], new)
+    weights["items.weight"] = torch.where(rows, table.cpu()[places], drawn)
     return weights
