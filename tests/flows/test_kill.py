@@ -141,6 +141,24 @@ def test_a_second_night_on_the_same_inputs_changes_nothing(
     )
 
 
+@pytest.mark.long
+def test_two_nights_at_once_end_as_one(next_night: World, tmp_path: Path) -> None:
+    assert next_night.before
+    lake = shutil.copytree(next_night.before, tmp_path / "lake")
+    env = nights.environment(next_night.source, lake, next_night.api)
+    both = [nights.start_night(env, next_night.day) for _ in range(2)]
+    for night in both:
+        night.join(200)
+    assert [night.exitcode for night in both] == [0, 0], nights.said(env).read_text()
+    assert_complete(lake / "catalog.duckdb")
+    found = nights.contents(lake)
+    for table, rows in next_night.contents.items():
+        assert found[table] == rows, table
+    with duckdb.connect(str(lake / "catalog.duckdb"), read_only=True) as con:
+        nightly = con.execute("select status from runs where flow = 'nightly'").fetchall()
+    assert nightly == [("completed",)] * 3  # that of the day before is among them
+
+
 def commits(lake: Path) -> dict[str, int]:
     """Commits of each table."""
     logs = lake.glob("*/_delta_log")
