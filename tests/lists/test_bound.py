@@ -51,7 +51,7 @@ def write_events(lake: Lake, events: list[tuple[int, int, int, int]]) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 8, 10, 24, 34, 35])  # all but 0 have a day that knows no row
 def test_no_list_for_a_day_holds_what_came_after_it(lake: Lake, seed: int) -> None:
     """Nor a user who came after it; and the rows that were known then make exactly that list."""
     chance = np.random.default_rng(seed)
