@@ -22,7 +22,6 @@ _NIGHT_BEFORE = """
 select outcome from runs where flow = 'nightly' and status = 'completed' and run_id <> $run_id
 order by started desc limit 1
 """
-_nights_before: dict[str, Outcome] = {}
 
 
 def night_before(run: Run) -> Outcome:
@@ -30,13 +29,13 @@ def night_before(run: Run) -> Outcome:
 
     It is for comparison only: where it can't be read, there is nothing to compare with.
     """
-    if run.run_id not in _nights_before:
+    if run.night_before is None:
         try:
             rows = query_catalog(run.lake, _NIGHT_BEFORE, {"run_id": run.run_id}).to_pylist()
         except LakeError:
             rows = []
-        _nights_before[run.run_id] = json.loads(rows[0]["outcome"]) if rows else {}
-    return _nights_before[run.run_id]
+        run.night_before = json.loads(rows[0]["outcome"]) if rows else {}
+    return run.night_before
 
 
 def step_told(run: Run, step: str) -> tuple[str, str]:

@@ -54,6 +54,7 @@ class Run:
         error: what went wrong in a run that ends well all the same.
         first: its row while it runs.
         report: where its report lies, once it has ended.
+        night_before: the outcome of the newest night before it, once it was read.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Run:
     error: str | None = None
     first: RunRow | None = None
     report: str | None = None
+    night_before: dict[str, Any] | None = None
     _is_announced: bool = False
 
     def record(self, step: str, result: Any) -> None:

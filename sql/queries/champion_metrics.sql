@@ -1,51 +1,26 @@
 -- One row per system, the best first: the champion and each baseline, with its metrics on every
--- user's last item, which was held out of training; items that the user has had are left out.
-with served as (
-    select *
-    from champion
-),
-
-baselines as (
+-- user's last item, which was held out of training; lists are made as a night makes them.
+with systems as (
     select
-        name,
-        popularity_test_ndcg_10,
-        '$."' || name || '".test.' || coalesce(config ->> '$.judged', 'masked') as path,
-        baselines as figures
-    from (select *, unnest(json_keys(baselines)) as name from served)
-    where name not in ('popularity', 'champion')
-),
-
-systems as (
-    select
-        'model ' || model_id as system,
-        test_hr_10 as hr_10,
-        test_ndcg_10 as ndcg_10,
-        popularity_test_ndcg_10
-    from served
-
-    union all
-
-    select
-        'popularity',
-        popularity_test_hr_10,
-        popularity_test_ndcg_10,
-        popularity_test_ndcg_10
-    from served
-
-    union all
-
-    select
-        name,
-        cast(json_extract(figures, path || '."hr@10"') as double),
-        cast(json_extract(figures, path || '."ndcg@10"') as double),
-        popularity_test_ndcg_10
-    from baselines
+        if(system = 'model', 'model ' || model_id, system) as name,
+        max(result) filter (where metric = 'hr@10') as hr_10,
+        max(result) filter (where metric = 'ndcg@10') as ndcg_10
+    from model_metrics
+    inner join champion using (model_id)
+    where
+        system <> 'champion'
+        and split = 'test'
+        and slice = 'all'
+        and protocol = coalesce(config ->> '$.judged', 'masked')
+    group by 1
 )
 
 select
-    system,
+    name as system,
     hr_10 as "HR@10",
     ndcg_10 as "NDCG@10",
-    ndcg_10 / nullif(popularity_test_ndcg_10, 0) as "NDCG@10 against popularity"
+    ndcg_10
+    / nullif((select ndcg_10 from systems where name = 'popularity'), 0)
+        as "NDCG@10 against popularity"
 from systems
-order by ndcg_10 desc, system;
+order by ndcg_10 desc, name

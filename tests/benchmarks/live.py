@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> None:
     if folder[1] == "make":
         make(lake, settings, users)
         return
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     result = update_live_metrics(lake, settings, _NIGHT, now=settings.end_of(_NIGHT))
     figures = {
         "users": users,
@@ -122,6 +122,7 @@ def main(arguments: list[str]) -> None:
         "rows": result.rows,
         "judged_users": result.users,
         "seconds": round(time.perf_counter() - began, 1),
+        "cpu_seconds": round(time.process_time() - began_cpu, 1),
         "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
     }
     print(json.dumps(figures))

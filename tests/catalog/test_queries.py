@@ -113,7 +113,9 @@ def evaluated(hit_rate: float, ndcg: float) -> str:
     """A report of three users, as `models.metrics` has it."""
     part = {"name": "history 3-5", "users": 2, "masked": {"ndcg@10": ndcg / 2}, "unmasked": {}}
     masked = {"hr@10": hit_rate, "ndcg@10": ndcg}
-    return json.dumps({"test": {"users": 3, "masked": masked, "unmasked": {}, "slices": [part]}})
+    unmasked = {"hr@10": 1.5 * hit_rate, "ndcg@10": 1.5 * ndcg}
+    test = {"users": 3, "masked": masked, "unmasked": unmasked, "slices": [part]}
+    return json.dumps({"test": test})
 
 
 def write_monitoring(lake: Lake) -> None:
@@ -256,7 +258,7 @@ def test_model_history(known: Lake) -> None:
 def test_champion_metrics(known: Lake) -> None:
     model, baseline, popularity = ask(known, "champion_metrics")
     assert (model[0], baseline[0], popularity[0]) == ("model m", "item-knn", "popularity")
-    assert model[1:] == pytest.approx((0.5, 0.3, 3.0))
+    assert model[1:] == pytest.approx((0.75, 0.45, 4.5))
     assert baseline[1:] == pytest.approx((0.4, 0.2, 2.0))
     assert popularity[1:] == pytest.approx((0.2, 0.1, 1.0))
 
@@ -321,6 +323,8 @@ def test_model_against_model(known: Lake) -> None:
     assert ask(known, "model_against_model", model_a="old", model_b="m") == [
         ("masked", "hr@10", 0.25, 0.5, 0.25),
         ("masked", "ndcg@10", 0.1, 0.3, pytest.approx(0.2)),
+        ("unmasked", "hr@10", 0.375, 0.75, 0.375),
+        ("unmasked", "ndcg@10", *map(pytest.approx, (0.15, 0.45, 0.3))),
     ]
 
 
@@ -358,6 +362,7 @@ def test_late_rows(known: Lake) -> None:
 def test_model_slices(known: Lake) -> None:
     assert ask(known, "model_slices") == [
         ("all", 3, "masked", 0.3),
+        ("all", 3, "unmasked", pytest.approx(0.45)),
         ("history 3-5", 2, "masked", 0.15),
     ]
 
