@@ -531,6 +531,25 @@ class ObjectStorage(BaseModel):
         "endpoint that does not honour If-None-Match; false: the lake itself keeps runs apart",
     )
 
+    timeout: timedelta = Field(
+        timedelta(seconds=60),
+        gt=timedelta(0),
+        le=timedelta(hours=1),
+        description="how long one request may take, of the Delta writer too",
+    )
+    retries: int = Field(
+        4,
+        ge=0,
+        le=20,
+        description="how often a request is tried again that failed in passing, of the Delta "
+        "writer too",
+    )
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds that it may take to reach the endpoint."""
+        return min(10.0, self.timeout.total_seconds())
+
     @property
     def bucket_region(self) -> str:
         """The region given, or the surroundings', or the one that AWS began with."""
@@ -542,7 +561,13 @@ class ObjectStorage(BaseModel):
 
     def delta_options(self) -> dict[str, str]:
         """Return what the Delta writer needs to know of the endpoint."""
-        options = {"aws_region": self.bucket_region}
+        options = {
+            "aws_region": self.bucket_region,
+            "timeout": f"{self.timeout.total_seconds()}s",
+            "connect_timeout": f"{self.connect_timeout}s",
+            "max_retries": str(self.retries),
+            "retry_timeout": f"{self.timeout.total_seconds() * (self.retries + 1)}s",
+        }
         if self.endpoint_url:
             options["aws_endpoint"] = self.endpoint_url
             options["aws_allow_http"] = str(self.endpoint_url.startswith("http://")).lower()

@@ -7,9 +7,11 @@ import re
 import socket
 import struct
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 from urllib.parse import unquote
@@ -19,9 +21,11 @@ from tests.s3_front import Front
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Fault = Literal["unavailable", "denied", "expired", "reset", "cut"]
-"""503; 403; an expired token (400); a connection that is reset; an answer that ends half-way."""
-FAULTS: tuple[Fault, ...] = get_args(Fault)
+Fault = Literal["unavailable", "denied", "expired", "reset", "cut", "lost", "slow"]
+"""503; 403; an expired token (400); a connection that is reset; an answer that ends half-way; a
+request that is done and not answered; an answer that comes half a second late."""
+FAULTS: tuple[Fault, ...] = get_args(Fault)[:5]
+LATE = 0.5  # seconds
 
 _ANSWERS = {
     "unavailable": (503, "ServiceUnavailable"),
@@ -43,10 +47,13 @@ class FaultyS3:
     control: Path
 
     @contextmanager
-    def failing(self, fault: Fault, requests: str) -> Iterator[None]:
-        """Fail every request whose ``METHOD /bucket/key?query`` matches while the block runs."""
+    def failing(self, fault: Fault, requests: str, every: int = 1) -> Iterator[None]:
+        """Fail requests whose ``METHOD /bucket/key?query`` matches while the block runs.
+
+        Of these, ``every`` so manyth one fails.
+        """
         arriving = self.control.with_suffix(".arriving")
-        arriving.write_text(json.dumps([fault, requests]))
+        arriving.write_text(json.dumps([fault, requests, every]))
         arriving.rename(self.control)
         try:
             yield
@@ -72,11 +79,18 @@ class _Faulty(Front):
     """Hands requests on, or fails them as the control file says."""
 
     control: Path
+    matching = count()
 
     def _answer(self) -> None:
         fault = self._fault()
         if fault is None:
             self.forward()
+        elif fault == "slow":
+            time.sleep(LATE)
+            self.forward()
+        elif fault == "lost":
+            self.hand_on()
+            self._close(reset=True)
         elif fault == "reset":
             self._close(reset=True)
         elif fault == "cut":
@@ -95,10 +109,12 @@ class _Faulty(Front):
 
     def _fault(self) -> str | None:
         try:
-            fault, requests = json.loads(self.control.read_text())
+            fault, requests, every = json.loads(self.control.read_text())
         except FileNotFoundError:
             return None
-        return fault if re.search(requests, f"{self.command} {unquote(self.path)}") else None
+        if not re.search(requests, f"{self.command} {unquote(self.path)}"):
+            return None
+        return fault if next(self.matching) % every == 0 else None
 
     def _close(self, *, reset: bool) -> None:
         """End the connection, with an end of what was sent or with a reset."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -16,6 +16,11 @@ class Front(BaseHTTPRequestHandler):
 
     def forward(self, part: float = 1.0) -> None:
         """Hand one request on; answer with all of the content, or with its first part only."""
+        answer, content = self.hand_on()
+        self.answer(answer, content, part)
+
+    def hand_on(self) -> tuple[HTTPResponse, bytes]:
+        """Hand one request on; return the answer and its content."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         upstream = HTTPConnection("127.0.0.1", self.upstream, timeout=30)
         try:
@@ -28,6 +33,10 @@ class Front(BaseHTTPRequestHandler):
             content = answer.read()
         finally:
             upstream.close()
+        return answer, content
+
+    def answer(self, answer: HTTPResponse, content: bytes, part: float = 1.0) -> None:
+        """Answer with all of the content, or with its first part only."""
         partial = answer.status == 200 and answer.getheader("Content-Range")
         self.send_response_only(206 if partial else answer.status)
         for name, value in answer.getheaders():

@@ -120,7 +120,9 @@ def run_app() -> NoReturn:
         clear_frames(error.__traceback__)
         _refuse(str(error), error.exit_code)
     except (duckdb.Error, OSError) as error:
-        _refuse(f"{type(error).__name__}: {error}", RecsysError.exit_code)
+        from recsys.lake.engine import first_line  # here: a command that fails has time
+
+        _refuse(f"{type(error).__name__}: {first_line(error)}", RecsysError.exit_code)
     sys.exit(0)
 
 

@@ -15,7 +15,7 @@ from recsys.errors import SourceError
 from sql import file_literal, literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 CHUNK = 16 << 20
@@ -95,6 +95,40 @@ def csv_dialect(path: Path, name: str) -> CsvDialect:
         has_bare_returns=first_line.endswith(b"\r"),
         is_finished=is_zipped(path) or _ends_a_line(path),
     )
+
+
+def join_plain(paths: Sequence[Path], joined: Path) -> list[int]:
+    """Write small files of one header as one file, from the first on; return their row counts.
+
+    A file that says more than lines of fields (a quote, a return, an empty line, no last line end,
+    bytes that are not UTF-8) is not joined, so that the one file has the rows of all of them.
+
+    Args:
+        paths: the files, in order.
+        joined: the file to write; none where fewer than two can be joined.
+    """
+    first_line, bodies, size = b"", list[bytes](), 0
+    for path in paths:
+        if is_zipped(path) or (size := size + path.stat().st_size) > CHUNK:
+            break
+        content = path.read_bytes()
+        header, body = _split_header(content)
+        if not _is_plain(content, body) or header != (first_line or header):
+            break
+        first_line = header
+        bodies.append(body)
+    if len(bodies) > 1:
+        joined.write_bytes(first_line + b"".join(bodies))
+    return [body.count(b"\n") for body in bodies]
+
+
+def _is_plain(content: bytes, body: bytes) -> bool:
+    is_odd = any(sign in content for sign in (b'"', b"\r", b"\0", b"\n\n", BOM_UTF8))
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return not is_odd and body.endswith(b"\n") and not body.startswith(b"\n")
 
 
 def _split_header(start: bytes) -> tuple[bytes, bytes]:

@@ -7,19 +7,22 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recsys import columns
 from recsys.errors import ConfigurationError, SourceError
 from recsys.ingest import delta_files, text_files
 from recsys.ingest.column_map import ColumnMap, resolve
 from recsys.ingest.ids import NO_TYPE
-from recsys.ingest.staging import count_rows, explained, first_line, stage_typed
+from recsys.ingest.staging import count_rows, explained, stage_typed
 from recsys.lake import object_store
-from recsys.lake.engine import clean_up, column_types, type_family
+from recsys.lake.engine import clean_up, column_types, first_line, type_family
 from recsys.lake.object_store import Stored
 from sql import file_literal, literal, load, quote
 
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
 Kind = Literal["duckdb", "delta", "parquet", "csv", "jsonl"]
 
 _HIDDEN = ("_", ".")
-_DOWNLOADS = 8  # objects at once
 _ENDINGS: dict[str, Kind] = {".parquet": "parquet", ".pq": "parquet"}
 _ENDINGS |= {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv"}
 _ENDINGS |= {f".{name}{zipped}": "jsonl" for name in ("jsonl", "ndjson") for zipped in ("", ".gz")}
@@ -169,7 +171,7 @@ def fetch(objects: Sequence[Stored], folder: Path, storage: ObjectStorage) -> li
         object_store.download(stored.key, path, storage, etag=stored.etag, raising=SourceError)
         return path
 
-    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+    with ThreadPoolExecutor(object_store.AT_ONCE) as pool:
         try:
             return list(pool.map(fetch_one, range(len(objects)), objects))
         finally:  # after an error the others are not begun
@@ -206,13 +208,12 @@ def stage(
                 staged = stage_typed(con, relation, column_map, source, lake_types)
             counts = [staged.rows]
         elif kind == "parquet" or kind == "delta":
-            counts = _parquet_rows(con, objects, paths)
+            files = _read_heads(con, objects, paths)
+            counts = [file.rows for file in files]
             # Files without rows say nothing: pandas writes them without types.
-            files = zip(objects, paths, counts, strict=True)
-            full = [(stored, path) for stored, path, rows in files if rows]
-            full = full or [(objects[0], paths[0])]
-            column_map = _common_columns(con, source, full)
-            relation = parquet([path for _, path in full])
+            full = [file for file in files if file.rows] or files[:1]
+            column_map = _common_columns(source, full)
+            relation = parquet([file.path for file in full])
             staged = stage_typed(con, relation, column_map, source, lake_types)
         else:
             staged, counts = text_files.stage(con, source, kind, objects, paths, lake_types)
@@ -285,14 +286,39 @@ def parquet(paths: Sequence[Path]) -> str:
     return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
 
 
-def _parquet_rows(
+@dataclass(frozen=True)
+class _ParquetFile:
+    """What the end of a Parquet file says: its rows, and the DuckDB types of its columns."""
+
+    stored: Stored
+    path: Path
+    rows: int
+    types: dict[str, str]
+
+
+def _read_heads(
     con: duckdb.DuckDBPyConnection, objects: Sequence[Stored], paths: Sequence[Path]
-) -> list[int]:
-    rows = []
+) -> list[_ParquetFile]:
+    """Read what each file says of itself; DuckDB is asked once for files of the same columns.
+
+    Of thousands of small files, a statement each would take longer than their rows do.
+    """
+    files, known = [], list[tuple[pq.ParquetSchema, dict[str, str]]]()
     for stored, path in zip(objects, paths, strict=True):
         with explained(stored.key):
-            rows.append(count_rows(con, parquet([path])))
-    return rows
+            try:
+                head = pq.read_metadata(path)
+            except (pa.ArrowException, OSError):  # DuckDB says what is wrong
+                relation = parquet([path])
+                types = column_types(con, relation)
+                files.append(_ParquetFile(stored, path, count_rows(con, relation), types))
+                continue
+            types = next((types for schema, types in known if schema.equals(head.schema)), {})
+            if not types:
+                types = column_types(con, parquet([path]))
+                known.append((head.schema, types))
+        files.append(_ParquetFile(stored, path, head.num_rows, types))
+    return files
 
 
 def _kind_of_values(source_type: str) -> str:
@@ -301,11 +327,7 @@ def _kind_of_values(source_type: str) -> str:
     return "numbers" if family in ("integers", "real numbers") else family
 
 
-def _common_columns(
-    con: duckdb.DuckDBPyConnection,
-    source: Source,
-    files: Sequence[tuple[Stored, Path]],
-) -> ColumnMap:
+def _common_columns(source: Source, files: Sequence[_ParquetFile]) -> ColumnMap:
     """Find our columns in files, of which any may lack one that may be absent.
 
     A column that may be absent is null in the files that lack it.
@@ -316,10 +338,9 @@ def _common_columns(
     """
     families: dict[str, str] = {}
     column_map = ColumnMap({})
-    for stored, path in files:
-        with explained(stored.key):
-            types = column_types(con, parquet([path]))
-        of_file = resolve(source.columns, list(types), stored.key)
+    for file in files:
+        key, types = file.stored.key, file.types
+        of_file = resolve(source.columns, list(types), key)
         column_map |= of_file
         for ours in columns.REQUIRED:
             theirs = of_file.names[ours]
@@ -328,7 +349,7 @@ def _common_columns(
                 continue
             if families.setdefault(ours, family) != family:
                 raise SourceError(
-                    f"{stored.key}: column {theirs!r} holds {family}, but {families[ours]} in "
+                    f"{key}: column {theirs!r} holds {family}, but {families[ours]} in "
                     "another; write them with the same type, or ingest each file by itself with "
                     "`recsys ingest`"
                 )

@@ -21,7 +21,7 @@ from recsys.ingest.ids import (
     typed_id_types,
 )
 from recsys.ingest.timestamps import define_timestamp_macros
-from recsys.lake.engine import column_types, type_family
+from recsys.lake.engine import column_types, first_line, type_family
 from sql import literal, load, quote
 
 if TYPE_CHECKING:
@@ -177,8 +177,3 @@ def explained(name: str) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         raise SourceError(f"{name} can't be read: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says, less the parts for DuckDB's own developers."""
-    return str(error).strip().splitlines()[0]

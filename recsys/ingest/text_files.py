@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import duckdb
@@ -12,7 +13,14 @@ import pyarrow.compute as pc
 from recsys import columns
 from recsys.errors import EmptySourceError, SourceError
 from recsys.ingest.column_map import ColumnMap, resolve
-from recsys.ingest.csv_files import CHUNK, csv_dialect, csv_relation, holds_no_row, open_text
+from recsys.ingest.csv_files import (
+    CHUNK,
+    csv_dialect,
+    csv_relation,
+    holds_no_row,
+    join_plain,
+    open_text,
+)
 from recsys.ingest.ids import BLANKS, IDS, NULL_WORDS, ODD_SHARE, IdTypes, set_id_types
 from recsys.ingest.staging import (
     StagedBatch,
@@ -22,6 +30,7 @@ from recsys.ingest.staging import (
     explained,
 )
 from recsys.ingest.timestamps import define_timestamp_macros
+from recsys.temporary import temporary_folder
 from sql import load, quote
 
 if TYPE_CHECKING:
@@ -52,13 +61,17 @@ def stage(
     empty = [holds_no_row(path, one.key, has_header=kind == "csv") for one, path in pairs]
     if all(empty):
         raise EmptySourceError(f"{objects[0].key} is empty: it holds no row")
-    for stored, path, is_empty in zip(objects, paths, empty, strict=True):
-        if is_empty:  # it says nothing, and its columns may be anything
+    while (number := len(counts)) < len(objects):
+        if empty[number]:  # it says nothing, and its columns may be anything
             counts.append(0)
             continue
+        if kind == "csv" and (joined := _read_joined(con, source, objects, paths, number)):
+            column_map |= joined[0]
+            counts += joined[1]
+            continue
         before = count_rows(con, "recsys_source_rows")
-        with explained(stored.key):
-            column_map |= read(con, source, stored, path)
+        with explained(objects[number].key):
+            column_map |= read(con, source, objects[number], paths[number])
         counts.append(count_rows(con, "recsys_source_rows") - before)
     return _stage(con, column_map, source, lake_types), counts
 
@@ -142,6 +155,44 @@ def _read_csv(
         con.execute(load("ingest/update_last_row"), {"fault": _UNFINISHED})
     con.execute("drop table records")
     return column_map
+
+
+def _read_joined(
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    objects: Sequence[Stored],
+    paths: Sequence[Path],
+    number: int,
+) -> tuple[ColumnMap, list[int]] | None:
+    """Read the files from a place on as one, as far as they are alike: see `join_plain`.
+
+    Of thousands of small files, the statements for each would take longer than their rows do.
+
+    Returns:
+        Which column is which, and each file's row count; None where the file has to be read alone,
+        since the next one differs, or to say what is wrong with which.
+    """
+    with temporary_folder() as folder:
+        path = folder / "joined.csv"
+        counts = join_plain(paths[number:], path)
+        if len(counts) < 2:
+            return None
+        before = count_rows(con, "recsys_source_rows")
+        ((first,),) = con.execute(
+            "select coalesce(max(rowid), -1) + 1 from recsys_source_rows"
+        ).fetchall()
+        try:
+            column_map = _read_csv(con, source, objects[number], path)
+        except (SourceError, duckdb.Error):
+            return None
+    if count_rows(con, "recsys_source_rows") - before != sum(counts):
+        con.execute("delete from recsys_source_rows where rowid >= ?", [first])
+        return None
+    starts = pa.array([0, *accumulate(counts[:-1])], pa.int64())
+    con.register("joined_files", pa.table({"rows_before": starts}))
+    con.execute(load("ingest/update_joined_rows"), {"first": first})
+    con.unregister("joined_files")
+    return column_map, counts
 
 
 def _position(file_columns: Sequence[str], name: str | None) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow as pa
 
+from recsys.lake.faults import explain_store_errors_of_duckdb
 from recsys.settings import Settings
 from recsys.signals import interruptible
 from recsys.temporary import temporary_folder
@@ -52,8 +53,11 @@ def open_duckdb(
         limits: threads and memory.
         file: the database; in memory without one.
         read_only: whether the file is opened for reading alone.
+
+    Raises:
+        LakeError: in the block, DuckDB could not read an object of S3.
     """
-    with temporary_folder() as folder:
+    with temporary_folder() as folder, explain_store_errors_of_duckdb():
         config: dict[str, Any] = {
             "memory_limit": limits.memory_limit,
             **_OPTIONS,
@@ -127,6 +131,11 @@ def column_types(con: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str
     """Return column -> DuckDB type of something to select from."""
     rows = con.sql(f"select * from {relation} limit 0")  # noqa: S608 - names are quoted
     return dict(zip(rows.columns, map(str, rows.types), strict=True))
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, less the parts for DuckDB's own developers."""
+    return str(error).strip().splitlines()[0]
 
 
 def type_family(kind: str) -> str:

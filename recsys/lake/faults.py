@@ -32,14 +32,17 @@ _MEANINGS = {
 _ABSENT = {"NoSuchKey", "404"}
 # Answers to try again after, beside every 5xx: S3 gives some of these as a 400.
 _PASSING = {
+    "InternalError",
     "PreconditionFailed",
     "RequestTimeout",
+    "ServiceUnavailable",
     "SlowDown",
     "Throttling",
     "ThrottlingException",
     "TooManyRequests",
 }
 _NO_ANSWER = "the S3 endpoint does not answer{}; check s3.endpoint_url and the network"
+_SILENCE = ("error sending request", "retry_timeout", "response body")
 _COLOUR = re.compile(r"\x1b\[\d*m|↳")
 
 
@@ -133,14 +136,50 @@ def explain_delta_errors(action: str, *, is_local: bool) -> Iterator[None]:
                 f"could not {action}: {reason}. Check that the lake's folder exists, that this "
                 "user may write there, and that the disk has room"
             ) from error
-        status = re.search(r"status code\W+(\d{3})\b", reason)
-        code = re.search(r"<Code>(\w+)</Code>", reason)
-        if status or code:  # an answer may repeat the key or the signature: told by its code alone
-            name = code[1] if code else str(status and status[1])
-            transient = is_transient(name, int(status[1]) if status else 0)
-            raise LakeError(f"could not {action}: {meaning(name)}", transient=transient) from None
-        if "error sending request" in reason or "retry_timeout" in reason:
-            raise LakeError(
-                f"could not {action}: {_NO_ANSWER.format('')}", transient=True
-            ) from error
+        if fault := _store_fault(reason, action):
+            raise fault from None
         raise LakeError(f"could not {action}: {reason}") from error
+
+
+def _store_fault(reason: str, action: str) -> LakeError | None:
+    """Return the error for what object_store says of S3; None where it says nothing of it.
+
+    An answer may repeat the key or the signature: it is told by its code alone.
+    """
+    status = re.search(r"status code\W+(\d{3})\b", reason)
+    code = re.search(r"<Code>(\w+)</Code>", reason)
+    if status or code:
+        name = code[1] if code else str(status and status[1])
+        transient = is_transient(name, int(status[1]) if status else 0)
+        return LakeError(f"could not {action}: {meaning(name)}", transient=transient)
+    if any(sign in reason for sign in _SILENCE):
+        return LakeError(f"could not {action}: {_NO_ANSWER.format('')}", transient=True)
+    return None
+
+
+@contextmanager
+def explain_store_errors_of_duckdb() -> Iterator[None]:
+    """Turn an error of S3 that came by way of DuckDB into ours, which names the object.
+
+    DuckDB wraps it into a traceback with rows of carets. Its other errors pass as they are.
+    """
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        reason = " ".join(_COLOUR.sub("", str(error)).split())
+        if own := re.search(
+            r"\b(?:Lake|Missing)Error: (could not .*?: [^:]*?)(?: At:| LINE \d|$)", reason
+        ):
+            raise LakeError(own[1], transient=_has_passed(own[1])) from None
+        request = re.search(r"Error performing \w+ https?://[^/ ]+/(\S+)", reason)
+        if request and (fault := _store_fault(reason, f"read s3://{request[1]}")):
+            raise fault from None
+        raise
+
+
+def _has_passed(told: str) -> bool:
+    found = re.search(r"the endpoint answered (\w+)$", told)
+    code = found[1] if found else ""
+    return "does not answer" in told or is_transient(code, int(code) if code.isdigit() else 0)

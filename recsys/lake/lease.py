@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import threading
 import time
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from recsys.errors import ConfigurationError, LakeError
+from recsys.errors import ConfigurationError, LakeError, MissingError
 from recsys.lake import object_store
 from recsys.process import this_process
 
@@ -100,7 +101,10 @@ class Lease:
             newest = self._newest()
             if newest.is_over:
                 number, started = newest.number + 1, _clock()
-                if object_store.put(self._uri(number), self._text, self._storage, once=True):
+                is_ours = object_store.put(
+                    self._uri(number), self._text, self._storage, once=True
+                ) or self._is_written(number)
+                if is_ours:
                     break
             else:
                 wait(self._holder(newest.number))
@@ -150,6 +154,13 @@ class Lease:
             number, last.size == 0 or age > EXPIRES_AFTER, tuple(each.uri for each in stored)
         )
 
+    def _is_written(self, number: int) -> bool:
+        """Say whether a lease is this run's: a try whose answer was lost may have made it."""
+        try:
+            return object_store.get(self._uri(number), self._storage) == self._text
+        except MissingError:
+            return False
+
     def _holder(self, number: int) -> str:
         try:
             told = json.loads(object_store.get(self._uri(number), self._storage))
@@ -167,6 +178,7 @@ def _text(holder: str) -> bytes:
         "host": this_process().partition(" ")[0],
         "started": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "process": this_process(),
+        "token": secrets.token_hex(8),  # of this text and no other
     }
     return json.dumps(told).encode()
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from recsys.settings import ObjectStorage
 
+AT_ONCE = 16
+"""Requests that are under way at the same time, where they do not depend on each other."""
 _CHUNK = 1 << 20  # bytes
 _WILDCARDS = re.compile(r"[*?\[]")
 
@@ -222,12 +224,20 @@ def _one_thread() -> TransferConfig:
 def filesystem(storage: ObjectStorage) -> AbstractFileSystem:
     """Return what DuckDB registers to read ``s3://`` without its httpfs extension."""
     from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import S3FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     class S3(ArrowFSWrapper):  # type: ignore[misc]
         protocol = "s3"
 
-    return S3(S3FileSystem(endpoint_override=storage.endpoint_url, region=storage.bucket_region))
+    return S3(
+        S3FileSystem(
+            endpoint_override=storage.endpoint_url,
+            region=storage.bucket_region,
+            connect_timeout=storage.connect_timeout,
+            request_timeout=storage.timeout.total_seconds(),
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=storage.retries + 1),
+        )
+    )
 
 
 def _client(storage: ObjectStorage) -> S3Client:
@@ -246,9 +256,10 @@ def _make_client(storage: ObjectStorage, chain: object, process: int) -> S3Clien
         endpoint_url=storage.endpoint_url,
         region_name=storage.bucket_region,
         config=Config(
-            retries={"max_attempts": 4, "mode": "standard"},
-            connect_timeout=10,
-            read_timeout=60,
+            retries={"total_max_attempts": storage.retries + 1, "mode": "standard"},
+            connect_timeout=storage.connect_timeout,
+            read_timeout=storage.timeout.total_seconds(),
+            max_pool_connections=AT_ONCE,
             # A custom endpoint seldom has a host name per bucket.
             s3={"addressing_style": "path" if storage.endpoint_url else "auto"},
         ),

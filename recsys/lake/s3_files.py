@@ -13,6 +13,7 @@ from deltalake.fs import DeltaStorageHandler
 from fsspec import AbstractFileSystem
 
 from recsys.lake import object_store
+from recsys.lake.faults import explain_delta_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,7 +66,8 @@ class _Files(DeltaStorageHandler):
         address = f"{self._root}/{path}"
         content = self._memory.get(address)
         if content is None:
-            content = bytes(self._handler.open_input_file(path).read(size))
+            with explain_delta_errors(f"read {address}", is_local=False):
+                content = bytes(self._handler.open_input_file(path).read(size))
             if sum(map(len, self._memory.values())) + size <= _REMEMBERED:
                 self._memory[address] = content
         return pa.PythonFile(io.BytesIO(content), mode="r")

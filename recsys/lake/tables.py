@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from recsys.lake.engine import Limits, select_files
 from recsys.lake.faults import explain_delta_errors
 from recsys.lake.lease import Lease
 from recsys.lake.lock import FolderLock, WriteLock
+from recsys.lake.object_store import AT_ONCE
 from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from sql import quote
 
@@ -86,25 +88,37 @@ class Lake:
     def create(self, user_id: pa.DataType, item_id: pa.DataType) -> None:
         """Create the tables that don't exist yet; a second call changes nothing.
 
-        `interactions` comes last: where it exists, all do.
+        `interactions` comes last: where it exists, all do. The others are opened and created side
+        by side, since each of them waits for its store.
         """
+        first, *others = schemas(user_id, item_id).items()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self._create_missing, others))
+        self._create_missing(first)
+
+    def _create_missing(self, table: tuple[str, pa.Schema]) -> None:
+        name, schema = table
         with self._explain(f"create the tables of {self.root}"):
-            for name, schema in reversed(schemas(user_id, item_id).items()):
-                if not self.exists(name):
-                    self.create_table(name, schema)
+            if not self.exists(name):
+                self.create_table(name, schema)
 
     def create_table(self, name: str, schema: pa.Schema) -> None:
         """Create a table that does not exist yet."""
         with self._explain(f"create {self.uri(name)}"):
-            made = DeltaTable.create(
-                self.uri(name),
-                schema,
-                mode="ignore",
-                partition_by=list(TABLES[name].partitions) or None,
-                configuration={VERSION_PROPERTY: str(SCHEMA_VERSION)},
-                raise_if_key_not_exists=False,  # a property of ours, not one of Delta's
-                storage_options=self._options,
-            )
+            try:
+                made = DeltaTable.create(
+                    self.uri(name),
+                    schema,
+                    mode="ignore",
+                    partition_by=list(TABLES[name].partitions) or None,
+                    configuration={VERSION_PROPERTY: str(SCHEMA_VERSION)},
+                    raise_if_key_not_exists=False,  # a property of ours, not one of Delta's
+                    storage_options=self._options,
+                )
+            except (DeltaError, OSError):  # it may be made all the same, and the answer lost
+                if not self.exists(name):
+                    raise
+                made = self.open(name)
         if self._opened is not None:
             self._opened[name] = made
 

@@ -14,7 +14,7 @@ import pytest
 
 from recsys import columns
 from recsys.errors import SourceError
-from recsys.ingest import sources
+from recsys.ingest import sources, text_files
 from recsys.ingest.batch import ingest
 from recsys.ingest.items import ingest_items
 from recsys.lake.tables import Lake
@@ -97,6 +97,34 @@ def test_a_header_that_is_not_csv_is_refused(stage: Staging, tmp_path: Path) -> 
     (tmp_path / "a.csv").write_bytes(b"user_id,item_id\r,timestamp\n1,2,3\n")
     with pytest.raises(SourceError, match="its first line can't be read as CSV"):
         stage(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("odd", [b"5,6\n", b'5,"6",2026-01-02\n', b"5,6,2026-01-02"])
+def test_small_files_that_are_read_as_one_have_the_rows_and_faults_of_each(
+    lenient: Settings, tmp_path: Path, odd: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        body = b"".join(b"%d,%d,%s\n" % (number, row, DAY.encode()) for row in range(3))
+        body = odd + body if number == 2 else body + b"x\n" + (odd if number == 4 else b"")
+        body = b"" if number == 3 else body
+        (tmp_path / f"{number}.csv").write_bytes(HEADER.encode() + body)
+
+    def places(name: str) -> list[tuple[Any, ...]]:
+        lake = Lake(str(tmp_path / name), lenient.s3)
+        result = ingest(lake, lenient, Source(uri=str(tmp_path / "*.csv")))
+        assert result.rows_in == result.accepted + result.quarantined + result.duplicates
+        refused = lake.rows(columns.QUARANTINE).to_pylist()
+        names = ("object", "source_row", "row", "reasons")
+        return sorted([tuple(map(str, (row[name] for name in names))) for row in refused])
+
+    reads = []
+    read = text_files._read_csv
+    monkeypatch.setattr(text_files, "_read_csv", lambda *one: reads.append(one[3]) or read(*one))
+    together = places("together")
+    assert len(reads) < 5, "some are read as one"
+    assert [(Path(row[0]).name, row[1]) for row in together][:2] == [("0.csv", "5"), ("1.csv", "5")]
+    monkeypatch.setattr(text_files, "join_plain", lambda *_: [])
+    assert places("alone") == together
 
 
 # --- other writers

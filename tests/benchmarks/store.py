@@ -1,0 +1,123 @@
+"""What S3 costs an ingest, by hand: `python -m tests.benchmarks.store slow|many [OBJECTS]`.
+
+`slow`: a first and a second ingest of 40 rows, where the store answers each request after half a
+second. `many`: a source of many small objects, half of them Parquet and half CSV, one ingest each.
+Both on moto, on the loopback.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.ingest.batch import ingest
+from recsys.lake.tables import Lake
+from recsys.settings import ObjectStorage, Settings, Source
+from tests import servers
+from tests.faulty_s3 import FaultyS3, faulty_s3
+
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def rows(first: int, count: int) -> pa.Table:
+    """Interactions of as many users, a minute apart."""
+    numbers = range(first, first + count)
+    return pa.table(
+        {
+            "user_id": list(numbers),
+            "item_id": [number % 25 for number in numbers],
+            "timestamp": [DAY + timedelta(minutes=number) for number in numbers],
+        }
+    )
+
+
+def content(table: pa.Table, write: Callable[[pa.Table, io.BytesIO], object]) -> bytes:
+    """Return a file's content."""
+    buffer = io.BytesIO()
+    write(table, buffer)
+    return buffer.getvalue()
+
+
+def settings(endpoint: str) -> Settings:
+    storage = ObjectStorage(endpoint_url=endpoint, region="us-east-1")
+    return Settings(lake="s3://lake/nightly", s3=storage, device="cpu")
+
+
+class Steps:
+    """Prints when each step begins."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def __call__(self, _: str, done: int, total: int, note: str = "") -> None:
+        """Print a line."""
+        print(f"    {time.monotonic() - self.started:6.1f} s: {note} ({done}/{total})", flush=True)
+
+
+def slow(s3: FaultyS3) -> None:
+    """Ingest 40 rows twice from a store that takes half a second to answer."""
+    ours = settings(s3.endpoint)
+    client = servers.client(s3.endpoint)
+    for number in range(2):
+        body = content(rows(number * 40, 40), pq.write_table)
+        client.put_object(Bucket="shop", Key=f"events/{number}.parquet", Body=body)
+        lake, started = Lake.from_settings(ours), time.monotonic()
+        with s3.failing("slow", "."), lake.write_lock():
+            result = ingest(lake, ours, Source(uri="s3://shop/events/*.parquet"))
+        assert result.accepted == 40
+        print(f"ingest {number + 1} of 40 rows: {time.monotonic() - started:.1f} s", flush=True)
+
+
+def many(s3: FaultyS3, count: int) -> None:
+    """Ingest many objects of ten rows."""
+    ours = settings(s3.endpoint)
+    client = servers.client(s3.endpoint)
+    for name, write in (("parquet", pq.write_table), ("csv", pyarrow.csv.write_csv)):
+
+        def put(number: int, name: str = name, write: Callable[..., object] = write) -> None:
+            first = number * 10 if name == "parquet" else (count + number) * 10
+            body = content(rows(first, 10), write)
+            client.put_object(Bucket="shop", Key=f"{name}/{number:06}.{name}", Body=body)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(put, range(count)))
+        lake, started = Lake.from_settings(ours), time.monotonic()
+        with lake.write_lock():
+            result = ingest(
+                lake,
+                ours,
+                Source(uri=f"s3://shop/{name}/*.{name}"),
+                progress=Steps(),
+            )
+        assert (result.accepted, result.objects) == (10 * count, count)
+        print(f"{count:,} {name} objects: {time.monotonic() - started:.1f} s", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+        faulty_s3(Path(name)) as s3,
+    ):
+        servers.use_credentials(patch)
+        for bucket in ("shop", "lake"):
+            servers.client(s3.endpoint).create_bucket(Bucket=bucket)
+        if "many" in arguments:
+            many(s3, int(arguments[-1]) if arguments[-1].isdigit() else 10_000)
+        else:
+            slow(s3)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
