@@ -34,6 +34,10 @@ def test_the_environment_comes_before_the_file(
         "aws_endpoint": "http://host:1",
         "aws_allow_http": "true",
         "aws_conditional_put": "etag",
+        "timeout": "60.0s",
+        "connect_timeout": "10.0s",
+        "max_retries": "4",
+        "retry_timeout": "300.0s",
     }
 
 

@@ -1,4 +1,7 @@
-"""Where interactions come from: files, objects on S3, or a DuckDB database."""
+"""Where interactions come from: files, objects on S3, or a DuckDB database.
+
+It is a little longer than other files: finding, fetching and typing a source are one path.
+"""
 
 from __future__ import annotations
 
@@ -303,7 +306,7 @@ def _read_heads(
 
     Of thousands of small files, a statement each would take longer than their rows do.
     """
-    files, known = [], list[tuple[pq.ParquetSchema, dict[str, str]]]()
+    files, known = list[_ParquetFile](), list[tuple[pq.ParquetSchema, dict[str, str]]]()
     for stored, path in zip(objects, paths, strict=True):
         with explained(stored.key):
             try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -188,10 +188,11 @@ def _read_joined(
     if count_rows(con, "recsys_source_rows") - before != sum(counts):
         con.execute("delete from recsys_source_rows where rowid >= ?", [first])
         return None
-    starts = pa.array([0, *accumulate(counts[:-1])], pa.int64())
-    con.register("joined_files", pa.table({"rows_before": starts}))
+    own_rows = np.concatenate([np.arange(2, count + 2) for count in counts])
+    joined_rows = np.arange(2, len(own_rows) + 2)
+    con.register("joined_rows", pa.table({"joined_row": joined_rows, "own_row": own_rows}))
     con.execute(load("ingest/update_joined_rows"), {"first": first})
-    con.unregister("joined_files")
+    con.unregister("joined_rows")
     return column_map, counts
 
 
