@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from recsys import columns
@@ -151,11 +152,6 @@ def evaluate_contract(
     """
     gx = _great_expectations()
     try:
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(
-            globally=False, metric_calculations=False
-        )
-        pandas = context.data_sources.add_pandas("batch")
         results = []
         for suite_name, frame in frames.items():
             suite_rules = [rule for rule in rules if rule.suite == suite_name]
@@ -168,9 +164,8 @@ def evaluate_contract(
                     for number, rule in enumerate(suite_rules)
                 ],
             )
-            asset = pandas.add_dataframe_asset(suite_name)
-            whole = asset.add_batch_definition_whole_dataframe("all")
-            outcome = whole.get_batch({"dataframe": frame}).validate(suite)
+            batch = _frame_definition(suite_name).get_batch({"dataframe": frame})
+            outcome = batch.validate(suite, result_format="BASIC")
             validations = {one.expectation_config.meta["rule"]: one for one in outcome.results}
             results += [
                 _result(rule, validations.get(number), frame)
@@ -182,6 +177,18 @@ def evaluate_contract(
             "data and nothing was ingested; the defect is in the check, not in the data"
         ) from error
     return results
+
+
+@cache
+def _frame_definition(suite_name: str) -> Any:
+    """Return what takes the frame of a suite: once a process, since making it takes its time."""
+    gx = _great_expectations()
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(
+        globally=False, metric_calculations=False
+    )
+    asset = context.data_sources.add_pandas(suite_name).add_dataframe_asset(suite_name)
+    return asset.add_batch_definition_whole_dataframe("all")
 
 
 def _result(rule: Rule, validation: Any, frame: pd.DataFrame) -> CheckResult:

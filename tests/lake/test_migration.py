@@ -160,10 +160,10 @@ def test_a_migration_that_was_killed_before_the_editions_goes_on(
 
 def test_a_night_on_an_older_lake_goes_on(old: Lake, settings: Settings, tmp_path: Path) -> None:
     with record_run("nightly", "r-2", settings, {}) as run:
-        assert ingest(old, settings, source(tmp_path)).accepted == 1
+        assert ingest(run.lake, settings, source(tmp_path)).accepted == 1
         day = date(2026, 1, 2)
         bound = Bound.of(settings, day, "now")
-        recommend(old, settings, run_date=day, run_id=run.run_id, bound=bound)
+        recommend(run.lake, settings, run_date=day, run_id=run.run_id, bound=bound)
     interactions = old.open(columns.INTERACTIONS).to_pyarrow_table()
     assert sorted(interactions["source_row"].to_pylist(), key=str) == [1, *[None] * 15]
     runs = old.open(columns.RUNS).to_pyarrow_table().to_pylist()
