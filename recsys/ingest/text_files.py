@@ -55,7 +55,7 @@ def stage(
     con.execute(load("ingest/create_source_rows"))
     con.execute(load("ingest/create_integer_of_text"))
     read = _read_csv if kind == "csv" else _read_json_lines
-    counts = []
+    counts: list[int] = []
     column_map = ColumnMap({})
     pairs = zip(objects, paths, strict=True)
     empty = [holds_no_row(path, one.key, has_header=kind == "csv") for one, path in pairs]
