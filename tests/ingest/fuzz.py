@@ -288,11 +288,8 @@ def ingest_made(made: Made, folder: Path) -> str:
     return "accepted" if first.accepted else "rejected"
 
 
-def no_contract(*_arguments: object, **_named: object) -> list[Any]:
+def no_contract(*_: object) -> list[Any]:
     """Stand in for Great Expectations, which takes ten times as long as all else together."""
-    docs = _arguments[-1]
-    assert isinstance(docs, Path)
-    docs.mkdir()
     return []
 
 
