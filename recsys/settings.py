@@ -1,4 +1,7 @@
-"""All that can be set: sources, the contract of a batch, training, lists, the lake, the machine."""
+"""All that can be set: sources, the contract of a batch, training, lists, the lake, the machine.
+
+It is one long file, so that nobody has to know in which of several a setting is.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from recsys.settings import Settings
 
 USERS = 2_000
-"""Users for whom two models are compared."""
+"""Users whose lists two models make, to be compared."""
 _COUNT = 10  # items, users and categories that differ most
 _LISTED = (columns.USER_ID, "rank", columns.ITEM_ID, "score", "reason", "confidence", "model_id")
 

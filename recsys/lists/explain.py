@@ -27,7 +27,7 @@ from recsys.lake.engine import open_duckdb
 from recsys.lake.packing import pack
 from recsys.lake.roles import Roles
 from recsys.lists.editions import all_editions, of_date
-from recsys.lists.left_out import left_out_effects
+from recsys.lists.left_out import left_out_effects, strongest
 from recsys.lists.rules import LOW_CONFIDENCE, MODEL, OWN, POPULAR, REASONS
 from recsys.model.runtime import Runtime
 from recsys.model.scoring import ModelScorer
@@ -36,19 +36,17 @@ from recsys.settings import Events, Recommending
 from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import date, datetime
     from pathlib import Path
 
     import duckdb
-    from numpy.typing import NDArray
 
     from recsys.lake.tables import Lake
     from recsys.lists.editions import EditionRow, ListInputs
     from recsys.registry.models import Model
     from recsys.settings import Settings
 
-_NAMED = 3  # items of a history that are named for a listed item
 _UNLISTED = "not listed"
 _ROWS = pa.schema(
     [
@@ -142,20 +140,8 @@ def _effects(
         ids = packed.items.of_indices(items).to_pylist()
         for column, row in enumerate(by_user[nth]):
             if listed[nth, column] != PADDING:
-                found[nth, row["rank"]] = list(_strongest(ids, effects[:, column]))
+                found[nth, row["rank"]] = list(strongest(ids, effects[:, column]))
     return found
-
-
-def _strongest(ids: list[Any], effects: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
-    """Yield the items with the largest effects, those that raise the score alone."""
-    if len(ids) == 1:
-        yield {"number": 1, "because_item_id": ids[0], "effect": None}
-        return
-    order = np.argsort(-effects, kind="stable")[:_NAMED]
-    for number, place in enumerate(order.tolist(), start=1):
-        if effects[place] > 0:
-            effect = float(effects[place])
-            yield {"number": number, "because_item_id": ids[place], "effect": effect}
 
 
 def explain_sample(
@@ -296,22 +282,33 @@ def explain_user(
         if item is not None:
             item_id = _as_id(item, schema.field(columns.ITEM_ID).type, columns.ITEM_ID)
             rows = _only_item(rows, item_id)
-        version, roles = lake.version(columns.INTERACTIONS), Roles.until(events, bound.until)
-        bound.view(lake, con, version)
-        with con.cursor() as cursor:
-            bound.view(lake, cursor, version)
-            cursor.execute(
-                "create temp table own_interactions as from interactions where user_id = $1",
-                [user_id],
-            )
-            cursor.execute("create or replace temp view interactions as from own_interactions")
-            packed = pack(cursor, model.items if model else None, roles)
+        roles = Roles.until(events, bound.until)
+        bound.view(lake, con, lake.version(columns.INTERACTIONS))
+        packed = _pack_user(con, lake, bound, roles, model, user_id)
         counted = _counted(con, rows, roles, recommending)
         explained = explain_lists(rows, packed, model, counted, recommending, settings)
         lake.view(con, columns.ITEMS)
         con.register("list", rows)
         con.register("explanations", explained)
         return con.sql(load("lists/explanation")).to_arrow_table()
+
+
+def _pack_user(
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    bound: Bound,
+    roles: Roles | None,
+    model: Model | None,
+    user_id: Any,
+) -> Packed:
+    """Return the history of one user; the view ``interactions`` of ``con`` stays that of all."""
+    with con.cursor() as cursor:
+        bound.view(lake, cursor, lake.version(columns.INTERACTIONS))
+        cursor.execute(
+            "create temp table own_interactions as from interactions where user_id = $1", [user_id]
+        )
+        cursor.execute("create or replace temp view interactions as from own_interactions")
+        return pack(cursor, model.items if model else None, roles)
 
 
 def _served_edition(lake: Lake, run_date: date | None) -> EditionRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from recsys.model.scoring import ModelScorer
 
 _USERS = 16  # scored at a time: enough that micro-batches are full
+
+_NAMED = 3  # items of a history that are named for a listed item
 
 
 def left_out_effects(
@@ -77,3 +79,15 @@ def _scores(
         found = block.gather(1, asked) - block.logsumexp(1, keepdim=True)
         scores[rows] = found.double().cpu().numpy()
     return np.where(np.isfinite(scores), scores, np.nan)
+
+
+def strongest(ids: list[Any], effects: NDArray[np.float64]) -> Iterator[dict[str, Any]]:
+    """Yield the items with the largest effects, those that raise the score alone."""
+    if len(ids) == 1:
+        yield {"number": 1, "because_item_id": ids[0], "effect": None}
+        return
+    order = np.argsort(-effects, kind="stable")[:_NAMED]
+    for number, place in enumerate(order.tolist(), start=1):
+        if effects[place] > 0:
+            effect = float(effects[place])
+            yield {"number": number, "because_item_id": ids[place], "effect": effect}

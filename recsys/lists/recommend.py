@@ -161,14 +161,13 @@ def recommend(
     """
     started = time.perf_counter()
     settings.check_run_date(run_date)
-    if replace_why is not None and not replace_why.strip():
-        raise ConfigurationError("lists are replaced for a reason: say why, it is kept")
+    _require_reason(replace_why)
     bound = bound or Bound.of(settings, run_date)
     version = lake.version(columns.INTERACTIONS)
     check_row_counts(lake, version)
     champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
-    recommending = recommending or settings.recommending
-    inputs = _inputs(lake, settings, champion, run_date, version, bound, recommending)
+    chosen = recommending or settings.recommending
+    inputs = _inputs(lake, settings, champion, run_date, version, bound, chosen)
     editions = editions_of(lake, run_date)
     status, why = decide(lake, editions, inputs, replace_why)
     staged = eligibility = None
@@ -184,6 +183,11 @@ def recommend(
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
     return RecommendResult.of(row, status, why, staged, eligibility, published, seconds)
+
+
+def _require_reason(replace_why: str | None) -> None:
+    if replace_why is not None and not replace_why.strip():
+        raise ConfigurationError("lists are replaced for a reason: say why, it is kept")
 
 
 def _inputs(
