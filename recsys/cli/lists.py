@@ -149,7 +149,7 @@ def explain(
 def compare(
     a: Annotated[str, typer.Argument(help="A day with lists, a run that published, or a model.")],
     b: Annotated[str, typer.Argument(help="Another one; a model beside a model.")],
-    users: Annotated[int, typer.Option(min=1, help="Users for whom two models make lists.")] = 2000,
+    users: Annotated[int, typer.Option(min=1, help="Users whose lists two models make.")] = 2000,
     output: Shown = "table",
 ) -> None:
     """Compare two days' lists, or two models: overlap, rank moves, coverage, who changes most.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,9 @@ from recsys.errors import ConfigurationError
 from recsys.settings import Settings
 from recsys.temporary import replace_file
 from recsys.terminal import bars, print_line
+
+if TYPE_CHECKING:
+    from recsys.replay.replay import ReplayResult
 
 _DAY = ["%Y-%m-%d"]
 
@@ -55,7 +58,6 @@ def replay(
     is served changes. The figures are in the table replays.
     """
     from recsys.operations.runs import record_run
-    from recsys.replay.page import replay_picture, replay_table
     from recsys.replay.replay import days_of
     from recsys.replay.replay import replay as replay_variants
     from recsys.replay.variants import Variant
@@ -77,12 +79,19 @@ def replay(
             progress=progress,
         )
         run.outcome["replay"] = {"replay_id": result.replay_id, "nights": result.nights}
-    text = replay_table(result)
-    for name, content in (("replay.md", text), ("replay.svg", replay_picture(result))):
+    typer.echo(_write_pages(result, out))
+    print_line(f"{result.replay_id} is in the table replays; wrote {out}: replay.md, replay.svg")
+
+
+def _write_pages(result: ReplayResult, out: Path) -> str:
+    """Write the table and the picture of a replay to a folder; return the table."""
+    from recsys.replay.page import replay_picture, replay_table
+
+    table = replay_table(result)
+    for name, content in (("replay.md", table), ("replay.svg", replay_picture(result))):
         with replace_file((out / name).absolute()) as path:
             path.write_text(content, encoding="utf-8")
-    typer.echo(text)
-    print_line(f"{result.replay_id} is in the table replays; wrote {out}: replay.md, replay.svg")
+    return table
 
 
 def _duration(text: str) -> timedelta:

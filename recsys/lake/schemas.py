@@ -506,7 +506,7 @@ _REPLAYS = Table(
         Column("result", REAL, "The mean of the metric over users and nights, 0 to 1."),
         Column("popularity", REAL, "The same for the lists that popularity would have made."),
         Column("compared_with", TEXT, "The setting that the difference is to, the first one."),
-        Column("difference", REAL, "Result less that setting's, for users whom both served."),
+        Column("difference", REAL, "Result less that setting's, for users that both served."),
         Column("low", REAL, "The low end of its 95 % interval: a bootstrap, paired by user."),
         Column("high", REAL, "The high end of it."),
         Column("trainings", COUNT, "Models that the setting trained over all nights."),

@@ -115,11 +115,7 @@ def _of_edition(lake: Lake, con: duckdb.DuckDBPyConnection, edition: EditionRow)
     where = of_date(edition.run_date)
     lake.view(con, columns.RECOMMENDATIONS, where=where)
     key: dict[str, Any] = {"run_date": edition.run_date, "edition": edition.edition}
-    rows = con.sql(
-        "select user_id, rank, item_id, reason from recommendations "
-        "where run_date = $run_date and coalesce(edition, 1) = $edition",
-        params=key,
-    ).to_arrow_table()
+    rows = con.sql(load("lists/edition_lists"), params=key).to_arrow_table()
     return Side(rows, edition.eligible_items, day=edition.run_date)
 
 

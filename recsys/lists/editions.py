@@ -156,6 +156,17 @@ def write_editions(lake: Lake, editions: list[EditionRow]) -> None:
     lake.replace(columns.EDITIONS, table, where=of_date(editions[0].run_date))
 
 
+def as_edition(lake: Lake, table: str, rows: pa.Table, run_date: date, edition: int) -> pa.Table:
+    """Return rows of an edition as a table of the lake has them, with its day and number."""
+    schema = lake.schema(table)
+    shared = {
+        "run_date": pa.repeat(pa.scalar(run_date, pa.date32()), len(rows)),
+        "edition": pa.repeat(pa.scalar(edition, pa.int32()), len(rows)),
+    }
+    arrays = [shared[name] if name in shared else rows[name] for name in schema.names]
+    return pa.table(arrays, schema=schema)
+
+
 def of_date(run_date: date) -> str:
     """Return the predicate of a run_date's rows, for Delta."""
     return f"run_date = '{run_date.isoformat()}'"

@@ -26,7 +26,7 @@ from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.packing import pack
 from recsys.lake.roles import Roles
-from recsys.lists.editions import all_editions, of_date
+from recsys.lists.editions import all_editions, as_edition, of_date
 from recsys.lists.left_out import left_out_effects, strongest
 from recsys.lists.rules import LOW_CONFIDENCE, MODEL, OWN, POPULAR, REASONS
 from recsys.model.runtime import Runtime
@@ -179,10 +179,7 @@ def explain_sample(
     is_explained = pc.is_in(packed.users, users[columns.USER_ID].combine_chunks())
     some = packed.of_users(is_explained.to_numpy(zero_copy_only=False))
     con.register("explained_users", pa.table({columns.USER_ID: some.users}))
-    rows = con.sql(
-        "select user_id, rank, item_id, reason from recommendations "
-        "semi join explained_users using (user_id) order by user_id, rank"
-    ).to_arrow_table()
+    rows = con.sql(load("lists/explained_lists")).to_arrow_table()
     con.unregister("explained_users")
     counted = _counted(con, rows, roles, recommending, packed)
     return explain_lists(rows, some, model, counted, recommending, settings)
@@ -227,14 +224,9 @@ def _counted(
 
 def write_explanations(lake: Lake, rows: pa.Table, run_date: date, edition: int) -> None:
     """Write the rows of an edition in place of those of this day and of earlier ones."""
-    schema = lake.schema(columns.EXPLANATIONS)
-    shared = {
-        "run_date": pa.repeat(pa.scalar(run_date, pa.date32()), len(rows)),
-        "edition": pa.repeat(pa.scalar(edition, pa.int32()), len(rows)),
-    }
-    arrays = [shared[name] if name in shared else rows[name] for name in schema.names]
+    table = as_edition(lake, columns.EXPLANATIONS, rows, run_date, edition)
     where = f"run_date <= {literal(run_date.isoformat())}"
-    lake.replace(columns.EXPLANATIONS, pa.table(arrays, schema=schema), where=where)
+    lake.replace(columns.EXPLANATIONS, table, where=where)
 
 
 def explain_user(

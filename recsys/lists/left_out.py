@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from recsys.model.scoring import ModelScorer
 
 _USERS = 16  # scored at a time: enough that micro-batches are full
-
 _NAMED = 3  # items of a history that are named for a listed item
 
 

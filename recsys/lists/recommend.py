@@ -166,8 +166,7 @@ def recommend(
     version = lake.version(columns.INTERACTIONS)
     check_row_counts(lake, version)
     champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
-    chosen = recommending or settings.recommending
-    inputs = _inputs(lake, settings, champion, run_date, version, bound, chosen)
+    inputs = _inputs(lake, settings, champion, run_date, version, bound, recommending)
     editions = editions_of(lake, run_date)
     status, why = decide(lake, editions, inputs, replace_why)
     staged = eligibility = None
@@ -197,7 +196,7 @@ def _inputs(
     run_date: date,
     version: int,
     bound: Bound,
-    recommending: Recommending,
+    recommending: Recommending | None,
 ) -> ListInputs:
     return ListInputs(
         run_date=run_date,
@@ -205,7 +204,7 @@ def _inputs(
         interactions_version=version,
         bound=bound,
         items_version=lake.version(columns.ITEMS),
-        recommending=recommending,
+        recommending=recommending or settings.recommending,
         events=settings.events,
         rules=settings.rules,
         code_version=code_version(),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from recsys import columns
 from recsys.errors import ConfigurationError
 from recsys.histories import PADDING
-from recsys.lake.engine import open_duckdb
+from recsys.lake.engine import first_line, open_duckdb
 from recsys.lists.rules import ListRules
 from sql import literal, load, quote
 
@@ -158,9 +158,7 @@ def _answers(con: duckdb.DuckDBPyConnection, expression: str, told: str) -> pa.C
         return con.sql(statement).to_arrow_table()["answer"]
     except duckdb.Error as error:
         names = ", ".join(con.sql("from items limit 0").columns)
-        raise ConfigurationError(
-            f"{told}: {str(error).splitlines()[0]}. The columns are {names}"
-        ) from error
+        raise ConfigurationError(f"{told}: {first_line(error)}. The columns are {names}") from error
 
 
 def _told(place: str, expression: str) -> str:

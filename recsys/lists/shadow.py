@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from recsys import columns
 from recsys.evaluation.metrics import CUTOFFS
-from recsys.lists.editions import of_date
+from recsys.lists.editions import as_edition, of_date
 
 if TYPE_CHECKING:
     from datetime import date
@@ -47,11 +47,6 @@ def popular_items(popular: Popular, items: ItemIds, longest: int) -> pa.Table:
 
 def write_popular_items(lake: Lake, items: pa.Table, run_date: date, edition: int) -> None:
     """Write the rows of an edition, in place of those that a killed run has left of it."""
-    schema = lake.schema(columns.POPULAR_ITEMS)
-    shared = {
-        "run_date": pa.repeat(pa.scalar(run_date, pa.date32()), len(items)),
-        "edition": pa.repeat(pa.scalar(edition, pa.int32()), len(items)),
-    }
-    arrays = [shared[name] if name in shared else items[name] for name in schema.names]
+    table = as_edition(lake, columns.POPULAR_ITEMS, items, run_date, edition)
     where = f"{of_date(run_date)} and edition = {edition}"
-    lake.replace(columns.POPULAR_ITEMS, pa.table(arrays, schema=schema), where=where)
+    lake.replace(columns.POPULAR_ITEMS, table, where=where)

@@ -38,7 +38,7 @@ def at(day: float) -> datetime:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    """Histories of before, and what 5 days brought; some of it came a day late."""
+    """Earlier histories, and what 5 days brought; some of it came a day late."""
     random = np.random.default_rng(3)
     drawn = []
     for user in range(USERS):

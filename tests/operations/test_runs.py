@@ -173,7 +173,7 @@ def test_a_run_that_hangs_is_stopped_when_its_time_is_over(lake: Lake, settings:
 
 
 def test_a_night_and_a_promotion_go_by_while_a_model_trains(lake: Lake, settings: Settings) -> None:
-    """The night serves the champion of before; the training is judged by the champion of after."""
+    """The night serves the earlier champion; the training is judged by the later one."""
     known_world(lake)
     recipe = Training(epochs=1, overrides=SMALL, tolerance=1)
     first, second = (train(lake, settings, recipe.changed({"seed": seed})) for seed in (1, 2))

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 _USERS = 12
 SAMPLE_SEED = 0
-"""Of the hash that draws the users whom a report shows, and whose lists a night explains."""
+"""Of the hash that draws the users that a report shows, and whose lists a night explains."""
 _SAMPLED_USERS = 2_000
 """Users whose lists are compared over 30 nights."""
 _TOP = 15
