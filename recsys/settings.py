@@ -636,7 +636,11 @@ class Settings(BaseSettings):
         pattern=r"^([1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*) ?[KMGT]i?B$",
         description="memory that DuckDB may use before it spills to disk",
     )
-    threads: int = Field(0, ge=0, description="threads of DuckDB and torch; 0 is every core")
+    threads: int = Field(
+        0,
+        ge=0,
+        description="threads of DuckDB and torch; 0 is every core, for torch every free one",
+    )
 
     @field_validator("timezone")
     @classmethod

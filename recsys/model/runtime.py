@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from recsys.errors import ConfigurationError
+from recsys.model.cores import free_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,8 @@ class Runtime:
 
     Attributes:
         device: "cpu", "cuda", one of several as "cuda:1", or "auto": CUDA where there is one.
-        threads: CPU threads; 0 is every core.
+        threads: CPU threads; 0 is every core that other processes leave free, and the last digits
+            of what is computed depend on how many those are.
         precision: of the matrix products inside the network: "fp32", "bf16", or "auto": bf16
             where the hardware multiplies it natively. There it measured faster (see
             docs/experiment-log.md); a fixed rule, not a timing taken on the spot, keeps one seed at
@@ -63,7 +65,7 @@ class Runtime:
         if self.precision not in _PRECISIONS:
             raise ConfigurationError(f"precision = {self.precision!r}: it is one of {_PRECISIONS}")
         if self.threads < 0:
-            raise ConfigurationError(f"threads = {self.threads}: it is 0 (every core) or more")
+            raise ConfigurationError(f"threads = {self.threads}: it is 0 (every free core) or more")
         devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if self.device.startswith("cuda") and (torch.device(self.device).index or 0) >= devices:
             raise ConfigurationError(
@@ -91,7 +93,7 @@ class Runtime:
     def applied(self) -> Iterator[None]:
         """Compute with these threads and this precision inside the block."""
         before = torch.get_num_threads()
-        threads = self.threads or before
+        threads = self.threads or min(before, free_cores.count())
         if threads != before:
             torch.set_num_threads(threads)
         try:

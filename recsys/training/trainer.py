@@ -63,8 +63,8 @@ def fit(
 ) -> FitResult:
     """Train a model.
 
-    The same arguments on the same machine give the same weights: on a CPU bit by bit, on a GPU as
-    far as sums of floats do not depend on their order.
+    The same arguments on the same machine give the same weights: with the same number of threads
+    on a CPU bit by bit, otherwise as far as sums of floats do not depend on their order.
 
     Args:
         train: histories over items 1..``n_items``; those with one item bring no target.
@@ -243,11 +243,11 @@ def _gradient_step(task: _Task, state: TrainingState, batch: Batch) -> Tensor:
         negatives = task.negatives.draw(state.generator) if task.negatives else None
         loss = model.loss(batch.to(task.runtime.torch_device), state.generator, negatives)
         loss.backward()  # type: ignore[no-untyped-call]
-    if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-    optimizer.step()
-    if state.average:
-        state.average.update_parameters(model)
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        if state.average:
+            state.average.update_parameters(model)
     return loss.detach()
 
 
