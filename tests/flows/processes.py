@@ -34,6 +34,28 @@ def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
     )
 
 
+def deploy(env: dict[str, str]) -> None:
+    """Give the deployments to a work pool, as docs/deployments.md says it."""
+    file = str(ROOT / "deployments" / "prefect.yaml")
+    for command in (
+        ("work-pool", "create", "recsys", "--type", "process"),
+        ("work-queue", "create", "train", "--pool", "recsys", "--limit", "1"),
+        ("work-queue", "set-concurrency-limit", "default", "1", "--pool", "recsys"),
+        ("--no-prompt", "deploy", "--all", "--prefect-file", file),
+    ):
+        done = prefect(env, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def power_cut(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children at once: none sees the other go, as when a machine stops."""
+    parent = psutil.Process(process.pid)
+    parent.suspend()
+    for each in parent.children(recursive=True):
+        each.kill()
+    parent.kill()
+
+
 def default_interrupt() -> None:
     """Let a child heed Ctrl-C: what a script starts in its background ignores it, and so do we."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -63,10 +85,12 @@ def running(
     home: Path,
     *arguments: str,
     stop: Callable[[subprocess.Popen[bytes]], None] = terminate,
+    program: str = "recsys",
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a `recsys` command that writes to a log; it is stopped at the end, come what may."""
-    command = [str(Path(sys.executable).parent / "recsys"), *arguments]
-    with log_of(home).open("w") as out:
+    """Run a command, by default of `recsys`, that writes to a log; it is stopped at the end."""
+    command = [str(Path(sys.executable).parent / program), *arguments]
+    log = log_of(home, program)
+    with log.open("w") as out:
         process = subprocess.Popen(
             command,
             env=env,
@@ -84,7 +108,7 @@ def running(
             process.wait(150)
         finally:
             process.kill()
-            print(log_of(home).read_text())
+            print(log.read_text())
 
 
 def servers_of(port: int) -> list[psutil.Process]:
@@ -107,8 +131,8 @@ def in_use(pid: int, file: Path) -> bool:
     return False
 
 
-def log_of(home: Path) -> Path:
-    return home / "recsys.log"
+def log_of(home: Path, program: str = "recsys") -> Path:
+    return home / f"{program}.log"
 
 
 def until(found: Callable[[], Any], seconds: float) -> Any:
@@ -124,12 +148,19 @@ def with_password(env: dict[str, str]) -> dict[str, str]:
     return {**env, "PREFECT_API_AUTH_STRING": file.read_text()} if file.is_file() else env
 
 
-def api(env: dict[str, str], method: str, path: str, **json: Any) -> httpx.Response:
-    """Ask Prefect's API, with its password; Prefect's command takes seconds for the same."""
+def api(
+    env: dict[str, str], method: str, path: str, rows: list[Any] | None = None, **json: Any
+) -> httpx.Response:
+    """Ask Prefect's API, with its password; Prefect's command takes seconds for the same.
+
+    What is sent is an object, or a list where ``rows`` are given.
+    """
     user, _, password = with_password(env).get("PREFECT_API_AUTH_STRING", "").partition(":")
     address = f"{env['PREFECT_API_URL']}/{path}"
     return answered(
-        lambda: httpx.request(method, address, auth=(user, password), json=json or None, timeout=60)
+        lambda: httpx.request(
+            method, address, auth=(user, password), json=rows or json or None, timeout=60
+        )
     )
 
 
