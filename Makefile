@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Every test process would compile all modules again: bytecode is kept, whatever the shell says.
+test test-long: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test test-long lint docs clean-demo clean help
 
 help:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from tests import templates
 from tests.remembered import remember_checks
+from tests.servers import free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,12 +124,6 @@ def lake(settings: Settings) -> Lake:
     return Lake.from_settings(settings)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The temporary folder that all workers of this session see."""
     base = tmp_path_factory.getbasetemp()
@@ -169,8 +163,6 @@ def prefect_api(_prefect_template: Path, tmp_path_factory: pytest.TempPathFactor
 
     It lives until the session ends; flows of this process use it too.
     """
-    from tests.servers import running
-
     folder, port = tmp_path_factory.mktemp("prefect"), free_port()
     home = shutil.copytree(_prefect_template, folder / "home")
     command = [sys.executable, "-P", children.__file__, "uvicorn", "--factory"]

@@ -65,9 +65,8 @@ class FaultyS3:
 def faulty_s3(folder: Path) -> Iterator[FaultyS3]:
     """Serve moto's S3 behind a front that fails on demand."""
     from tests import servers  # here: the front starts without what tests need
-    from tests.conftest import free_port
 
-    front, control = free_port(), folder / "faults.json"
+    front, control = servers.free_port(), folder / "faults.json"
     with servers.moto_s3(folder) as upstream:
         command = [sys.executable, "-m", "tests.faulty_s3", upstream.rsplit(":", 1)[1]]
         command += [str(front), str(control)]

@@ -22,7 +22,6 @@ import httpx
 from botocore.config import Config
 
 from recsys.settings import ObjectStorage
-from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +30,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "a-secret-that-no-message-may-show"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def use_credentials(monkeypatch: pytest.MonkeyPatch, secret: str = SECRET_KEY) -> None:

@@ -82,32 +82,20 @@ def test_a_planted_import_is_found(copied: Path, module: str, planted: str, cont
     assert any(contract in line for line in broken), report
 
 
-def loaded(*modules: str) -> set[str]:
-    """Top-level packages that importing these modules brings in, in a fresh interpreter."""
-    code = f"import sys, {', '.join(modules)}; print(*{{m.split('.')[0] for m in sys.modules}})"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return set(done.stdout.split())
+@pytest.fixture(scope="module")
+def imported() -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that imports all of recsys, and says which top-level packages that loads.
 
-
-def test_the_library_never_loads_prefect() -> None:
+    First, with every installed package but torch and numpy out of reach, model and training.
+    """
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in sorted((ROOT / "recsys").rglob("*.py"))
         if path.name != "__init__.py"
     ]
+    alone = [module for module in modules if module.split(".")[1] in ("model", "training")]
+    assert {"recsys.model.scoring", "recsys.training.trainer"} <= set(alone)
     assert "recsys.cli.lists" in modules
-    assert "prefect" not in loaded(*modules)
-
-
-def test_model_and_training_need_nothing_but_torch_and_numpy() -> None:
-    """Import them with every other installed package out of reach."""
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for room in ("model", "training")
-        for path in sorted((ROOT / "recsys" / room).rglob("*.py"))
-    ]
     code = f"""
 import importlib.abc, sys
 import torch, numpy
@@ -117,10 +105,24 @@ class OutOfReach(importlib.abc.MetaPathFinder):
         if name.split('.')[0] not in allowed | {{'recsys', 'sql', 'torch', 'numpy'}}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, OutOfReach())
-import {", ".join(module.removesuffix(".__init__") for module in modules)}
-import recsys.model.scoring, recsys.training.trainer
+import {", ".join(alone)}
+print("model and training", flush=True)
+del sys.meta_path[0]
+import {", ".join(modules)}
+print(*{{m.split('.')[0] for m in sys.modules}})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_model_and_training_need_nothing_but_torch_and_numpy(
+    imported: subprocess.CompletedProcess[str],
+) -> None:
+    assert imported.stdout.startswith("model and training\n"), imported.stderr
+
+
+def test_the_library_never_loads_prefect(imported: subprocess.CompletedProcess[str]) -> None:
+    assert imported.returncode == 0, imported.stderr
+    loaded = set(imported.stdout.split())
+    assert "duckdb" in loaded
+    assert "prefect" not in loaded

@@ -16,9 +16,9 @@ from recsys.catalog.query import query_catalog
 from recsys.errors import LakeError
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
-from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import api, log_of, running, until
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

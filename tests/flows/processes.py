@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
+
+_CLIENT = httpx.Client(timeout=60)  # to make one costs more CPU time than twenty answers
 
 
 def prefect(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -139,7 +142,7 @@ def until(found: Callable[[], Any], seconds: float) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
+        time.sleep(0.4)  # each look costs CPU time, here and in the server that is asked
     return value
 
 
@@ -157,11 +160,10 @@ def api(
     """
     user, _, password = with_password(env).get("PREFECT_API_AUTH_STRING", "").partition(":")
     address = f"{env['PREFECT_API_URL']}/{path}"
-    return answered(
-        lambda: httpx.request(
-            method, address, auth=(user, password), json=rows or json or None, timeout=60
-        )
+    ask = partial(
+        _CLIENT.request, method, address, auth=(user, password), json=rows or json or None
     )
+    return answered(ask)
 
 
 def answered(ask: Callable[[], httpx.Response]) -> httpx.Response:

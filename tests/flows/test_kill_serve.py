@@ -17,9 +17,9 @@ from flows import children
 from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
-from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import kill, log_of, running, servers_of, start_run, state_of, until
+from tests.servers import free_port
 
 
 @pytest.mark.long  # its first half is the last test of test_serve.py

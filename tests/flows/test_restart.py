@@ -12,9 +12,9 @@ import pytest
 from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
-from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import log_of, running, start_run, state_of, until
+from tests.servers import free_port
 from tests.servers import running as server_running
 
 _EPOCHS = 1_500

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.server_checks import check_server
 from recsys.errors import ConfigurationError
-from tests.conftest import free_port
+from tests.servers import free_port
 
 
 @contextmanager

@@ -15,10 +15,10 @@ import pytest
 from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
-from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import ctrl_c, hang_up, log_of, running, servers_of, terminate, until
 from tests.sampling import sample
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import (
     ROOT,
@@ -26,6 +25,7 @@ from tests.flows.processes import (
     state_of,
     until,
 )
+from tests.servers import free_port
 from tests.servers import running as server_running
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]  # Prefect waits for two minutes

@@ -18,9 +18,8 @@ from recsys.lake import object_store
 from recsys.lake.faults import explain_s3_errors
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage, Source
-from tests.conftest import free_port
 from tests.lake.answers import endpoint_that_answers
-from tests.servers import SECRET_KEY, client, moto_s3, rclone_s3, use_credentials
+from tests.servers import SECRET_KEY, client, free_port, moto_s3, rclone_s3, use_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
