@@ -96,12 +96,13 @@ def serve(
 
     Starts a Prefect server when PREFECT_API_URL is not set.
     """
-    from flows.server_checks import check_home
+    from flows.server_checks import check_home, one_sentence_for_server_faults
 
     check_home()  # before Prefect is imported
     from flows.serve import serve_deployments
 
-    serve_deployments(cron, timezone, train, port, print_line)
+    with one_sentence_for_server_faults():
+        serve_deployments(cron, timezone, train, port, print_line)
 
 
 @app.command()
@@ -116,13 +117,19 @@ def alerts(
     You are told of runs that failed, of refused batches, and of lists that are late at 06:00. Lost
     runs become Crashed, and a training starts when the data drifted; these need no --webhook.
     """
-    from flows.server_checks import check_home, configured_server
+    from flows.server_checks import (
+        check_home,
+        configured_server,
+        one_sentence_for_server_faults,
+    )
 
     check_home()
     configured_server()
     from flows.alerts import make_alerts
 
-    for name in make_alerts(webhook):
+    with one_sentence_for_server_faults():
+        names = make_alerts(webhook)
+    for name in names:
         print_line(name)
 
 

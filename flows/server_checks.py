@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from recsys.errors import ConfigurationError
+from recsys.errors import ConfigurationError, RecsysError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def check_home() -> None:
@@ -76,6 +81,25 @@ def check_server(api: str) -> None:
             f"{where} can't be used: that server is Prefect {version}, and this is {ours}; upgrade "
             "the server"
         )
+
+
+@contextmanager
+def one_sentence_for_server_faults() -> Iterator[None]:
+    """Turn an error of the Prefect server into a refusal: a person needs no traceback of it.
+
+    Raises:
+        RecsysError: the server answered an error, or did not answer.
+    """
+    import httpx
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        told = str(error).partition("\n")[0] or type(error).__name__
+        raise RecsysError(
+            f"the Prefect server failed: {told}; it may be busy or gone: look at it, and do this "
+            "again"
+        ) from error
 
 
 def without_user(address: str) -> str:

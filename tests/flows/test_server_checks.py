@@ -15,8 +15,9 @@ import prefect
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server_checks import check_server
-from recsys.errors import ConfigurationError
+from flows.alerts import crash_lost_runs
+from flows.server_checks import check_server, one_sentence_for_server_faults
+from recsys.errors import ConfigurationError, RecsysError
 from tests.servers import free_port
 
 
@@ -30,6 +31,9 @@ def answering(status: int, body: str) -> Iterator[str]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
+
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -68,6 +72,16 @@ def test_a_server_that_cannot_be_used_is_named_with_what_to_do(
     ):
         check(f"http://{place}")
     assert str(refusal.value).startswith(f"PREFECT_API_URL=http://{place} can't be used: ")
+
+
+def test_an_error_of_the_server_is_a_sentence() -> None:
+    with (
+        answering(418, "{}") as place,
+        temporary_settings({PREFECT_API_URL: f"http://{place}"}),
+        pytest.raises(RecsysError, match=r"the Prefect server failed: .*418.*do this again"),
+        one_sentence_for_server_faults(),
+    ):
+        crash_lost_runs()
 
 
 def test_a_server_of_this_release_is_used() -> None:
