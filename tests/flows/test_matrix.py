@@ -25,7 +25,6 @@ from recsys.catalog.query import query_catalog
 from recsys.lake.tables import Lake
 from recsys.registry.promote import promote
 from recsys.settings import ObjectStorage
-from tests.conftest import free_port
 from tests.flows import nights
 from tests.flows.processes import (
     ROOT,
@@ -37,6 +36,7 @@ from tests.flows.processes import (
     start_run,
     until,
 )
+from tests.servers import free_port
 from tests.servers import running as server_running
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
