@@ -17,7 +17,7 @@ from flows import children
 from recsys.lake.tables import Lake
 from recsys.settings import Settings
 from tests import templates
-from tests.remembered import remember_checks
+from tests.remembered import remember_checks, remember_tables
 from tests.servers import free_port, running
 
 if TYPE_CHECKING:
@@ -99,9 +99,10 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _checks_remembered() -> Iterator[None]:
+def _remembered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         remember_checks(patch)
+        remember_tables(patch, tmp_path_factory.mktemp("tables"))
         yield
 
 

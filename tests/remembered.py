@@ -1,18 +1,25 @@
-"""Checks by Great Expectations that are made once in a process for equal figures.
+"""What is made once in a process, and taken again by every test that would make the same.
 
-A check costs more than all the rest of a small ingest, and most tests ingest the same few rows.
+Most tests ingest a few rows into a new lake. Checks by Great Expectations, and the empty tables,
+cost more than all the rest of it.
 """
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.ingest import contract
+from recsys.lake.schemas import TABLES
+from recsys.lake.tables import Lake
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
+    import pyarrow as pa
     import pytest
 
     from recsys.ingest.contract import Rule
@@ -33,3 +40,22 @@ def remember_checks(patch: pytest.MonkeyPatch) -> None:
         return [*known[equal]]
 
     patch.setattr(contract, "evaluate_contract", remembered)
+
+
+def remember_tables(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a new local lake begin with a copy of the empty tables that another one began with."""
+    create = Lake.create
+    made: dict[tuple[pa.DataType, pa.DataType], Path] = {}
+
+    def remembered(lake: Lake, user_id: pa.DataType, item_id: pa.DataType) -> None:
+        ids = user_id, item_id
+        if lake.is_local and not any(Path(lake.uri(table)).exists() for table in TABLES):
+            if ids not in made:
+                first = folder / str(len(made))
+                create(Lake(str(first), lake.storage), *ids)
+                made[ids] = first
+            with suppress(OSError):  # what is amiss with its folder is said by `create`
+                shutil.copytree(made[ids], lake.root, dirs_exist_ok=True)
+        create(lake, *ids)
+
+    patch.setattr(Lake, "create", remembered)

@@ -214,7 +214,8 @@ class _Ingest:
             self._latest,
             batch.batch_id,
         )
-        self._create_tables(staged.id_types)
+        if lake_types is None:
+            self._create_tables(staged.id_types)
         self._enforce_contract(batch, results)
 
         self._say(4)

@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys import columns
 from recsys.errors import DamagedError
@@ -248,7 +249,7 @@ def _after(batches: Iterable[Batch], note: Mapping[str, Any]) -> list[Batch]:
 
 
 def _among(batches: Sequence[Batch]) -> str:
-    return f"batch_id in ({', '.join(literal(batch.batch_id) for batch in batches)})"
+    return f"batch_id in ({_listed(batch.batch_id for batch in batches)})"
 
 
 # --- recovering
@@ -288,8 +289,7 @@ def recover(lake: Lake) -> list[Batch]:
                 decided.add(batch.batch_id)
     accepted = {batch.batch_id for batch in batches.values() if batch.status == ACCEPTED}
     _delete_unrecorded(lake, columns.QUARANTINE, "batch_id", accepted)
-    suites = f"suite in ({literal(PROFILE)}, {literal(ROWS)})"
-    _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", batches.keys(), suites)
+    _delete_unrecorded(lake, columns.QUALITY_RESULTS, "subject", batches, (PROFILE, ROWS))
     return list(batches.values())
 
 
@@ -315,14 +315,18 @@ def _has_its_rows(lake: Lake, batch: Batch) -> bool:
 
 
 def _delete_unrecorded(
-    lake: Lake, table: str, column: str, batch_ids: Collection[str], where: str = "true"
+    lake: Lake, table: str, column: str, batch_ids: Collection[str], suites: Sequence[str] = ()
 ) -> None:
-    """Delete the rows of a table, among those that match ``where``, of all other batches."""
-    with open_duckdb(lake.limits) as con:
-        lake.view(con, table)
-        rows = con.execute(f"select distinct {column} from {table} where {where}").fetchall()  # noqa: S608 - names are ours
-    unrecorded = [batch_id for (batch_id,) in rows if batch_id not in batch_ids]
+    """Delete the rows of a table, among those of ``suites`` if there are any, of other batches."""
+    among = pc.field("suite").isin(suites) if suites else None
+    unrecorded: set[str] = set()
+    for rows in lake.dataset(lake.open(table)).to_batches(columns=[column], filter=among):
+        unrecorded.update(pc.unique(rows[column]).to_pylist())
+    unrecorded -= set(batch_ids)
     if unrecorded:
-        listed = ", ".join(literal(batch_id) for batch_id in unrecorded)
-        among = "" if where == "true" else f" and {where}"
-        lake.delete(table, f"{column} in ({listed}){among}")
+        where = f"{column} in ({_listed(sorted(unrecorded))})"
+        lake.delete(table, where + (f" and suite in ({_listed(suites)})" if suites else ""))
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return ", ".join(map(literal, texts))

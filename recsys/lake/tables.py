@@ -99,8 +99,16 @@ class Lake:
     def _create_missing(self, table: tuple[str, pa.Schema]) -> None:
         name, schema = table
         with self._explain(f"create the tables of {self.root}"):
-            if not self.exists(name):
+            if not self._has_log(name) and not self.exists(name):
                 self.create_table(name, schema)
+
+    def _has_log(self, table: str) -> bool:
+        """Say whether a log lies there, which is quicker than to open it; False where not known."""
+        if not self.is_local:
+            return False
+        with suppress(OSError):
+            return any(name.endswith(".json") for name in os.listdir(self.uri(table, "_delta_log")))
+        return False
 
     def create_table(self, name: str, schema: pa.Schema) -> None:
         """Create a table that does not exist yet."""
