@@ -42,7 +42,7 @@ def test_sampled_negatives_find_the_rule_too() -> None:
     world = successor_world(users=150)
     chosen = small("best", max_length=12, learning_rate=0.01, negatives=12)
     fitted = fit(
-        world.histories, world.n_items, chosen, seed=0, runtime=CPU, validate=None, epochs=25
+        world.histories, world.n_items, chosen, seed=0, runtime=CPU, validate=None, epochs=16
     )
     (lists,) = top_k(fitted.model, world.histories, 5, runtime=CPU)
     assert (lists.items[:, 0] == world.next_items()).mean() >= 0.95
@@ -269,8 +269,12 @@ def test_a_training_that_is_resumed_gives_what_it_would_have_given(
     world = successor_world(users=40)
     split = leave_one_out(world.histories)
 
+    places = ("2 0", "2 3")
+
     def save(state: TrainingState) -> None:
-        save_state(state, tmp_path / f"{state.epoch} {state.epoch_steps}", "key")
+        place = f"{state.epoch} {state.epoch_steps}"
+        if place in places:  # each is a file that is synced
+            save_state(state, tmp_path / place, "key")
 
     fixed = {
         "preset": small(preset, max_length=12, batch_size=32, learning_rate=0.01, **changes),
@@ -278,7 +282,7 @@ def test_a_training_that_is_resumed_gives_what_it_would_have_given(
         "epochs": 4,
     }
     whole = train(**fixed, after_step=save)
-    for place in ("2 0", "2 3"):
+    for place in places:
         saved = load_state(tmp_path / place, "key")
         assert saved
         assert [saved["epoch"], saved["epoch_steps"]] == [*map(int, place.split())]
