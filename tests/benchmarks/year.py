@@ -3,10 +3,10 @@
 With `--results FILE` the figures so far are kept: on a machine with other work a year takes hours.
 
 The shop is made from a seed: users and items arrive through the year, tastes follow the season, one
-row in a hundred comes days late. Every night ingests a file, makes everybody's list and publishes
-the catalog. One night a month is killed at some write and run again. Once a week a user is erased,
-and the lake is maintained. A model is trained
-when the policy says so, with limits that suit a small shop.
+row in a hundred comes days late. Every night ingests a file, judges the lists of the last nights,
+measures drift, makes everybody's list and publishes the catalog. One night a month is killed at
+some write and run again. Once a week a user is erased, and the lake is maintained. A model is
+trained when the policy says so, with limits that suit a small shop.
 
 The clock of the library is the benchmark's, so that every night has its date. That of the Delta log
 is the machine's, so that `maintenance.retention` is none here: what one maintenance merges goes
@@ -51,8 +51,10 @@ from recsys.lake.row_counts import check_row_counts
 from recsys.lake.tables import Lake
 from recsys.lists.recommend import recommend
 from recsys.markdown import markdown_table
+from recsys.operations.drift import update_drift
 from recsys.operations.erase import erase
 from recsys.operations.maintain import maintain
+from recsys.operations.monitoring import update_live_metrics
 from recsys.operations.runs import record_run
 from recsys.registry.policy import decide, read_standing
 from recsys.registry.retrain import train
@@ -263,9 +265,11 @@ class Year:
             self.popularity[item] += 1
 
     def night(self, day: date) -> None:
-        """Ingest, recommend, publish."""
+        """Ingest, judge the lists of before, look for drift, recommend, publish."""
         with record_run("nightly", f"night {day}", self.settings, {}) as run:
             run.record("ingest", ingest(run.lake, self.settings))
+            run.record("live_metrics", update_live_metrics(run.lake, self.settings, day))
+            run.record("drift", update_drift(run.lake, self.settings, day))
             bound = Bound.of(self.settings, day, "now")
             lists = recommend(run.lake, self.settings, run_date=day, run_id=run.run_id, bound=bound)
             run.record("recommend", lists)
@@ -365,6 +369,8 @@ class Year:
         days |= {str(day) for day in lake.rows(columns.LIST_DAYS)["run_date"].to_pylist()}
         nights = {str(START + timedelta(days=number)) for number in range(self.args.nights)}
         assert days == nights, "a day of lists is lost"
+        judged = {str(day) for day in lake.rows(columns.LIVE_METRICS)["run_date"].to_pylist()}
+        assert judged == nights - {max(nights)}, "a day of lists was not judged"
 
 
 def _timed(work: Any) -> float:
