@@ -15,7 +15,6 @@ from tests.flows.processes import (
     cancel,
     in_use,
     kill,
-    prefect,
     servers_of,
     start_run,
     state_of,
@@ -37,8 +36,6 @@ def test_a_training_comes_by_hand_with_parameters_that_are_checked(served: Serve
     refused = ask_for_run(served.env, "train/on-demand", epochs=0)
     assert refused.is_client_error
     assert "epochs" in refused.text
-    unknown = prefect(served.env, "deployment", "run", "train/on-demand", "-p", "epoch=2")
-    assert unknown.returncode != 0, "Prefect's command knows the names"
     start_run(served.env, "train/on-demand", epochs=1, seed=5)
     trained = until(lambda: served.rows(completed("train")), 120)[0]
     parameters = json.loads(trained["parameters"])

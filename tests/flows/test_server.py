@@ -78,10 +78,12 @@ def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
             assert "Validation failed" in made.text
 
     lines = [line.strip() for line in text.splitlines() if line.startswith("  export ")]
-    code = "; ".join([*lines, f"{sys.executable} -m prefect deployment ls"])
+    wrong_name = "deployment run train/on-demand --param epoch=2"
+    code = "; ".join([*lines, f"{sys.executable} -m prefect {wrong_name}"])
     own = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
     shown = subprocess.run(["bash", "-c", code], env=own, capture_output=True, text=True)
-    assert "nightly/daily" in shown.stdout, shown.stderr
+    assert shown.returncode != 0, "Prefect's command knows the names of parameters"
+    assert "'epochs'" in shown.stdout + shown.stderr, "it has asked the server for them"
 
     with receiver() as (url, told):
         command = [str(Path(sys.executable).parent / "recsys"), "alerts", "--webhook", url]
