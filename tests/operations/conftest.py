@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.catalog.publish import publish_catalog
+from recsys.catalog.publish import CATALOG_FILE, publish_catalog
 from recsys.lake.tables import Lake
 from tests.operations.nights import NIGHTS, night, put_day, settings_of
 
@@ -27,9 +27,15 @@ def _nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(_nights: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the lake and its source, to be changed."""
+    """A copy of the lake and its source, to be changed; without the catalog, which names paths."""
     copy = tmp_path / "copy"
-    shutil.copytree(_nights / "lake", copy / "lake")
+    shutil.copytree(_nights / "lake", copy / "lake", ignore=shutil.ignore_patterns(CATALOG_FILE))
     os.symlink(_nights / "source", copy / "source")
-    publish_catalog(Lake.from_settings(settings_of(copy)))
     return copy
+
+
+@pytest.fixture
+def published(folder: Path) -> Path:
+    """The same, with a catalog."""
+    publish_catalog(Lake.from_settings(settings_of(folder)))
+    return folder

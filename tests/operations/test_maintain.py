@@ -140,9 +140,9 @@ def test_files_go_once_they_are_older_than_the_retention(folder: Path) -> None:
     assert len(logs) < 3 * len(TABLES)
 
 
-def test_an_open_catalog_reads_on(folder: Path) -> None:
-    settings = settings_of(folder)
-    catalog = folder / "lake" / CATALOG_FILE
+def test_an_open_catalog_reads_on(published: Path) -> None:
+    settings = settings_of(published)
+    catalog = published / "lake" / CATALOG_FILE
     ask = "select count(*), sum(hash(user_id, item_id)) from interactions"
     with duckdb.connect(catalog, read_only=True) as con:
         before = con.execute(ask).fetchall()
@@ -153,13 +153,13 @@ def test_an_open_catalog_reads_on(folder: Path) -> None:
         assert con.execute(ask).fetchall() == before
 
 
-def test_the_standing_catalog_reads_even_where_no_old_version_stays(folder: Path) -> None:
-    settings = settings_of(folder, retention=timedelta(0))
+def test_the_standing_catalog_reads_even_where_no_old_version_stays(published: Path) -> None:
+    settings = settings_of(published, retention=timedelta(0))
     lake = Lake.from_settings(settings)
     run(settings)
     with lake.write_lock():
         maintain(lake, settings, now=NOW)  # killed before the catalog is published
-    with duckdb.connect(folder / "lake" / CATALOG_FILE, read_only=True) as con:
+    with duckdb.connect(published / "lake" / CATALOG_FILE, read_only=True) as con:
         assert con.execute("select count(*) from interactions").fetchone() == (USERS * NIGHTS,)
 
 
