@@ -16,7 +16,6 @@ from recsys.catalog.views import VIEWS
 from recsys.errors import LakeError
 from recsys.lake import object_store
 from recsys.lake.engine import open_duckdb, select_files
-from recsys.lake.s3_files import EmptyFiles
 from recsys.lake.schemas import TABLES
 from recsys.temporary import replace_file, temporary_folder
 from sql import literal, load, quote
@@ -24,6 +23,9 @@ from sql import literal, load, quote
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from deltalake import DeltaTable
+
+    from recsys.lake.s3_files import EmptyFiles
     from recsys.lake.tables import Lake
 
 
@@ -54,21 +56,19 @@ def publish_catalog(lake: Lake) -> str:
 def _build(lake: Lake, path: Path) -> None:
     """Make the views and the newest lists in a new file, each with its meaning as a comment."""
     with open_duckdb(lake.limits, path) as con:
-        files = EmptyFiles()
-        if not lake.is_local:
-            con.register_filesystem(files)
+        files = lake.let_view(con)
         con.execute(load("views/tables"))
         for table in TABLES.values():
             opened = lake.open(table.name)
             con.execute("insert into tables values (?, ?, now())", [table.name, opened.version()])
-            if not lake.is_local:
-                files.put_table(opened, opened.file_uris())
+            if files:
+                files.empty(opened)
             selected = select_files(con, opened)
             if table.name == columns.RECOMMENDATIONS:  # `editions`, made before, says what counts
                 con.execute(f"create macro stored_recommendations() as table {selected}")
                 con.execute(load("views/recommendation_editions"))
                 con.execute(load("views/recommendations"))
-                _view_newest_lists(con, lake, opened.version())
+                _view_newest_lists(con, lake, opened, files)
             else:
                 con.execute(f"create view {quote(table.name)} as {selected}")
             stored = pa.schema(opened.schema()).names  # an older lake may lack a column
@@ -82,7 +82,9 @@ def _build(lake: Lake, path: Path) -> None:
         con.execute("checkpoint")  # closing would do it too, but say nothing where the disk is full
 
 
-def _view_newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int) -> None:
+def _view_newest_lists(
+    con: duckdb.DuckDBPyConnection, lake: Lake, opened: DeltaTable, files: EmptyFiles | None
+) -> None:
     """Make the views newest_edition, of one row or none, and newest_files, that hold its lists."""
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     editions = lake.rows(columns.EDITIONS, ["run_date", "edition", "status"])
@@ -91,7 +93,9 @@ def _view_newest_lists(con: duckdb.DuckDBPyConnection, lake: Lake, version: int)
     con.register("newest_edition", newest)
     (run_date,) = newest["run_date"].to_pylist() or [tomorrow]
     where = f"run_date = {literal(run_date.isoformat())}"
-    lake.view(con, columns.RECOMMENDATIONS, version, "newest_files", where)
+    if files:
+        files.show(opened.file_uris(file_pruning_predicate=where))
+    lake.view(con, columns.RECOMMENDATIONS, opened.version(), "newest_files", where)
 
 
 def _describe(

@@ -101,8 +101,7 @@ def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.Duc
         path = fetch_catalog(lake, folder)
         try:
             with open_duckdb(lake.limits, path, read_only=True) as con:
-                if not lake.is_local:  # the views read s3:// without DuckDB's httpfs extension
-                    con.register_filesystem(lake.filesystem())
+                lake.let_read(con)  # the views read s3:// without DuckDB's httpfs extension
                 if is_confined:
                     _confine(con, lake)
                 yield con

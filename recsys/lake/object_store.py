@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
-    from fsspec import AbstractFileSystem
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
+    from pyarrow.fs import S3FileSystem
 
     from recsys.settings import ObjectStorage
 
@@ -221,22 +221,16 @@ def _one_thread() -> TransferConfig:
     return TransferConfig(use_threads=False)
 
 
-def filesystem(storage: ObjectStorage) -> AbstractFileSystem:
-    """Return what DuckDB registers to read ``s3://`` without its httpfs extension."""
-    from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+def filesystem(storage: ObjectStorage) -> S3FileSystem:
+    """Return what reads parts of objects, from several threads at once."""
+    from pyarrow import fs
 
-    class S3(ArrowFSWrapper):  # type: ignore[misc]
-        protocol = "s3"
-
-    return S3(
-        S3FileSystem(
-            endpoint_override=storage.endpoint_url,
-            region=storage.bucket_region,
-            connect_timeout=storage.connect_timeout,
-            request_timeout=storage.timeout.total_seconds(),
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=storage.retries + 1),
-        )
+    return fs.S3FileSystem(
+        endpoint_override=storage.endpoint_url,
+        region=storage.bucket_region,
+        connect_timeout=storage.connect_timeout,
+        request_timeout=storage.timeout.total_seconds(),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=storage.retries + 1),
     )
 
 

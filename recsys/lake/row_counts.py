@@ -16,17 +16,16 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pyarrow import dataset
 
 from recsys import columns
 from recsys.errors import DamagedError
 from recsys.lake import commits, object_store
 from recsys.lake.check_results import CheckResult, write_check_results
-from recsys.lake.engine import open_duckdb, select_files
+from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -249,26 +248,12 @@ def _count_rows(lake: Lake, table: DeltaTable) -> Counter[str]:
 def _count_by_reading(lake: Lake, table: DeltaTable, paths: Collection[str]) -> dict[str, int]:
     names = {Path(unquote(path)).name for path in paths}
     with open_duckdb(lake.limits) as con:
-        if lake.is_local:
-            uris = [uri for uri in table.file_uris() if Path(unquote(uri)).name in names]
-            relation = f"({select_files(con, table, uris)})"
-        else:
-            con.register("files", _some_files(lake.dataset(table), names))
-            relation = "files"
+        uris = [uri for uri in table.file_uris() if Path(unquote(uri)).name in names]
+        relation = f"({lake.select(con, table, uris)})"
         rows = con.execute(
             f"select batch_id, count(*) from {relation} where batch_id is not null group by all"  # noqa: S608 - names are quoted, paths are literals
         ).fetchall()
     return dict(rows)
-
-
-def _some_files(whole: dataset.Dataset, names: Collection[str]) -> dataset.Dataset:
-    fragments: Iterable[Any] = whole.get_fragments()
-    return dataset.FileSystemDataset(
-        [one for one in fragments if Path(unquote(one.path)).name in names],
-        whole.schema,
-        whole.format,
-        whole.filesystem,
-    )
 
 
 def _deletes(table: DeltaTable) -> list[tuple[float, int]]:

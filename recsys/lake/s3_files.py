@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,7 @@ class _NamedFiles(AbstractFileSystem):  # type: ignore[misc]
     """An ``s3://`` for DuckDB on which no name is a pattern, and no file ever changes."""
 
     protocol = "s3"
-
-    def __init__(self) -> None:
-        super().__init__(skip_instance_cache=True)
+    cachable = False  # fsspec would give one instance, with what it remembers, to all lakes
 
     def modified(self, path: str) -> datetime:  # noqa: ARG002 - fsspec's signature
         """Return the same moment for every file, see fsspec."""
@@ -90,7 +89,7 @@ class _NamedFiles(AbstractFileSystem):  # type: ignore[misc]
         return [self._strip_protocol(path)]
 
 
-class WholeFiles(_NamedFiles):
+class LakeFiles(_NamedFiles):
     """Files of Delta tables for DuckDB: a small one is read with one request, and remembered.
 
     Args:
@@ -103,6 +102,7 @@ class WholeFiles(_NamedFiles):
         self._storage, self._memory = storage, memory
         self._large: dict[str, int] = {}
         self._others = object_store.filesystem(storage)
+        self._opened: dict[str, pa.NativeFile] = {}
 
     def _content(self, path: str) -> bytes | None:
         """Return a small file; of a large one, remember its size."""
@@ -119,11 +119,14 @@ class WholeFiles(_NamedFiles):
                 self._memory[address] = content
         return content
 
-    def _open(self, path: str, *arguments: Any, **named: Any) -> Any:
+    def _open(self, path: str, *_: Any, **__: Any) -> _SharedFile:
         content = self._content(path)
-        if content is None:
-            return self._others.open(path, *arguments, **named)
-        return io.BytesIO(content)
+        if content is not None:
+            return _SharedFile(pa.BufferReader(content))
+        name = self._strip_protocol(path)
+        if name not in self._opened:  # which asks for its size
+            self._opened[name] = self._others.open_input_file(name)
+        return _SharedFile(self._opened[name])
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return the size of a file, see fsspec."""
@@ -132,31 +135,60 @@ class WholeFiles(_NamedFiles):
         return {"name": name, "size": size, "type": "file"}
 
 
-class EmptyFiles(_NamedFiles):
-    """An ``s3://`` on which every file that is named is a Parquet file of no rows.
+class _SharedFile:
+    """A file with a place for each thread.
+
+    DuckDB's threads share one, and each first seeks, then reads: with one place, a thread would now
+    and then read what another one sought.
+    """
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file, self._place = file, threading.local()
+
+    def close(self) -> None:
+        """Do nothing: other threads may read on."""
+
+    def seek(self, place: int) -> None:
+        """Set the place where this thread reads next."""
+        self._place.start = place
+
+    def tell(self) -> int:
+        """Return the place where this thread reads next."""
+        return getattr(self._place, "start", 0)
+
+    def read(self, n_bytes: int) -> bytes:
+        """Read from this thread's place on."""
+        start = self.tell()
+        content: bytes = self._file.read_at(n_bytes, start)
+        self._place.start = start + len(content)
+        return content
+
+
+class EmptyFiles(LakeFiles):
+    """Files of Delta tables on S3, most of which are shown as Parquet files of no rows.
 
     DuckDB opens all the files of a view when the view is made, to know its columns. The catalog's
     views know them from the Delta log: on S3 they are made over these files, with no request.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._content: dict[str, bytes] = {}
+    def __init__(self, storage: ObjectStorage, memory: dict[str, bytes]) -> None:
+        super().__init__(storage, memory)
+        self._empty: dict[str, bytes] = {}
 
-    def put_table(self, table: DeltaTable, uris: Iterable[str]) -> None:
-        """Let the files of a table have its columns, but those that it is partitioned by."""
+    def empty(self, table: DeltaTable) -> None:
+        """Show the files of a table with its columns, but those that it is partitioned by."""
         schema, partitions = pa.schema(table.schema()), table.metadata().partition_columns
         stored = pa.schema(field for field in schema if field.name not in partitions)
         buffer = io.BytesIO()
         pq.write_table(stored.empty_table(), buffer)
-        self._content |= dict.fromkeys(map(self._strip_protocol, uris), buffer.getvalue())
+        names = map(self._strip_protocol, table.file_uris())
+        self._empty |= dict.fromkeys(names, buffer.getvalue())
 
-    def _open(self, path: str, *_: Any, **__: Any) -> io.BytesIO:
-        return io.BytesIO(self._content[self._strip_protocol(path)])
+    def show(self, uris: Iterable[str]) -> None:
+        """Show files as they are."""
+        for name in map(self._strip_protocol, uris):
+            self._empty.pop(name, None)
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return the size of a file, see fsspec."""
-        name = self._strip_protocol(path)
-        if name not in self._content:
-            raise FileNotFoundError(path)
-        return {"name": name, "size": len(self._content[name]), "type": "file"}
+    def _content(self, path: str) -> bytes | None:
+        empty = self._empty.get(self._strip_protocol(path))
+        return super()._content(path) if empty is None else empty

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from recsys.errors import LakeError
+from recsys.lake import object_store, s3_files
 from recsys.lake.engine import open_duckdb
 from recsys.lake.schemas import TABLES
 from recsys.lake.tables import Lake
@@ -72,7 +76,7 @@ def test_what_duckdb_can_not_read_on_s3_is_told_by_its_object(
 
     def read() -> None:
         with open_duckdb(lake.limits) as con:
-            con.register_filesystem(lake.filesystem())
+            lake.let_read(con)
             con.execute(f"create view interactions as from read_parquet('{uri}')")
 
     with s3.failing(fault, "GET .*interactions/part"):
@@ -83,3 +87,54 @@ def test_what_duckdb_can_not_read_on_s3_is_told_by_its_object(
         assert "Traceback" not in told
         assert "s3://lake/read/interactions/part-" in told
         assert refused.value.transient == (fault in PASSING)
+
+
+def test_a_table_that_the_store_refuses_is_told_and_never_waited_for(s3: FaultyS3) -> None:
+    lake, told = lake_on(s3, "many"), []
+    lakes.fill(lake, {1: [7]})
+    with lake.write_lock():
+        for _ in range(9):
+            lake.append("interactions", lake.rows("interactions").slice(0, 1))
+
+    def read() -> None:
+        with open_duckdb(lake.limits) as con:
+            lake.view(con, "interactions")
+            con.sql("select user_id, max(timestamp) from interactions group by all").fetchall()
+
+    def read_again() -> None:
+        for _ in range(4):
+            with pytest.raises(LakeError) as refused:
+                read()
+            told.append(str(refused.value))
+
+    reader = threading.Thread(target=read_again, daemon=True)
+    with s3.failing("unavailable", "GET .*interactions/part", every=2):
+        reader.start()
+        reader.join(60)
+    assert not reader.is_alive()
+    assert len(told) == 4
+    assert all("s3://lake/many/interactions/part-" in message for message in told)
+
+
+def test_threads_read_one_file_side_by_side(s3: FaultyS3) -> None:
+    lake, content = lake_on(s3, "large"), bytes(range(256)) * 8192
+    object_store.put("s3://lake/large/file", content, lake.storage)
+    object_store.put("s3://lake/large/small", content[:1000], lake.storage)
+    for name in ("file", "small"):
+        opened = s3_files.LakeFiles(lake.storage, {}).open(f"s3://lake/large/{name}", "rb")
+        first, second = threading.Event(), threading.Event()
+
+        def read(opened: Any = opened, first: Any = first, second: Any = second) -> bytes:
+            opened.seek(5)
+            first.set()
+            second.wait(10)
+            return opened.read(3)
+
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(read)
+            first.wait(10)
+            opened.seek(100)
+            second.set()
+            assert other.result() == content[5:8]
+        assert opened.read(2) == content[100:102]
+        assert opened.read(2) == content[102:104]
