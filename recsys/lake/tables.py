@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import duckdb
+    import pyarrow.dataset as ds
 
     from recsys.lake.lock import Exclusion
     from recsys.settings import ObjectStorage, Settings
@@ -244,11 +245,7 @@ class Lake:
         """
         opened = self.open(table)
         with self._explain(f"read {opened.table_uri}"):
-            if self.is_local:
-                dataset = opened.to_pyarrow_dataset(file_pruning_predicate=where)
-            else:
-                dataset = s3_files.dataset(opened, self._options, self._remembered, where)
-            return dataset.to_table(columns=names)
+            return self.dataset(opened, where).to_table(columns=names)
 
     def append(
         self,
@@ -397,6 +394,12 @@ class Lake:
         """Return a SELECT over an open table's files, or over some of them; see `select_files`."""
         self.let_read(con)
         return select_files(con, opened, files)
+
+    def dataset(self, opened: DeltaTable, where: str | None = None) -> ds.Dataset:
+        """Return an open table as a dataset; on S3 small files are read once a run."""
+        if self.is_local:
+            return opened.to_pyarrow_dataset(file_pruning_predicate=where)
+        return s3_files.dataset(opened, self._options, self._remembered, where)
 
     def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
         """Let ``con`` read the files of a lake on S3, small ones once a run."""
