@@ -1,4 +1,4 @@
-"""A run whose machine died: nobody reports its end, and Prefect calls it Crashed by itself."""
+"""What Prefect does by itself: a run whose machine died is Crashed, and drift starts a training."""
 
 from __future__ import annotations
 
@@ -67,11 +67,7 @@ def test_a_run_without_heartbeats_becomes_crashed_by_the_automation(world: World
 
 def test_a_worker_that_died_does_not_hold_its_pool(world: World) -> None:
     deploy(world.env)
-    program = str(Path(sys.executable).parent / "recsys")
-    made = subprocess.run(
-        [program, "alerts"], env=world.env, cwd=world.folder, capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr
+    make_alerts(world)
     worker = ("worker", "start", "--pool", "recsys")
     other = world.folder / "other"  # where the second worker writes its log
     other.mkdir()
@@ -89,6 +85,31 @@ def test_a_worker_that_died_does_not_hold_its_pool(world: World) -> None:
             assert state_of(world.env, following) == "SCHEDULED", "one run at a time"
             until_crashed(world, lost)
             until(lambda: state_of(world.env, following) == "COMPLETED", 180)
+
+
+def test_drift_starts_a_training(world: World) -> None:
+    deploy(world.env)
+    make_alerts(world)
+    training = api(world.env, "GET", "deployments/name/train/on-demand").json()["id"]
+    runs = {"deployments": {"id": {"any_": [training]}}}
+    assert api(world.env, "POST", "flow_runs/filter", **runs).json() == []
+    tell = (
+        "from flows.events import tell_event; from recsys.lake.tables import Lake;"
+        "from recsys.settings import ObjectStorage;"
+        f"tell_event('recsys.data.drifted', Lake({str(world.lake)!r}, ObjectStorage()), {{}})"
+    )
+    subprocess.run([sys.executable, "-c", tell], env=world.env, cwd=world.folder, check=True)
+    (run,) = until(lambda: api(world.env, "POST", "flow_runs/filter", **runs).json(), 60)
+    assert run["created_by"]["type"] == "AUTOMATION"
+    assert run["created_by"]["display_value"] == "recsys, the data drifted"
+
+
+def make_alerts(world: World) -> None:
+    program = str(Path(sys.executable).parent / "recsys")
+    made = subprocess.run(
+        [program, "alerts"], env=world.env, cwd=world.folder, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
 
 
 def until_crashed(world: World, lost: str) -> None:
