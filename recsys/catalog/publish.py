@@ -60,7 +60,8 @@ def _build(lake: Lake, path: Path) -> None:
         con.execute(load("views/tables"))
         for table in TABLES.values():
             opened = lake.open(table.name)
-            con.execute("insert into tables values (?, ?, now())", [table.name, opened.version()])
+            shown = [table.name, opened.version(), lake.root]
+            con.execute("insert into tables values (?, ?, now(), ?)", shown)
             if files:
                 files.empty(opened)
             selected = select_files(con, opened)

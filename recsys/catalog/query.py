@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from recsys.errors import LakeError, MissingError
 from recsys.lake import object_store
-from recsys.lake.engine import open_duckdb
+from recsys.lake.engine import first_line, open_duckdb
 from recsys.temporary import temporary_folder
 from sql import literal
 
@@ -95,18 +95,34 @@ def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.Duc
 
     Raises:
         MissingError: there is no catalog yet.
-        LakeError: it can't be read, or DuckDB refused a statement of the block.
+        LakeError: it can't be read, the lake was moved, or DuckDB refused a statement of the block.
     """
     with temporary_folder() as folder:
         path = fetch_catalog(lake, folder)
         try:
             with open_duckdb(lake.limits, path, read_only=True) as con:
                 lake.let_read(con)  # the views read s3:// without DuckDB's httpfs extension
+                _require_own(con, lake)
                 if is_confined:
                     _confine(con, lake)
                 yield con
         except duckdb.Error as error:
+            if isinstance(error, duckdb.IOException) and lake.root in str(error):
+                raise LakeError(
+                    f"{path} shows a file that can't be read: {first_line(error)}. If it is gone, "
+                    "`recsys maintain` or the next night makes the catalog anew"
+                ) from error
             raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
+
+
+def _require_own(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Refuse the catalog of a lake that lay elsewhere: its views would read the files there."""
+    roots = con.sql("select distinct lake from tables").fetchall()
+    if roots != [(lake.root,)]:
+        raise LakeError(
+            f"{lake.uri(CATALOG_FILE)} was made for the lake at {roots[0][0]}, which was moved or "
+            "copied. `recsys maintain` or the next night makes the catalog anew"
+        )
 
 
 def _check_reading(con: duckdb.DuckDBPyConnection, statement: str) -> None:

@@ -48,6 +48,7 @@ VIEWS = {
                 "table_name": "The table.",
                 "version": "The version of the Delta table that the catalog shows.",
                 "catalog_built_at": "When the catalog was built.",
+                "lake": "Where the lake lay then, and where the views read its files.",
             },
             is_table=True,
         ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +15,7 @@ from recsys.catalog.views import VIEWS, View
 from recsys.errors import LakeError
 from recsys.lake.schemas import TABLES, Table, schemas
 from recsys.lake.tables import Lake
+from recsys.settings import ObjectStorage
 from tests import lakes
 
 DAY = date(2026, 1, 2)
@@ -191,3 +193,25 @@ def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
 def test_asking_before_the_first_publish_says_what_to_do(lake: Lake) -> None:
     with pytest.raises(LakeError, match="run `recsys nightly` first"):
         query_catalog(lake, "select 1")
+
+
+def test_the_catalog_of_a_lake_that_was_copied_or_moved_is_refused(
+    lake: Lake, tmp_path: Path
+) -> None:
+    with_lists(lake, [8, 9])
+    publish_catalog(lake)
+    copy = Lake(str(shutil.copytree(lake.root, tmp_path / "copy")), ObjectStorage())
+    with pytest.raises(LakeError, match=rf"made for the lake at {lake.root}, .* `recsys maintain`"):
+        query_catalog(copy, "select count(*) from recommendations")
+    with copy.write_lock():
+        publish_catalog(copy)
+    assert query_catalog(copy, "select count(*) as n from recommendations")["n"].to_pylist() == [4]
+
+
+def test_a_file_that_the_catalog_shows_and_that_is_gone_is_told(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    publish_catalog(lake)
+    (gone,) = Path(lake.root).glob("recommendations/*/*.parquet")
+    gone.unlink()
+    with pytest.raises(LakeError, match=f"{gone.name}.* If it is gone, `recsys maintain`"):
+        query_catalog(lake, "select sum(item_id) from recommendations")
