@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,3 +194,20 @@ def test_items_may_be_a_delta_table(lake: Lake, settings: Settings, tmp_path: Pa
     deltalake.write_deltalake(folder, pa.table({"item_id": [7, 8], "title": ["A", "B"]}))
     deltalake.DeltaTable(folder).delete("item_id = 8")
     assert ingest_items(lake, settings, ItemSource(uri=str(folder))).rows == 1
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_line_that_is_too_long_is_quarantined_and_one_far_too_long_refuses_the_file(
+    stage: Staging, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    for megabytes in (3, 7, 17, 40):
+        note = "y" * (megabytes << 20)
+        content = f"{HEADER[:-1]},note\n1,2,{DAY},x\n3,4,{DAY},{note}\n5,6,{DAY},z\n".encode()
+        file.write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+        if megabytes > 16:
+            with pytest.raises(SourceError, match=rf"{name}: the line at byte .* is longer than 8"):
+                stage(file)
+        else:
+            staged = [(row[0], row[3], row[4]) for row in stage(file)]
+            assert staged == [(1, 2, None), (None, 3, "line is not CSV"), (5, 4, None)]
