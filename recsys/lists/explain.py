@@ -26,6 +26,7 @@ from recsys.lake.bound import Bound
 from recsys.lake.engine import open_duckdb
 from recsys.lake.packing import pack
 from recsys.lake.roles import Roles
+from recsys.lake.typed_ids import typed_id
 from recsys.lists.editions import all_editions, as_edition, of_date
 from recsys.lists.left_out import left_out_effects, strongest
 from recsys.lists.rules import LOW_CONFIDENCE, MODEL, OWN, POPULAR, REASONS
@@ -254,8 +255,7 @@ def explain_user(
         LakeError: the lake or the model can't be read.
     """
     edition = _served_edition(lake, run_date)
-    schema = lake.schema(columns.RECOMMENDATIONS)
-    user_id = _as_id(user, schema.field(columns.USER_ID).type, columns.USER_ID)
+    user_id = typed_id(lake, columns.RECOMMENDATIONS, columns.USER_ID, user)
     inputs = json.loads(edition.inputs or "{}")
     fields = {name: inputs[name] for name in Recommending.model_fields if name in inputs}
     recommending = settings.recommending.changed(fields)
@@ -272,8 +272,8 @@ def explain_user(
         row = find_model(lake, model_id) if model_id else None
         model = load_model(lake, row, settings.device) if row else None
         if item is not None:
-            item_id = _as_id(item, schema.field(columns.ITEM_ID).type, columns.ITEM_ID)
-            rows = _only_item(rows, item_id)
+            wanted = typed_id(lake, columns.RECOMMENDATIONS, columns.ITEM_ID, item)
+            rows = _only_item(rows, wanted)
         roles = Roles.until(events, bound.until)
         bound.view(lake, con, lake.version(columns.INTERACTIONS))
         packed = _pack_user(con, lake, bound, roles, model, user_id)
@@ -317,13 +317,6 @@ def _bound(edition: EditionRow, settings: Settings) -> Bound:
     until = edition.data_until or settings.end_of(edition.run_date)
     known = [time for time in (edition.as_of, edition.published_at) if time]
     return Bound(until, min(known, default=None))
-
-
-def _as_id(text: str, kind: pa.DataType, name: str) -> Any:
-    try:
-        return pa.scalar(text).cast(kind).as_py()
-    except pa.ArrowInvalid:
-        raise ConfigurationError(f"{name} is {kind} in this lake, and {text!r} is not") from None
 
 
 def _only_item(rows: pa.Table, item_id: Any) -> pa.Table:

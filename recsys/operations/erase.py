@@ -28,6 +28,7 @@ from recsys.lake.erasures import record_erasure, view_erasures
 from recsys.lake.history_cache import forget_histories
 from recsys.lake.maintenance import REPLAYED
 from recsys.lake.row_counts import check_row_counts, record_deletions
+from recsys.lake.typed_ids import typed_id
 from sql import literal, load
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def erase(
     now = now or datetime.now(UTC)
     if not why.strip() or _names(why, user):
         raise ConfigurationError("give a reason that stays readable without the user: --why ...")
-    predicate = f"{columns.USER_ID} = {_as_literal(lake, user)}"
+    user_id = typed_id(lake, columns.INTERACTIONS, columns.USER_ID, user)
+    predicate = f"{columns.USER_ID} = {literal(user_id) if isinstance(user_id, str) else user_id}"
     recover(lake)
     check_row_counts(lake)
     erasure = record_erasure(lake, user, now, who or current_account(), why)
@@ -124,20 +126,6 @@ def finish_erasures(lake: Lake) -> None:
         left = con.execute(load("operations/erased_users")).fetchall()
     for (user,) in left:
         erase(lake, str(user), "a maintenance finished it")
-
-
-def _as_literal(lake: Lake, user: str) -> str:
-    """Return the id as the lake's type has it.
-
-    Raises:
-        ConfigurationError: it is text where the lake has integers.
-    """
-    kind = lake.schema(columns.INTERACTIONS).field(columns.USER_ID).type
-    if pa.types.is_string(kind):
-        return literal(user)
-    if not re.fullmatch(r"0|-?[1-9]\d{0,18}", user):
-        raise ConfigurationError(f"the lake's users are integers, and {user!r} is not one")
-    return user
 
 
 def _rows_by_batch(lake: Lake, predicate: str) -> dict[str, int]:

@@ -163,8 +163,11 @@ def test_an_item_that_is_not_listed_is_explained_on_request(
     assert next(row["item_id"] for row in json.loads(out) if row["rank"] == 1) == listed[0]
     for user, item, told in (
         ("999", None, "has no list"),
-        ("ann", None, "user_id is int64"),
-        ("90", "x", "item_id is int64"),
+        ("ann", None, "user_id is an integer"),
+        ("090", None, "user_id is an integer"),
+        (str(2**63), None, "user_id is an integer"),
+        ("90", "x", "item_id is an integer"),
+        ("90", "104.0", "item_id is an integer"),
     ):
         with pytest.raises(ConfigurationError, match=told):
             explain_user(lake, settings, user, item=item)

@@ -228,10 +228,10 @@ def test_integers_are_erased_by_the_command_and_leave_the_catalog(
 @pytest.mark.parametrize(
     ("user", "why", "message"),
     [
-        ("zoë", "asked", "integers"),
+        ("zoë", "asked", "integer"),
         ("3", " ", "reason"),
         ("3", "user 3 asked", "reason"),
-        ("03", "asked", "integers"),
+        ("03", "asked", "integer"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(folder: Path, user: str, why: str, message: str) -> None:

@@ -1,0 +1,27 @@
+"""Ids that a person writes as text, in the type that they have in the lake."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from recsys.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from recsys.lake.tables import Lake
+
+
+def typed_id(lake: Lake, table: str, name: str, text: str) -> int | str:
+    """Return an id as the column ``name`` of a table has it.
+
+    Raises:
+        ConfigurationError: the column holds integers, and this is not how one of them is written.
+    """
+    kind = lake.schema(table).field(name).type
+    if pa.types.is_string(kind):
+        return text
+    if not re.fullmatch(r"0|-?[1-9]\d{0,18}", text) or not -(2**63) <= int(text) < 2**63:
+        raise ConfigurationError(f"{name} is an integer in this lake, and {text!r} is not one")
+    return int(text)
