@@ -147,7 +147,8 @@ def _store_fault(reason: str, action: str) -> LakeError | None:
     An answer may repeat the key or the signature: it is told by its code alone.
     """
     status = re.search(r"status code\W+(\d{3})\b", reason)
-    code = re.search(r"<Code>(\w+)</Code>", reason)
+    # A request that removes many objects is answered for each of them: "(code AccessDenied)".
+    code = re.search(r"(?:<Code>|\(code:? (?=[A-Z]))(\w+)", reason)
     if status or code:
         name = code[1] if code else str(status and status[1])
         transient = is_transient(name, int(status[1]) if status else 0)
