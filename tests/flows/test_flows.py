@@ -413,6 +413,10 @@ def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
         scheduled_night(deployment_id, now - timedelta(days=days), train="never")
         for days in (2, 1, 0)
     ]
+    yesterday = Settings().run_date() - timedelta(days=1)
+    look = scheduled_night(watch_flow.to_deployment("late").apply(), now - timedelta(days=1))
+    told = run_flow(watch_flow, flow_run=look, return_type="state")
+    assert told.message == f"the day that this was due, {yesterday}, is over"
     # A day older, and started last: lists of a newer day stand by then.
     oldest = scheduled_night(deployment_id, now - timedelta(days=3), train="never")
     states = [
