@@ -117,12 +117,18 @@ def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.Duc
 
 def _require_own(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     """Refuse the catalog of a lake that lay elsewhere: its views would read the files there."""
-    roots = con.sql("select distinct lake from tables").fetchall()
-    if roots != [(lake.root,)]:
-        raise LakeError(
-            f"{lake.uri(CATALOG_FILE)} was made for the lake at {roots[0][0]}, which was moved or "
-            "copied. `recsys maintain` or the next night makes the catalog anew"
-        )
+    try:
+        ((root,),) = con.sql("select distinct lake from tables").fetchall()
+    except duckdb.BinderException:
+        where = "by an earlier release"
+    else:
+        if root == lake.root:
+            return
+        where = f"for the lake at {root}, which was moved or copied"
+    raise LakeError(
+        f"{lake.uri(CATALOG_FILE)} was made {where}. `recsys maintain` or the next night makes the "
+        "catalog anew"
+    )
 
 
 def _check_reading(con: duckdb.DuckDBPyConnection, statement: str) -> None:

@@ -208,6 +208,14 @@ def test_the_catalog_of_a_lake_that_was_copied_or_moved_is_refused(
     assert query_catalog(copy, "select count(*) as n from recommendations")["n"].to_pylist() == [4]
 
 
+def test_the_catalog_of_an_earlier_release_is_refused(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    with duckdb.connect(publish_catalog(lake)) as con:
+        con.execute("alter table tables drop column lake")
+    with pytest.raises(LakeError, match="made by an earlier release"):
+        query_catalog(lake, "select count(*) from recommendations")
+
+
 def test_a_file_that_the_catalog_shows_and_that_is_gone_is_told(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     publish_catalog(lake)
