@@ -81,7 +81,7 @@ def canonical(uri: str) -> str:
     A link to a file of another ending keeps its name, since that says how to read the file.
     """
     if "://" in uri:
-        return uri
+        return uri.rstrip("/")
     path = os.path.realpath(uri)
     if os.path.splitext(path)[1].lower() == os.path.splitext(uri)[1].lower():
         return path
@@ -104,7 +104,10 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
             raise SourceError(f"no such file: {uri}; check the source's uri")
         return [Stored(canonical(uri), None, None)]
     if kind == "delta":
-        objects = [_local(path) for path in delta_files.files(uri)]
+        if "://" in uri:
+            objects = delta_files.objects(uri, storage)
+        else:
+            objects = [_local(path) for path in delta_files.files(uri, storage)]
     elif "://" in uri:
         objects = object_store.find(uri, storage, raising=SourceError)
     elif Path(uri).is_file():
@@ -114,7 +117,7 @@ def find(source: Source | ItemSource, storage: ObjectStorage) -> list[Stored]:
         objects = [_local(path) for path in paths if Path(path).is_file()]
     if kind != "delta":
         objects = [stored for stored in objects if not _is_leftover(stored.key, uri)]
-        delta_files.refuse_files_of_tables([stored.key for stored in objects], uri)
+        delta_files.refuse_files_of_tables([stored.key for stored in objects], uri, storage)
     if not objects:
         problem = "nothing matches" if any(sign in uri for sign in "*?[") else "no such file:"
         raise SourceError(f"{problem} {uri}; check the source's uri")

@@ -19,8 +19,8 @@ from recsys.ingest import sources, text_files
 from recsys.ingest.batch import ingest
 from recsys.ingest.items import ingest_items
 from recsys.lake.tables import Lake
-from recsys.settings import Contract, ItemSource, Settings, Source
-from tests import lakes
+from recsys.settings import Contract, ItemSource, ObjectStorage, Settings, Source
+from tests import lakes, servers
 from tests.ingest.test_sources import HEADER, Staging, con, stage, text
 
 __all__ = ["con", "stage"]  # fixtures
@@ -211,3 +211,25 @@ def test_a_line_that_is_too_long_is_quarantined_and_one_far_too_long_refuses_the
         else:
             staged = [(row[0], row[3], row[4]) for row in stage(file)]
             assert staged == [(1, 2, None), (None, 3, "line is not CSV"), (5, 4, None)]
+
+
+def test_a_delta_table_on_s3_is_read_as_one(
+    lake: Lake, lenient: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.use_credentials(monkeypatch)
+    with servers.moto_s3(tmp_path) as endpoint:
+        storage = ObjectStorage(endpoint_url=endpoint, region="us-east-1")
+        settings = lenient.model_copy(update={"s3": storage})
+        servers.client(endpoint).create_bucket(Bucket="shop")
+        options, uri = storage.delta_options(), "s3://shop/a/events"
+        rows = table([1, 2, 3]).append_column("day", pa.array(["a", "a", "b"]))
+        deltalake.write_deltalake(uri, rows, partition_by=["day"], storage_options=options)
+        deltalake.DeltaTable(uri, storage_options=options).delete("user_id = 2")
+        for pattern in ("s3://shop/**/*.parquet", f"{uri}/day=a/*.parquet"):
+            with pytest.raises(SourceError, match=rf"Delta table {uri}, .* uri = '{uri}'"):
+                ingest(lake, settings, Source(uri=pattern))
+        ingest(lake, settings, Source(uri=uri))
+        assert sorted(lake.rows(columns.INTERACTIONS)["user_id"].to_pylist()) == [1, 3]
+        assert ingest(lake, settings, Source(uri=f"{uri}/")).status == "nothing new"
+        with pytest.raises(SourceError, match="s3://shop/none can't be read as a Delta table"):
+            ingest(lake, settings, Source(uri="s3://shop/none"))
