@@ -69,33 +69,28 @@ class _Files(DeltaStorageHandler):
         if content is None:
             with explain_delta_errors(f"read {address}", is_local=False):
                 content = bytes(self._handler.open_input_file(path).read(size))
-            if sum(map(len, self._memory.values())) + size <= _REMEMBERED:
-                self._memory[address] = content
+            _remember(self._memory, address, content)
         return pa.PythonFile(io.BytesIO(content), mode="r")
 
 
-class _NamedFiles(AbstractFileSystem):  # type: ignore[misc]
-    """An ``s3://`` for DuckDB on which no name is a pattern, and no file ever changes."""
-
-    protocol = "s3"
-    cachable = False  # fsspec would give one instance, with what it remembers, to all lakes
-
-    def modified(self, path: str) -> datetime:  # noqa: ARG002 - fsspec's signature
-        """Return the same moment for every file, see fsspec."""
-        return datetime.fromtimestamp(0, UTC)
-
-    def glob(self, path: str, *_: Any, **__: Any) -> list[str]:
-        """Return the file of this name: no name is a pattern here."""
-        return [self._strip_protocol(path)]
+def _remember(memory: dict[str, bytes], address: str, content: bytes) -> None:
+    """Keep a small file, while there is room."""
+    if sum(map(len, memory.values())) + len(content) <= _REMEMBERED:
+        memory[address] = content
 
 
-class LakeFiles(_NamedFiles):
+class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
     """Files of Delta tables for DuckDB: a small one is read with one request, and remembered.
+
+    No name is a pattern here, and no file ever changes.
 
     Args:
         storage: the S3 endpoint.
         memory: address -> content of small files that were read before; it grows.
     """
+
+    protocol = "s3"
+    cachable = False  # fsspec would give one instance, with what it remembers, to all lakes
 
     def __init__(self, storage: ObjectStorage, memory: dict[str, bytes]) -> None:
         super().__init__()
@@ -115,8 +110,7 @@ class LakeFiles(_NamedFiles):
             if size > len(content):
                 self._large[address] = size
                 return None
-            if sum(map(len, self._memory.values())) + size <= _REMEMBERED:
-                self._memory[address] = content
+            _remember(self._memory, address, content)
         return content
 
     def _open(self, path: str, *_: Any, **__: Any) -> _SharedFile:
@@ -127,6 +121,14 @@ class LakeFiles(_NamedFiles):
         if name not in self._opened:  # which asks for its size
             self._opened[name] = self._others.open_input_file(name)
         return _SharedFile(self._opened[name])
+
+    def modified(self, path: str) -> datetime:  # noqa: ARG002 - fsspec's signature
+        """Return the same moment for every file, see fsspec."""
+        return datetime.fromtimestamp(0, UTC)
+
+    def glob(self, path: str, *_: Any, **__: Any) -> list[str]:
+        """Return the file of this name: no name is a pattern here."""
+        return [self._strip_protocol(path)]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return the size of a file, see fsspec."""
