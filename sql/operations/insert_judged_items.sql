@@ -5,7 +5,7 @@
 --     $until
 -- makes: rows of judged_items
 insert into judged_items
-with lists as (
+with lists as not materialized (
     select
         user_id,
         item_id,

@@ -81,16 +81,36 @@ slice_users as (
 
 -- Whoever took no listed item adds nothing to a sum.
 hits as (
-    select
-        horizons.days,
-        pairs.* exclude (day)
+    select *
     from pairs
     semi join (
         select user_id
         from pairs
         where rank is not null or popular_rank is not null
     ) as hit_users using (user_id)
-    inner join horizons on pairs.day <= horizons.days
+),
+
+user_days as (
+    select
+        day,
+        user_id,
+        user_kind,
+        model_id,
+        item_kind,
+        count(*) as taken,
+        min(rank) as best,
+        min(popular_rank) as popular_best,
+        sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[1]) as gain_1,
+        sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[2]) as gain_2,
+        sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[3]) as gain_3,
+        sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[1])
+            as popular_gain_1,
+        sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[2])
+            as popular_gain_2,
+        sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[3])
+            as popular_gain_3
+    from hits
+    group by day, user_id, user_kind, model_id, item_kind
 ),
 
 people as (
@@ -100,20 +120,13 @@ people as (
         user_kind,
         model_id,
         item_kind,
-        count(*) as taken,
-        min(rank) as best,
-        min(popular_rank) as popular_best,
-        [
-            sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[1]),
-            sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[2]),
-            sum(1 / log2(rank + 1)) filter (where rank <= $cutoffs[3])
-        ] as gain,
-        [
-            sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[1]),
-            sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[2]),
-            sum(1 / log2(popular_rank + 1)) filter (where popular_rank <= $cutoffs[3])
-        ] as popular_gain
-    from hits
+        cast(sum(taken) as bigint) as taken,
+        min(best) as best,
+        min(popular_best) as popular_best,
+        [sum(gain_1), sum(gain_2), sum(gain_3)] as gain,
+        [sum(popular_gain_1), sum(popular_gain_2), sum(popular_gain_3)] as popular_gain
+    from user_days
+    inner join horizons on day <= days
     group by grouping sets ((days, user_id, user_kind, model_id), (days, user_id, item_kind))
     having grouping(item_kind) = 1 or item_kind is not null
 ),
@@ -202,6 +215,15 @@ totals as (
             and cutoffs.cutoff = sums.cutoff
 ),
 
+placed as (
+    select
+        days,
+        hits.* exclude (day)
+    from hits
+    inner join horizons on hits.day <= horizons.days
+    where rank is not null or popular_rank is not null
+),
+
 -- Hits of a part of the list: of a reason's items up to each cut-off, or of the items of one rank.
 parts as (
     select
@@ -211,8 +233,8 @@ parts as (
         reason as value,
         'hr@' || cutoff as metric,
         count(distinct user_id) as hits
-    from hits
-    inner join cutoffs on hits.rank <= cutoffs.cutoff
+    from placed
+    inner join cutoffs on placed.rank <= cutoffs.cutoff
     group by days, reason, cutoff
 
     union all
@@ -225,10 +247,10 @@ parts as (
         'hr',
         count(*)
     from (
-        select 'served' as lists, days, rank from hits
+        select 'served' as lists, days, rank from placed
         union all
-        select 'popularity', days, popular_rank from hits where popular_rank <= $cutoffs[-1]
-    ) as placed
+        select 'popularity', days, popular_rank from placed where popular_rank <= $cutoffs[-1]
+    ) as ranks
     where rank is not null
     group by lists, days, rank
 ),
