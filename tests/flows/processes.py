@@ -163,7 +163,12 @@ def api(
     ask = partial(
         _CLIENT.request, method, address, auth=(user, password), json=rows or json or None
     )
-    return answered(ask)
+    try:
+        return answered(ask)
+    except httpx.ReadTimeout:
+        if method != "GET":
+            raise
+        return answered(ask)  # a server that `recsys` did not start may stand still for a minute
 
 
 def answered(ask: Callable[[], httpx.Response]) -> httpx.Response:
