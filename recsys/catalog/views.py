@@ -110,6 +110,21 @@ VIEWS = {
             },
         ),
         View(
+            "diffusion_metrics",
+            "One row per model, delta and number of reverse steps: what its diffusion brings.",
+            {
+                "model_id": _MODELS["model_id"],
+                "delta": "Mean and standard deviation of the weight of the noised target.",
+                "steps": "Reverse steps; with 0, and delta 0, the network reads the history alone.",
+                "is_served": "Whether lists are made with this delta and so many steps.",
+                "ndcg": "NDCG@10 on test items, in the protocol that judged the model.",
+                "error": "Its standard error over the users.",
+                "gain": "Its mean difference to the same network on the history alone.",
+                "gain_error": "The standard error of that, over the same users.",
+                "users": "Test users that were asked, drawn by a fixed seed: 256 at most.",
+            },
+        ),
+        View(
             "recommendations_titled",
             "One row per user and rank of latest_recommendations, with title and category.",
             {**_LISTS, **{name: _ITEMS[name] for name in ("title", "category")}},

@@ -1,4 +1,4 @@
-"""What the network reads: a batch of training, and the noise of an inference run.
+"""What the network reads: a batch of training, the noise of an inference run, places of a row.
 
 Letters of shapes are those of `recsys.model.recommender`.
 """
@@ -74,18 +74,41 @@ class InferenceNoise:
     context_noise: Tensor
 
     @classmethod
-    def of(cls, config: ModelConfig, steps: int, seed: int, device: torch.device) -> InferenceNoise:
+    def of(
+        cls,
+        config: ModelConfig,
+        steps: int,
+        seed: int,
+        device: torch.device,
+        delta: float | None = None,
+    ) -> InferenceNoise:
         """Draw on the CPU, so that every device sees the same numbers.
 
-        They are not those that a model of the same seed started from: x_T would be an item.
+        They are not those that a model of the same seed started from: x_T would be an item. All but
+        ``reverse`` is the same for any number of steps. With ``delta``, lambda is N(delta, delta)
+        in place of what the model was trained with; at 0 the network reads the history alone.
         """
         key = np.random.SeedSequence((seed, 1)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(key[0]))
         length, width = config.max_length, config.width
-        weight = config.delta + config.delta * torch.randn(length, width, generator=generator)
+        delta = config.delta if delta is None else delta
+        weight = delta + delta * torch.randn(length, width, generator=generator)
         start = torch.randn(width, generator=generator)
         context_step = torch.randint(1, config.timesteps + 1, (length,), generator=generator)
         context_noise = torch.randn(length, width, generator=generator)
         reverse = torch.randn(steps, width, generator=generator)
         noise = (start, reverse, weight, context_step, context_noise)
         return cls(*(part.to(device) for part in noise))
+
+
+def offsets_from_right(items: Tensor) -> Tensor:
+    """Return (B, L) int64: 0 at a row's newest item, 1 before it; 0 at padding."""
+    lengths = (items > 0).sum(1, keepdim=True)
+    position = torch.arange(items.shape[1], device=items.device)
+    return (lengths - 1 - position).clamp(min=0)
+
+
+def newest_cells(items: Tensor) -> Tensor:
+    """Return (B,) int64: each row's newest item, counted through all B * L cells."""
+    first = torch.arange(len(items), device=items.device) * items.shape[1]
+    return first + (items > 0).sum(1) - 1

@@ -31,6 +31,7 @@ from recsys.model.approximator import (
     dropout,
 )
 from recsys.model.diffusion import OFFSETS, Diffusion, StepEmbedding, reverse
+from recsys.model.inputs import newest_cells, offsets_from_right
 from recsys.model.loss import cross_entropy, directions, sampled_cross_entropy
 
 if TYPE_CHECKING:
@@ -184,19 +185,34 @@ class Recommender(nn.Module):
         noise = OFFSETS[config.offset](tuple(x_0.shape), generator, config.offset_scale)
         return self.diffusion.q_sample(x_0, step, noise) + F.embedding(step, self.step())
 
-    def predict(self, items: Tensor, steps: int, noise: InferenceNoise) -> Tensor:
+    def predict(
+        self,
+        items: Tensor,
+        steps: int,
+        noise: InferenceNoise,
+        callback: Callable[[int, Tensor, Tensor], None] = lambda *_: None,
+    ) -> Tensor:
         """Return the predicted target x_0 (B, D) after ``steps`` reverse steps (Alg. 2).
 
         Args:
             items: (B, L) int64, left-aligned, 1..max_length items in each row.
             steps: reverse steps, 1..T.
             noise: drawn for as many steps.
+            callback: called at each reverse step, see `reverse`; never without diffusion.
         """
         if not self.denoises:
             return self._without_diffusion(items)
-        prepare = self._causal_approximation if self.causal else self._prefix_approximation
         x = noise.start.expand(len(items), -1)
-        return reverse(prepare(items, noise), x, noise.reverse, self.diffusion, steps)
+        approximate = self.approximation(items, noise)
+        return reverse(approximate, x, noise.reverse, self.diffusion, steps, callback)
+
+    def approximation(
+        self, items: Tensor, noise: InferenceNoise
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Read histories (B, L) once; return what maps x_s (B, D) and its step to x_0 (B, D)."""
+        if self.causal:
+            return self._causal_approximation(items, noise)
+        return self._prefix_approximation(items, noise)
 
     def queries(self, x_0: Tensor) -> Tensor:
         """Return predicted targets (B, D) as they are multiplied with ``catalogue``, float32."""
@@ -211,9 +227,9 @@ class Recommender(nn.Module):
         return directions(self.items.weight)
 
     def _without_diffusion(self, items: Tensor) -> Tensor:
-        history = self._history(self.items(items), _offsets_from_right(items), None)
+        history = self._history(self.items(items), offsets_from_right(items), None)
         x_0: Tensor = self.transformer(
-            history, self._bias(self._visible(items)), only=_newest(items)
+            history, self._bias(self._visible(items)), only=newest_cells(items)
         )
         return x_0.float()
 
@@ -221,12 +237,12 @@ class Recommender(nn.Module):
         self, items: Tensor, noise: InferenceNoise
     ) -> Callable[[Tensor, int], Tensor]:
         """Every position carries the target that is being denoised: all run at every step."""
-        offsets = _offsets_from_right(items)
+        offsets = offsets_from_right(items)
         history = self._history(self.items(items), offsets, None)
         weight = noise.weight[offsets]  # (B, L, D)
         visible = self._visible(items)
         bias = self._bias(visible)
-        newest = _newest(items)
+        newest = newest_cells(items)
         steps = self.step()
 
         def approximate(x: Tensor, step: int) -> Tensor:
@@ -245,7 +261,7 @@ class Recommender(nn.Module):
         They carry their next items, which the history holds, noised by fixed draws, as in
         training; their keys and values serve every reverse step.
         """
-        offsets = _offsets_from_right(items)
+        offsets = offsets_from_right(items)
         history = self._history(self.items(items), offsets, None)
         steps = self.step()
         newest = at_position(history, (items > 0).sum(1) - 1)  # (B, 1, D)
@@ -329,19 +345,6 @@ class Recommender(nn.Module):
                 module.weight.fill_(1)
                 module.bias.zero_()
         self.items.weight[0] = 0
-
-
-def _offsets_from_right(items: Tensor) -> Tensor:
-    """Return (B, L) int64: 0 at a row's newest item, 1 before it; 0 at padding."""
-    lengths = (items > 0).sum(1, keepdim=True)
-    position = torch.arange(items.shape[1], device=items.device)
-    return (lengths - 1 - position).clamp(min=0)
-
-
-def _newest(items: Tensor) -> Tensor:
-    """Return (B,) int64: each row's newest item, counted through all B * L cells."""
-    first = torch.arange(len(items), device=items.device) * items.shape[1]
-    return first + (items > 0).sum(1) - 1
 
 
 def _as_bias(visible: Tensor) -> Tensor:

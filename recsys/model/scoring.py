@@ -100,23 +100,28 @@ class ModelScorer:
         Raises:
             GateError: the model has or gives a number that is not finite.
         """
+        with_history = np.flatnonzero(histories.lengths)
+        for start in range(0, len(with_history), _ENCODED_USERS):
+            users = with_history[start : start + _ENCODED_USERS]
+            yield from self.score(histories, users, self.encode(histories[users]))
+
+    def score(
+        self, histories: Histories, users: NDArray[np.int64], queries: Tensor
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield the same of (R,) users, whose queries (R, D) are known."""
         cells = _CELLS if self.runtime.torch_device.type == "cpu" else _CELLS_CUDA
         size = max(64, cells // (self.model.n_items + 1))
         bias = _seen_bias(self.model)
         catalogue = self.model.catalogue().detach().to(self.runtime.torch_device)
-        with_history = np.flatnonzero(histories.lengths)
-        for start in range(0, len(with_history), _ENCODED_USERS):
-            users = with_history[start : start + _ENCODED_USERS]
-            queries = self.encode(histories[users])
-            for first in range(0, len(users), size):
-                block = slice(first, first + size)
-                with self.runtime.applied():
-                    with torch.autocast(catalogue.device.type, enabled=False):
-                        scores = queries[block] @ catalogue.T
-                    scores[:, 0] = -torch.inf
-                    if bias:
-                        scores[_seen(histories[users[block]], scores.device)] += bias
-                yield users[block], scores
+        for first in range(0, len(users), size):
+            block = slice(first, first + size)
+            with self.runtime.applied():
+                with torch.autocast(catalogue.device.type, enabled=False):
+                    scores = queries[block] @ catalogue.T
+                scores[:, 0] = -torch.inf
+                if bias:
+                    scores[_seen(histories[users[block]], scores.device)] += bias
+            yield users[block], scores
 
 
 def top_k(
@@ -261,10 +266,10 @@ def _micro_batches(
             filled = np.concatenate([part, np.full(size - len(part), part[0])])
             ends = histories.ends[filled]
             begins = np.maximum(histories.starts[filled], ends - max_length)
-            yield part, _left_aligned(histories.items, begins, ends, width)
+            yield part, left_aligned(histories.items, begins, ends, width)
 
 
-def _left_aligned(
+def left_aligned(
     items: NDArray[np.int32], starts: NDArray[np.int64], ends: NDArray[np.int64], width: int
 ) -> NDArray[np.int64]:
     """Return (B, width) int64: items[start:end] of each row, then padding."""

@@ -37,6 +37,7 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
     """Return the Markdown of a row of `models`, with all its metrics."""
     settings = json.loads(row.config)
     settings.pop("log", None)  # the epochs are drawn in the report
+    diffusion = settings.pop("diffusion")  # and so is this, but for its figures
     machine = ", ".join(f"{name} {value}" for name, value in asdict(machine_info).items() if value)
     lines = [
         f"# {row.model_id}",
@@ -61,6 +62,7 @@ def model_card(row: ModelRow, comparison: Comparison, machine_info: MachineInfo)
         *_metrics_by_user(comparison.model.test),
         *_diversity(comparison.model.test),
         *_confidence(settings["confidence"]),
+        *_diffusion(diffusion),
         *("## Settings", "", "```json", json.dumps(settings, indent=2), "```", ""),
     ]
     return "\n".join(lines)
@@ -147,5 +149,33 @@ def _confidence(confidence: dict[str, Any] | None) -> list[str]:
         *markdown_table(
             ["mean confidence", "hit rate"],
             [[f"{sure:.3f}", f"{rate:.3f}"] for sure, rate in test["deciles"]],
+        ),
+    ]
+
+
+def _diffusion(diffusion: dict[str, Any] | None) -> list[str]:
+    if diffusion is None:
+        return []
+    return [
+        "## Diffusion",
+        "",
+        f"Test NDCG@10 of {diffusion['users']:,} users by delta, the weight of the noised target, "
+        "and reverse steps; beside it the difference to the same network on the history alone, "
+        f"with its 95 % interval. Lists are made with delta {diffusion['delta']:g} and steps "
+        f"{diffusion['steps']}.",
+        "",
+        *markdown_table(
+            ["delta", "steps", "NDCG@10", "difference", "interval"],
+            [
+                [
+                    f"{row['delta']:g}",
+                    str(row["steps"]),
+                    f"{row['ndcg']:.4f}",
+                    f"{row['gain']:+.4f}",
+                    f"{row['gain'] - 1.96 * row['gain_error']:+.4f} to "
+                    f"{row['gain'] + 1.96 * row['gain_error']:+.4f}",
+                ]
+                for row in diffusion["qualities"]
+            ],
         ),
     ]

@@ -144,7 +144,7 @@ class Scores:
     ) -> Scores:
         """Score a model and the baselines, without what else an evaluation reports."""
         return cls(
-            judges.scores(_as_served(model, settings)),
+            judges.scores(as_served(model, settings)),
             {name: judges.scores(baseline) for name, baseline in _baselines(split, n_items)},
             champion,
         )
@@ -199,7 +199,7 @@ def compare(
     settings: Settings,
 ) -> Comparison:
     """Evaluate a new model, scored as a night does, and the baselines."""
-    scorer = _as_served(model, settings)
+    scorer = as_served(model, settings)
     evaluations, scores = {}, {}
     for name, baseline in _baselines(split, n_items):
         evaluations[name] = SplitResults.of(split, partial(evaluate, baseline))
@@ -290,7 +290,7 @@ def _load(
 ) -> tuple[ModelScorer, NDArray[np.int32]]:
     """Return a judged model as a night scores with it, and its index of each of today's items."""
     model = load_model(lake, row, settings.device, judged=True)
-    return _as_served(model.recommender, settings), items.index_map_to(model.items)
+    return as_served(model.recommender, settings), items.index_map_to(model.items)
 
 
 def _scores(
@@ -299,7 +299,7 @@ def _scores(
     return replace(judges, gate=_reindexed(judges.gate, index_map)).scores(scorer)
 
 
-def _as_served(model: Recommender, settings: Settings) -> ModelScorer:
+def as_served(model: Recommender, settings: Settings) -> ModelScorer:
     """Return a model as a night scores with it."""
     return ModelScorer(
         model,

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from recsys.evaluation.diffusion import DiffusionReport
 from recsys.evaluation.protocol import validator
 from recsys.lake.schemas import as_json
 from recsys.model.runtime import Runtime
@@ -16,6 +17,7 @@ from recsys.progress import Progress, silent
 from recsys.registry.card import model_card
 from recsys.registry.comparison import (
     Scores,
+    as_served,
     compare,
     evaluate_champion,
 )
@@ -160,6 +162,7 @@ def _train(
         "refit_epochs": served[1] if served else None,
         "repeat_share": repeat_share(data.split.test),
         "confidence": calibrate(fitted.model, data.split, data.judges, settings),
+        "diffusion": _diffusion(fitted.model, data, settings),
     }
     row = _row(recipe, data.packed, fitted.model, comparison, verdict, outcome, started)
     machine = runtime.machine_info()
@@ -230,6 +233,12 @@ def _fit(
         after_step=saved.save_when_due,
         initial=data.initial,
     )
+
+
+def _diffusion(model: Recommender, data: TrainingData, settings: Settings) -> dict[str, Any] | None:
+    scorer = as_served(model, settings)
+    report = DiffusionReport.of(scorer, data.split.test, data.judges.protocol)
+    return report.to_dict(data.packed.items) if report else None
 
 
 def _refit(

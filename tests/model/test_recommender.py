@@ -411,3 +411,23 @@ def test_a_configuration_says_what_is_wrong() -> None:
         TrainingConfig(decay="plateau", decay_every=2, patience=2)
     with pytest.raises(ConfigurationError, match="n_items = 0"):
         Recommender(ModelConfig(), 0)
+
+
+@pytest.mark.parametrize(("objective", "approximator", "positions"), VARIANTS)
+def test_a_callback_sees_every_state_and_changes_nothing(
+    objective: str, approximator: str, positions: str
+) -> None:
+    model = recommender(objective, approximator, positions)
+    items = torch.tensor([[3, 1, 4], [5, 9, 0]])
+    draws = InferenceNoise.of(model.config, 3, 0, torch.device("cpu"))
+    states: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    with torch.no_grad():
+        alone = model.predict(items, 3, draws)
+        seen = model.predict(items, 3, draws, lambda *state: states.append(state))
+    assert torch.equal(seen, alone)
+    if not model.denoises:
+        assert states == []
+        return
+    assert [step for step, _, _ in states] == model.diffusion.respaced(3)[::-1]
+    assert torch.equal(states[0][1], draws.start.expand(2, -1))
+    assert torch.equal(states[-1][2], alone)

@@ -121,6 +121,13 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     assert row.calibration == Calibration.from_dict(confidence)
     assert confidence["test"]["users"] == 150
     assert f"Expected calibration error {confidence['test']['error']:.4f}." in card
+    measured = json.loads(row.config)["diffusion"]
+    assert (measured["users"], measured["delta"], measured["steps"]) == (150, 0.001, 1)
+    as_served = next(quality for quality in measured["qualities"] if quality["steps"] == 1)
+    assert as_served["ndcg"] == pytest.approx(figures["masked"]["ndcg@10"], abs=2e-3)
+    assert f"| 0.001 | 1 | {as_served['ndcg']:.4f} |" in card
+    assert all(item.startswith("item ") for item in measured["targets"])
+    assert "target_places" not in card, "points are for the report"
     card_json = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     assert card_json["metadata"]["metrics"]["test"] == figures
 
@@ -167,11 +174,13 @@ def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
 
 
 def test_a_rejected_model_is_judged_again_without_being_trained_again(
-    lake: Lake, settings: Settings, champion: TrainResult
+    lake: Lake, settings: Settings, champion: TrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = train(lake, settings, training(epochs=4))
     assert strict.status == "rejected"
     assert "tolerance 0.002" in strict.why
+    row = find_model(lake, strict.model_id)
+    monkeypatch.setattr(retrain, "_diffusion", None)  # it is measured once, when it is trained
     version = lake.version("models")
     again = train(lake, settings, training(epochs=4))
     assert (again.status, again.why, again.is_new) == ("rejected", strict.why, False)
@@ -183,6 +192,10 @@ def test_a_rejected_model_is_judged_again_without_being_trained_again(
         False,
     )
     assert "tolerance 1.0" in lenient.why
+    promoted = find_model(lake, strict.model_id)
+    assert row
+    assert promoted
+    assert json.loads(promoted.config)["diffusion"] == json.loads(row.config)["diffusion"]
     assert statuses(lake) == {
         champion.model_id: "retired",
         lenient.model_id: "champion",

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 Point = tuple[float, float]
 
+STYLES = ("a", "b", "c", "d", "e", "f")
+"""Classes with a colour each."""
+
 _LINE_WIDTH, _LINE_HEIGHT = 132, 30
+_SIDE, _EDGE, _NAME_ROOM = 300, 22, 14
 _COLOURS = """<style>
 svg { font: 11px sans-serif; background: #fff; }
 .grid { stroke: #e3e3dd; } .tick { fill: #59626d; } .line { fill: none; stroke-width: 2; }
@@ -33,14 +37,33 @@ class Series:
     Attributes:
         name: for the legend.
         points: (x, y), in the order of x.
-        style: its class: "a" (ours), "b" (what it is compared with) or "c".
+        style: its class: "a" (ours), "b" (what it is compared with), "c", or "mark", dashed.
         has_dots: whether each point is marked.
+        margins: half the interval around each point; none are drawn when empty.
     """
 
     name: str
     points: Sequence[Point]
     style: str = "a"
     has_dots: bool = False
+    margins: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Points of a scatter that belong together.
+
+    Attributes:
+        name: a character or two, written beside them.
+        points: (x, y).
+        centre: where they should lie.
+        style: one of `STYLES`.
+    """
+
+    name: str
+    points: Sequence[Point]
+    centre: Point
+    style: str
 
 
 def sparkline(values: Sequence[float | None], label: str) -> Markup:
@@ -111,6 +134,7 @@ def chart(
     y_format: Callable[[float], str],
     x_format: Callable[[float], str],
     mark: float | None = None,
+    x_ticks: Sequence[float] = (),
 ) -> Markup:
     """Draw lines over two axes, y from 0 on, with a legend where there are several.
 
@@ -121,12 +145,51 @@ def chart(
         y_format: a value of y as text.
         x_format: a value of x as text.
         mark: an x that gets a vertical line.
+        x_ticks: values of x to write below the axis; the first and the last when empty.
     """
-    parts = _lines(series, x_name, x_format, y_format, mark)
+    parts = _lines(series, x_name, x_format, y_format, mark, x_ticks)
     if not parts:
         return Markup("")
     drawing = _svg(_WIDTH, _HEIGHT, "chart", label, parts)
     return drawing + (_legend(series) if len(series) > 1 else Markup(""))
+
+
+def scatter(clusters: Sequence[Cluster], extent: Sequence[Point], label: str) -> Markup:
+    """Draw points without axes, each cluster in its colour, with a cross where it should lie.
+
+    Args:
+        clusters: what is drawn.
+        extent: points that fill the drawing, so that several can have one scale.
+        label: what it shows, for who does not see it.
+    """
+    (left, right), (low, high) = (
+        (min(values), max(values)) for values in zip(*extent, strict=True)
+    )
+    scale = (_SIDE - 2 * _EDGE) / (max(right - left, high - low) or 1.0)
+
+    def place(point: Point) -> Point:
+        (x, y), middle = point, _SIDE / 2
+        return middle + scale * (x - (left + right) / 2), middle - scale * (y - (low + high) / 2)
+
+    parts = [Markup('<rect class="frame" width="{0}" height="{0}" rx="8"/>').format(_SIDE)]
+    for one in clusters:
+        parts += [
+            Markup('<circle class="dot draw {}" cx="{}" cy="{}" r="3"/>').format(
+                one.style, *map(_n, place(point))
+            )
+            for point in one.points
+        ]
+    named: list[Point] = []
+    for one in clusters:
+        cross = Markup('<path class="cross {}" d="M{} {}m-4 -4l8 8m0 -8l-8 8"/>')
+        parts.append(cross.format(one.style, *map(_n, place(one.centre))))
+        xs, ys = zip(*one.points, strict=True)
+        x, y = place((sum(xs) / len(xs), sum(ys) / len(ys)))
+        if all(math.hypot(x - a, y - b) > _NAME_ROOM for a, b in named):  # else unreadable
+            named.append((x, y))
+            name = Markup('<text class="name" x="{}" y="{}" dx="7" dy="-5">{}</text>')
+            parts.append(name.format(_n(x), _n(y), one.name))
+    return _svg(_SIDE, _SIDE, "scatter", label, parts)
 
 
 def picture(
@@ -138,7 +201,7 @@ def picture(
     x_format: Callable[[float], str],
 ) -> str:
     """Draw the same as a file of its own, with colours and a legend; styles may be a to e."""
-    parts = _lines(series, x_name, x_format, y_format, None)
+    parts = _lines(series, x_name, x_format, y_format)
     for nth, one in enumerate(series):
         y = _HEIGHT + 14 + 16 * nth
         parts.append(
@@ -157,16 +220,18 @@ def _lines(
     x_name: str,
     x_format: Callable[[float], str],
     y_format: Callable[[float], str],
-    mark: float | None,
+    mark: float | None = None,
+    x_ticks: Sequence[float] = (),
 ) -> list[Markup]:
     """Return axes and lines; nothing where there is no point."""
     points = [point for one in series for point in one.points]
     if not points:
         return []
     xs, ys = [x for x, _ in points], [y for _, y in points]
+    ys += [y + half for one in series for (_, y), half in zip(one.points, one.margins)]  # noqa: B905 - margins may be empty
     step = _step(max(ys))
     place = _Scale(min(xs), max(xs), step, max(1, math.ceil(max(ys) / step - 1e-9)))
-    parts = _axes(place, x_name, x_format, y_format)
+    parts = _axes(place, x_name, x_format, y_format, x_ticks)
     if mark is not None:
         parts.append(
             Markup('<line class="mark" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
@@ -178,6 +243,12 @@ def _lines(
         parts.append(
             Markup('<polyline class="line {}" points="{}"/>').format(one.style, _path(drawn))
         )
+        for (x, y), half in zip(one.points, one.margins):  # noqa: B905 - as above
+            parts.append(
+                Markup('<line class="interval {0}" x1="{1}" x2="{1}" y1="{2}" y2="{3}"/>').format(
+                    one.style, _n(place.x(x)), _n(place.y(max(0, y - half))), _n(place.y(y + half))
+                )
+            )
         if one.has_dots:
             parts += [
                 Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"/>').format(
@@ -189,7 +260,11 @@ def _lines(
 
 
 def _axes(
-    place: _Scale, x_name: str, x_format: Callable[[float], str], y_format: Callable[[float], str]
+    place: _Scale,
+    x_name: str,
+    x_format: Callable[[float], str],
+    y_format: Callable[[float], str],
+    x_ticks: Sequence[float],
 ) -> list[Markup]:
     parts = []
     for y in place.ticks():
@@ -200,7 +275,8 @@ def _axes(
                 '<text class="tick" x="{3}" y="{4}" text-anchor="end">{5}</text>'
             ).format(_LEFT, _WIDTH - _RIGHT, _n(at), _LEFT - 7, _n(at + 4), y_format(y))
         )
-    for x, anchor in ((place.x_low, "start"), (place.x_high, "end")):
+    ends = ((place.x_low, "start"), (place.x_high, "end"))
+    for x, anchor in [(tick, "middle") for tick in x_ticks] or ends:
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
                 _n(place.x(x)), _HEIGHT - 16, anchor, x_format(x)

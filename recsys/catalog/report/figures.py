@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recsys.catalog.report.diffusion import DiffusionFigures
 from sql import load
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class ModelFigures:
         slices: the model's figures for parts of the users, of the same.
         log: the epochs of its training.
         best_epoch: whose weights serve.
+        denoises: whether it has a diffusion at all.
+        diffusion: what that does; None where its training did not measure it.
     """
 
     row: Row
@@ -98,6 +101,8 @@ class ModelFigures:
     slices: list[Row]
     log: list[Row]
     best_epoch: int | None
+    denoises: bool
+    diffusion: DiffusionFigures | None
 
     @property
     def own(self) -> Row:
@@ -228,7 +233,7 @@ def _exposure(ask: _Catalog, run_date: date) -> Exposure | None:
     rank = np.empty(len(used), dtype=np.int64)
     rank[order] = np.arange(1, len(used) + 1)
     bits = -np.log2(used / used.sum())
-    titles = _titles(ask, table["item_id"].slice(0, _TOP))
+    titles = _titles(ask, table["item_id"].slice(0, _TOP).to_pylist())
     top = [
         {**_UNTITLED, **row, **titles.get(row["item_id"], {}), "rank": int(rank[place])}
         for place, row in enumerate(table.slice(0, _TOP).to_pylist())
@@ -248,8 +253,8 @@ def _exposure(ask: _Catalog, run_date: date) -> Exposure | None:
     )
 
 
-def _titles(ask: _Catalog, items: pa.ChunkedArray) -> dict[Any, Row]:
-    rows = ask.all("titles", items=items.to_pylist())
+def _titles(ask: _Catalog, items: list[Any]) -> dict[Any, Row]:
+    rows = ask.all("titles", items=items)
     return {row["item_id"]: row for row in rows}
 
 
@@ -295,7 +300,22 @@ def _model(ask: _Catalog, model_id: str | None) -> ModelFigures | None:
     slices = [each for each in metrics if each["slice"] != "all" and each["system"] == "model"]
     slices.sort(key=lambda each: _natural(each["slice"]))
     config = json.loads(row["config"] or "{}")
-    return ModelFigures(row, systems, slices, config.get("log", []), config.get("best_epoch"))
+    return ModelFigures(
+        row,
+        systems,
+        slices,
+        config.get("log", []),
+        config.get("best_epoch"),
+        config.get("model", {}).get("approximator") != "none",
+        _diffusion(ask, row["model_id"], config.get("diffusion")),
+    )
+
+
+def _diffusion(ask: _Catalog, model_id: str, measured: Row | None) -> DiffusionFigures | None:
+    if measured is None:
+        return None
+    rows = ask.all("diffusion", model_id=model_id)
+    return DiffusionFigures.of(measured, rows, _titles(ask, measured["targets"]))
 
 
 def _natural(text: str) -> list[tuple[bool, int, str]]:

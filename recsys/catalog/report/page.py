@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from recsys.catalog.report import words
 from recsys.catalog.report.charts import Series, bar, chart, sparkline
+from recsys.catalog.report.diffusion import diffusion_parts
 from recsys.catalog.report.headlines import headlines, kept_share
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def render(figures: Figures) -> str:
         written_at=datetime.now(UTC),
         batches_chart=_batches_chart(figures.batches),
         **_quality(figures.model),
+        **diffusion_parts(figures.model.diffusion if figures.model else None),
         **_lists(figures),
         live=figures.live,
         live_chart=_live_chart(figures.live) if figures.live else None,
