@@ -226,7 +226,12 @@ def test_a_command_that_reads_a_lake_answers(
     assert len(out.splitlines()) > 1, "an answer with at least one row"
 
 
-@pytest.mark.parametrize("example", blocks("python"), ids=lambda example: example.page)
+def examples_in_python() -> list[Example]:
+    """Those whose packages are here; tests/catalog/test_consumers.py runs the others."""
+    return [example for example in blocks("python") if "import polars" not in example.text]
+
+
+@pytest.mark.parametrize("example", examples_in_python(), ids=lambda example: example.page)
 def test_an_example_in_python_reads_rows(
     example: Example, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +241,7 @@ def test_an_example_in_python_reads_rows(
     names: dict[str, object] = {}
     exec(compile(ast.Module(statements, []), example.page, "exec"), names)  # noqa: S102 - our page
     answer = eval(compile(ast.Expression(last.value), example.page, "eval"), names)  # noqa: S307
-    assert answer if isinstance(answer, list) else answer.fetchall()
+    assert len(answer.fetchall() if hasattr(answer, "fetchall") else answer)
 
 
 def test_the_readme_shows_the_verdict_that_the_gate_gives() -> None:
