@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Every test process would compile all modules again: bytecode is kept, whatever the shell says.
-test test-long: export PYTHONDONTWRITEBYTECODE =
+test test-slow test-long: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-long lint docs clean-demo clean help
+.PHONY: demo test test-slow test-long lint docs clean-demo clean help
 
 help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
-	@echo "make test        run the tests"
+	@echo "make test        run the tests, in minutes"
+	@echo "make test-slow   run the tests that take seconds each: servers, kills, trainings"
 	@echo "make test-long   run the long tests: kills, stops, two writers; an hour and more"
 	@echo "make lint        ruff, mypy and the rooms' import rule"
 	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
@@ -26,7 +27,10 @@ demo: $(VENV)/.installed
 # One torch thread a worker: two processes with two threads each on two cores take ten times longer.
 # A worker more than cores: tests of servers and schedules wait for a good part of their time.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n 3 --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long and not slow" -n 3 --dist loadscope --no-loadscope-reorder
+
+test-slow: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long" -n 3 --dist loadscope --no-loadscope-reorder
 
 test-long: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n 3 --dist loadscope --no-loadscope-reorder

@@ -115,6 +115,7 @@ print(*{{m.split('.')[0] for m in sys.modules}})
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_model_and_training_need_nothing_but_torch_and_numpy(
     imported: subprocess.CompletedProcess[str],
 ) -> None:

@@ -256,6 +256,7 @@ def test_the_catalog_answers_in_utc_wherever_the_machine_is(
     )
 
 
+@pytest.mark.slow
 def test_a_person_sees_promotes_and_rolls_back_models(ask, tmp_path: Path) -> None:
     """Without Prefect; each change is a run with its row, and the catalog shows who serves."""
     lake = Lake.from_settings(Settings(lake=str(tmp_path / "lake")))

@@ -51,6 +51,7 @@ def run(env: dict[str, str], folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
     files = {
         file.relative_to(ROOT)
@@ -64,6 +65,7 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
         assert (installed / "flows" / name).read_bytes() == given
 
 
+@pytest.mark.slow
 def test_a_night_runs_from_the_wheel_in_a_folder_with_packages_of_other_people(
     installed: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -83,6 +85,7 @@ def test_the_command_line_is_a_module_too(env: dict[str, str], tmp_path: Path, m
     assert "Usage" in run(env, tmp_path, "-m", module, "sql", "--help")
 
 
+@pytest.mark.slow
 def test_python_says_which_flows_are_deployed(installed: Path, env: dict[str, str]) -> None:
     """The entrypoints of prefect.yaml can be imported from the wheel."""
     code = (

@@ -185,6 +185,7 @@ def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.M
     assert calls[0] == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_matrix_tells_files_and_precisions_apart(tmp_path: Path) -> None:
     files = []
     for users in (60, 40):
@@ -292,6 +293,7 @@ def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, syste
     assert one.test != other.test
 
 
+@pytest.mark.slow
 def test_a_matrix_in_processes_gives_the_same_figures(tmp_path: Path) -> None:
     file = written(tmp_path, users=60)
     tables = [

@@ -63,6 +63,7 @@ def test_same_weights_and_noise_give_the_logits_of_ours() -> None:
     assert float((apart - theirs)[:, 1:].abs().max()) > 0.1  # the noise counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 def test_the_training_loss_is_the_loss_of_ours(activation: str) -> None:
     """On average over the noise, whose draws the two order differently; rows are the same."""
@@ -83,6 +84,7 @@ def test_the_training_loss_is_the_loss_of_ours(activation: str) -> None:
     assert float(ours.mean()) == pytest.approx(float(theirs.mean()), rel=0.01)
 
 
+@pytest.mark.slow
 def test_it_learns_and_its_weights_serve_in_ours() -> None:
     world = successor_world(users=80)
     split = leave_one_out(world.histories)

@@ -20,6 +20,7 @@ def test_a_stage_runs_in_a_process_of_its_own(
     assert figures["peak_rss_gb"] > 0.03
 
 
+@pytest.mark.slow
 def test_a_night_of_two_sizes_is_measured_stage_by_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

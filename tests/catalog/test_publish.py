@@ -167,6 +167,7 @@ def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
     assert set(Path(lake.root).iterdir()) == {*before, Path(lake.root) / CATALOG_FILE}
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_catalog_of_before(lake: Lake) -> None:
     with_lists(lake, list(range(1, 5000)))
     path = Path(publish_catalog(lake))

@@ -54,6 +54,7 @@ def count(lake: Lake, statement: str) -> int:
     return query_catalog(lake, statement).num_rows
 
 
+@pytest.mark.slow
 def test_what_reads_is_run(lake: Lake) -> None:
     assert count(lake, "select * from interactions") == 3
     assert count(lake, "from interactions where user_id = 1") == 2

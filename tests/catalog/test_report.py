@@ -374,6 +374,7 @@ def test_a_report_that_can_not_be_written_stops_no_run(
     assert "nightly" in Path(run.report).read_text()
 
 
+@pytest.mark.slow
 def test_a_report_on_s3_is_one_object_that_a_browser_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def schedules(client: SyncPrefectClient, name: str) -> list[tuple[str | None, st
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_api")
 def test_what_an_operator_set_survives_the_next_start_and_a_new_schedule_replaces_ours_alone() -> (
     None

@@ -115,6 +115,7 @@ def events(run_id: str, number: int) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_stops_no_night(
     shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     assert other == {**one, "warmup": 3}, "what is configured holds beside what is given"
 
 
+@pytest.mark.slow
 def test_a_person_rolls_a_model_back_and_promotes_it_again_by_flows(
     shop: tuple[Path, Lake],
 ) -> None:
@@ -214,6 +216,7 @@ def test_a_person_rolls_a_model_back_and_promotes_it_again_by_flows(
         promote_flow(model_id="m-x", why="why")
 
 
+@pytest.mark.slow
 def test_a_refused_batch_stops_the_night_and_the_lists_of_before_stand(
     night: tuple[Path, Lake],
 ) -> None:
@@ -256,6 +259,7 @@ def test_users_with_one_interaction_each_are_served_by_popularity(
     assert "interactions" in outcome["train"]["refused"]
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path, Lake]) -> None:
     source, lake = shop
     nightly_flow(train="always", run_date=DAY, as_of="now")
@@ -279,6 +283,7 @@ def test_a_training_that_fails_does_not_take_the_lists_with_it(shop: tuple[Path,
     assert "memory" in night_summary(lake)
 
 
+@pytest.mark.slow
 def test_a_night_judges_the_lists_of_before_and_goes_on_where_it_can_not(
     night: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +311,7 @@ def test_a_night_judges_the_lists_of_before_and_goes_on_where_it_can_not(
     assert served == [{"day": date(2026, 1, 5)}]
 
 
+@pytest.mark.slow
 def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
     night: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +410,7 @@ def scheduled_night(deployment_id: UUID, time: datetime, **parameters: Any) -> F
         )
 
 
+@pytest.mark.slow
 def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
     """After an outage they run one after the other, oldest first, as a worker takes them."""
     _, lake = shop
@@ -443,6 +450,7 @@ def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_backfill_and_a_rollback_of_lists_are_flows(night: tuple[Path, Lake]) -> None:
     _, lake = night
     last = DAY + timedelta(days=1)

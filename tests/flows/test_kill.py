@@ -122,6 +122,7 @@ def test_a_killed_night_run_again_ends_as_an_undisturbed_one(
     killed_and_run_again(next_night, tmp_path / "lake", moment / (MOMENTS - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", sample([0.0, 0.1, 0.2, 0.6, 1.0], 2))
 def test_a_killed_first_night_run_again_ends_as_an_undisturbed_one(
     first_night: World, tmp_path: Path, share: float

@@ -71,6 +71,7 @@ def prefect_home_in_use(
     )
 
 
+@pytest.mark.slow
 def test_a_killed_night_takes_its_temporary_server_with_it(
     tmp_path: Path, prefect_home: Path
 ) -> None:

@@ -53,6 +53,7 @@ def put_events(endpoint: str, tmp_path: Path, name: str, steps: str) -> None:
     servers.client(endpoint).upload_file(str(path), "shop", f"events/{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", sample([servers.rclone_s3, servers.moto_s3], 0))
 def test_two_nights_from_s3_to_a_lake_on_s3(
     server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(served: Serv
     assert rows == [{"status": "cancelled", "error": "stopped by SIGTERM"}]
 
 
+@pytest.mark.slow
 def test_a_killed_serve_leaves_no_process_behind(served: Served) -> None:
     """The last test: it ends what the others use. A night reads the endless source."""
     start_run(served.env, "nightly/daily")

@@ -29,6 +29,7 @@ ZONE = ZoneInfo("Europe/Berlin")  # of the schedule
 FOREIGN = {"Origin": "https://evil.example"}
 
 
+@pytest.mark.slow
 def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
     served: Served,
 ) -> None:

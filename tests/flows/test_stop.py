@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 # SIGTERM to one that is ready: test_kill_serve.py.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "ready"), sample([(terminate, False), (ctrl_c, True), (hang_up, True)], 0)
 )

@@ -59,6 +59,7 @@ MENDED = {"event": "kind", "value": "stars"}
 # --- a corrected mapping
 
 
+@pytest.mark.slow
 def test_a_corrected_mapping_corrects_the_rows(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_after_a_kill_while_rows_are_replaced_a_rerun_ends_as_if_nothing_had_hap
 # --- one source, however it is spelt
 
 
+@pytest.mark.slow
 def test_the_spelling_of_a_path_is_not_the_identity_of_a_source(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_only_the_new_rows_of_a_grown_table_are_ingested(
     assert versions(lake) == before, "a row already in quarantine is not put there again"
 
 
+@pytest.mark.slow
 def test_a_table_that_shrank_to_rows_in_the_lake_is_refused(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -522,6 +523,7 @@ KILLS = [(1, False), (2, False), (3, False), (4, False), (4, True)]
 KILL_NAMES = [f"{'after' if after else 'before'} {commit}" for commit, after in KILLS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("commits", "after"), sample(KILLS, 1, 3), ids=KILL_NAMES)
 @pytest.mark.parametrize("changes", [False, True], ids=["same source", "changed source"])
 def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(

@@ -103,6 +103,7 @@ def test_a_rule_says_what_becomes_of_changes_at_the_source(
     assert versions(lake) == unchanged, "a second time changes nothing"
 
 
+@pytest.mark.slow
 def test_a_change_alone_is_a_batch_and_can_be_taken_back(
     lake: Lake, settings: Settings, shop: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_another_source_s_rows_and_erased_users_stay_as_they_are(
     check_row_counts(Lake.from_settings(settings))
 
 
+@pytest.mark.slow
 def test_files_are_read_again_where_one_has_changed(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_span_beyond_the_limit_shows_the_oldest_and_newest_rows(
     assert "timestamp 2026-01-03" in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "observed"), [(61, "6.1"), (1, "10")])
 def test_a_sudden_change_of_row_count_is_refused_after_three_batches(
     lake: Lake, settings: Settings, tmp_path: Path, rows: int, observed: str

@@ -266,6 +266,7 @@ def test_a_full_disk_is_told_as_such() -> None:
         raise full
 
 
+@pytest.mark.slow
 def test_a_range_of_letters_in_a_pattern_means_itself() -> None:
     assert re.fullmatch(object_store._as_regex("day[0-3].p*"), "day2.parquet")
     assert not re.fullmatch(object_store._as_regex("day[0-3].p*"), "day4.parquet")

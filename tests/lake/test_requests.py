@@ -20,6 +20,7 @@ from tests import lakes, servers
 from tests.benchmarks.requests import kinds, open_shop
 
 
+@pytest.mark.slow
 def test_a_night_makes_few_requests_and_the_next_ones_hardly_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,6 +67,7 @@ def foreign(lake: Lake, user: int) -> None:
     write_deltalake(lake.open("interactions"), row, mode="append")
 
 
+@pytest.mark.slow
 def test_what_another_run_has_changed_is_not_written_to_before_it_is_read_again(
     pair: tuple[Lake, Lake],
 ) -> None:
@@ -88,6 +90,7 @@ def test_what_another_run_has_changed_is_not_written_to_before_it_is_read_again(
     assert users(other) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_sees_what_was_written_before_it_and_writes_to_the_newest_version(
     pair: tuple[Lake, Lake],
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_table_that_is_not_there_yet_is_asked_for_again(pair: tuple[Lake, Lake
         assert users(ours) == [1]
 
 
+@pytest.mark.slow
 def test_the_log_is_summed_up_every_few_commits_and_loses_nothing(pair: tuple[Lake, Lake]) -> None:
     ours, other = pair
     lakes.fill(ours, {0: [7]})

@@ -206,6 +206,7 @@ def test_rows_of_no_batch_are_left_alone(two_batches: Lake) -> None:
     assert versions(two_batches) == before
 
 
+@pytest.mark.slow
 def test_a_lake_on_s3_is_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servers.use_credentials(monkeypatch)
     with servers.rclone_s3(tmp_path) as endpoint:

@@ -116,6 +116,7 @@ def test_a_table_that_the_store_refuses_is_told_and_never_waited_for(s3: FaultyS
     assert all("s3://lake/many/interactions/part-" in message for message in told)
 
 
+@pytest.mark.slow
 def test_threads_read_one_file_side_by_side(s3: FaultyS3) -> None:
     lake, content = lake_on(s3, "large"), bytes(range(256)) * 8192
     object_store.put("s3://lake/large/file", content, lake.storage)

@@ -35,6 +35,7 @@ def shop(lake: Lake, settings: Settings) -> Lake:
     return lake
 
 
+@pytest.mark.slow
 def test_a_backfill_makes_what_is_missing_in_order(
     shop: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_span_must_be_one(shop: Lake, settings: Settings) -> None:
         plan_backfill(shop, settings, day(2), date(2999, 1, 1))
 
 
+@pytest.mark.slow
 def test_the_command_rolls_lists_back_and_shows_editions(
     shop: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

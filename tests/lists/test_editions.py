@@ -78,6 +78,7 @@ def test_a_reason_is_asked_for(two_days: Lake, settings: Settings) -> None:
         roll_back(two_days, DAY, why="", who="ada")
 
 
+@pytest.mark.slow
 def test_rows_of_a_killed_run_are_not_shown_and_the_next_run_repairs_them(
     two_days: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_rows_of_a_killed_run_are_not_shown_and_the_next_run_repairs_them(
     assert len(two_days.rows(columns.RECOMMENDATIONS)) == 3 + 3 + 6, "nothing is doubled"
 
 
+@pytest.mark.slow
 def test_lists_roll_back_to_the_edition_before_and_forward_again(
     two_days: Lake, settings: Settings
 ) -> None:
@@ -117,6 +119,7 @@ def test_lists_roll_back_to_the_edition_before_and_forward_again(
     assert two_days.version(columns.EDITIONS) == before, "it is current already"
 
 
+@pytest.mark.slow
 def test_the_only_edition_is_withdrawn_and_comes_back(two_days: Lake, settings: Settings) -> None:
     assert back(two_days).edition is None
     assert shown(two_days) == [(1, 1, 3)]
@@ -141,6 +144,7 @@ def test_an_edition_that_is_not_there_is_not_served(two_days: Lake, settings: Se
     assert statuses(two_days) == {1: "superseded", 2: "current"}
 
 
+@pytest.mark.slow
 def test_a_night_that_serves_nobody_hides_the_lists_of_the_day_before(
     lake: Lake, settings: Settings
 ) -> None:

@@ -96,6 +96,7 @@ def test_an_interaction_has_the_roles_of_its_event_its_value_and_its_time(
     assert np.array_equal(packed.histories.items, plain.histories.items)
 
 
+@pytest.mark.slow
 def test_histories_with_roles_grow_as_those_without(lake: Lake, settings: Settings) -> None:
     """And a snapshot with other roles, or with none, is of no use."""
     roles = Roles.of(Events(targets=("purchase",)))

@@ -74,6 +74,7 @@ def lists(lake: Lake, edition: int, day: int = 0) -> dict[Any, tuple[str, list[A
     return found
 
 
+@pytest.mark.slow
 def test_each_user_gets_the_list_of_the_model_of_the_group(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {**HISTORIES, 31: [900]})
     two_models(lake)

@@ -102,6 +102,7 @@ def test_every_user_gets_k_items_that_they_have_not_had(lake: Lake, settings: Se
     assert {reason for *_, reason in rows} == {"model"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [7, 4096])
 def test_the_size_of_a_block_changes_no_list(lake: Lake, settings: Settings, block: int) -> None:
     lakes.fill(lake, HISTORIES)

@@ -94,6 +94,7 @@ def left(lake: Lake) -> list[str]:
     return [stored.key for stored in object_store.find(lake.uri(SCORED, "**"), lake.storage)]
 
 
+@pytest.mark.slow
 def test_a_killed_night_goes_on_and_its_lists_are_those_of_an_unbroken_one(
     places: list[Settings], scored_users: list[int]
 ) -> None:
@@ -133,6 +134,7 @@ def test_what_was_scored_from_other_inputs_is_not_used(
     assert not left(lake)
 
 
+@pytest.mark.slow
 def test_scores_that_nobody_goes_on_with_are_removed_by_maintenance(
     places: list[Settings], scored_users: list[int]
 ) -> None:

@@ -45,6 +45,7 @@ def lists(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_list_does_not_depend_on_the_block(preset: str, precision: str) -> None:

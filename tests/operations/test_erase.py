@@ -205,6 +205,7 @@ def test_a_report_with_sample_rows_loses_them(shop: tuple[Lake, Settings, Path])
     assert "someone" in errors["2"]
 
 
+@pytest.mark.slow
 def test_integers_are_erased_by_the_command_and_leave_the_catalog(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def lists_of(settings: Settings, day: date) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
+@pytest.mark.slow
 def test_between_two_nights_it_changes_no_row_no_count_no_history_and_no_list(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_report_goes_with_the_lists_of_its_day(folder: Path) -> None:
     assert not (reports / f"{days[1]}.html").exists()
 
 
+@pytest.mark.slow
 def test_files_go_once_they_are_older_than_the_retention(folder: Path) -> None:
     settings = settings_of(folder)
     lake = Lake.from_settings(settings)
@@ -140,6 +142,7 @@ def test_files_go_once_they_are_older_than_the_retention(folder: Path) -> None:
     assert len(logs) < 3 * len(TABLES)
 
 
+@pytest.mark.slow
 def test_an_open_catalog_reads_on(published: Path) -> None:
     settings = settings_of(published)
     catalog = published / "lake" / CATALOG_FILE
@@ -177,6 +180,7 @@ def test_what_was_done_once_is_not_done_again_after_the_log_is_gone(folder: Path
     assert result.status == "nothing new"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", sample([2, 11, 24], 1))
 def test_a_killed_maintenance_loses_nothing_and_the_next_run_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, write: int
@@ -232,6 +236,7 @@ def test_the_newest_lists_stay_however_old_they_are(folder: Path) -> None:
     assert len(Lake.from_settings(settings).rows(columns.LIST_DAYS)) == NIGHTS - 1
 
 
+@pytest.mark.slow
 def test_results_of_checks_and_their_pages_go_together(folder: Path, tmp_path: Path) -> None:
     settings = settings_of(folder)
     pages = folder / "lake" / "checks"
@@ -296,6 +301,7 @@ def test_models_stay_while_they_serve_or_their_lists_stand_or_they_are_new(folde
     assert len(lake.rows(columns.MODELS)) == 6, "rows stay"
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_runs_go(folder: Path) -> None:
     settings = settings_of(folder)
     root = folder / "lake"

@@ -216,6 +216,7 @@ def stored(lake: Lake) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     }
 
 
+@pytest.mark.slow
 def test_they_are_what_a_loop_over_every_user_gives(
     judged: tuple[Lake, Settings], rows: list[dict[str, Any]]
 ) -> None:

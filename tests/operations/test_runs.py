@@ -85,6 +85,7 @@ with record_run("nightly", "killed", Settings(), {}):
 """
 
 
+@pytest.mark.slow
 def test_the_next_run_finds_one_that_was_killed(
     lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_process_that_was_given_the_number_of_a_dead_one_is_not_it() -> None:
     assert has_ended("nobody knows") is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_own_sigterm")
 def test_a_query_that_heeds_no_signal_is_interrupted_and_the_run_cancelled(
     lake: Lake, settings: Settings
@@ -156,6 +158,7 @@ def test_a_query_that_heeds_no_signal_is_interrupted_and_the_run_cancelled(
     assert (row["status"], row["error"]) == ("cancelled", "stopped by SIGTERM")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_own_sigterm")
 def test_a_run_that_hangs_is_stopped_when_its_time_is_over(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [1, 2]})
@@ -172,6 +175,7 @@ def test_a_run_that_hangs_is_stopped_when_its_time_is_over(lake: Lake, settings:
     assert "took longer than time_limit" in row["error"]
 
 
+@pytest.mark.slow
 def test_a_night_and_a_promotion_go_by_while_a_model_trains(lake: Lake, settings: Settings) -> None:
     """The night serves the earlier champion; the training is judged by the later one."""
     known_world(lake)

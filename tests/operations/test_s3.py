@@ -18,6 +18,7 @@ from tests import lakes, servers
 NOW = datetime(2026, 4, 20, tzinfo=UTC)
 
 
+@pytest.mark.slow
 def test_a_lake_on_s3_is_maintained_and_a_user_erased(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

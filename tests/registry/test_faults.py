@@ -72,6 +72,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", faulty_s3.FAULTS)
 def test_a_champion_whose_files_can_not_be_read_keeps_its_place(
     service: Service, fault: faulty_s3.Fault
@@ -151,6 +152,7 @@ def local(lake: Lake, _shop: tuple[str, Path]) -> tuple[str, Path]:
     return champion, Path(lake.uri("weights", champion))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "model.json", "items.parquet"])
 def test_a_damaged_champion_stops_the_night_and_the_gate_says_what_it_is(
     lake: Lake, settings: Settings, local: tuple[str, Path], name: str
@@ -183,6 +185,7 @@ def test_a_file_on_a_disk_that_fails_keeps_the_champion(
     assert len(model_rows(lake)) == 2
 
 
+@pytest.mark.slow
 def test_steps_that_the_champion_lacks_do_not_remove_it(
     lake: Lake, settings: Settings, local: tuple[str, Path]
 ) -> None:

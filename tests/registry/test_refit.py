@@ -36,6 +36,7 @@ def are_equal(first: Model, second: Model) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_what_serves_was_refit_and_what_is_judged_was_not(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     first = train(lake, settings, training(epochs=8, refit=True))
@@ -68,6 +69,7 @@ def test_without_refit_the_judged_weights_serve(lake: Lake, settings: Settings) 
     assert are_equal(served, judged), "the refit changes nothing of what is judged"
 
 
+@pytest.mark.slow
 def test_a_model_is_refit_when_the_gate_lets_it_serve_and_not_before(
     lake: Lake, settings: Settings
 ) -> None:

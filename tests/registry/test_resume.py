@@ -73,6 +73,7 @@ def weights(lake: Lake) -> bytes:
     return Path(lake.uri("weights", row.model_id, "model.safetensors")).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_gives_the_same_weights(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     assert card_json["metadata"]["metrics"]["test"] == figures
 
 
+@pytest.mark.slow
 def test_the_same_run_in_another_lake_gives_identical_rows(
     lake: Lake, settings: Settings, tmp_path: Any
 ) -> None:
@@ -262,6 +263,7 @@ def test_early_stopping_sees_no_user_of_the_gate(
     assert f"{len(asked.gate)} users)" in result.why
 
 
+@pytest.mark.slow
 def test_earlier_champions_are_the_best_of_those_that_no_person_took_back(lake: Lake) -> None:
     lakes.fill(lake, {1: [7]})
 
@@ -354,6 +356,7 @@ def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings:
     assert statuses(lake) == {first.model_id: "retired", second.model_id: "champion"}
 
 
+@pytest.mark.slow
 def test_the_champion_is_judged_on_todays_users_whatever_items_it_knew(
     lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
@@ -391,6 +394,7 @@ def test_a_preset_or_a_field_that_does_not_exist_is_named(lake: Lake, settings: 
         train(lake, settings, Training(overrides={"droput": 0.1}))
 
 
+@pytest.mark.slow
 def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
     lake: Lake, settings: Settings
 ) -> None:
@@ -410,6 +414,7 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_replaced(
     assert weights.exists()
 
 
+@pytest.mark.slow
 def test_a_champion_of_other_ids_is_named_and_can_be_replaced(
     lake: Lake, settings: Settings
 ) -> None:

@@ -40,6 +40,7 @@ def row_of(lake: Lake, result: TrainResult) -> ModelRow:
     return row
 
 
+@pytest.mark.slow
 def test_a_refresh_goes_on_from_the_judged_weights(
     lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

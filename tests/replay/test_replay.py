@@ -131,6 +131,7 @@ def test_a_night_knows_what_was_known_on_its_day(
     assert mine["trainings"] == 0
 
 
+@pytest.mark.slow
 def test_settings_train_by_their_policy_and_are_compared_by_user(
     past: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_replay_goes_on_where_it_was(
     past: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

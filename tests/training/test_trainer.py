@@ -48,6 +48,7 @@ def test_sampled_negatives_find_the_rule_too() -> None:
     assert (lists.items[:, 0] == world.next_items()).mean() >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["causal", "prefix"])
 def test_whether_anything_comes_again_is_learnt(objective: str) -> None:
     generator = np.random.default_rng(0)
@@ -254,6 +255,7 @@ def test_validation_picks_up_what_training_learns() -> None:
     assert judged.users == 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
