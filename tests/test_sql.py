@@ -17,7 +17,7 @@ import sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOMS = ("ingest", "packing", "registry", "lists", "operations", "benchmark", "report")
+ROOMS = ("ingest", "packing", "registry", "lists", "operations", "benchmark", "report", "explore")
 ROOT = Path(sql.__file__).parent
 STATEMENTS = sorted(path for room in ROOMS for path in (ROOT / room).glob("*.sql"))
 VERBS = {"create", "insert", "update", "delete"}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CATALOG_FILE = "catalog.duckdb"
 _BATCH_ROWS = 10_000
+_MISSING = "{} does not exist yet: run `recsys nightly` first"
 # MULTI is a PIVOT whose values are read off the data.
 _READING = {"SELECT", "MULTI"}
 
@@ -41,7 +42,7 @@ def fetch_catalog(lake: Lake, folder: Path) -> Path:
         else:
             object_store.download(uri, path, lake.storage)
     except (FileNotFoundError, MissingError):
-        raise MissingError(f"{uri} does not exist yet: run `recsys nightly` first") from None
+        raise MissingError(_MISSING.format(uri)) from None
     except OSError as error:
         raise LakeError(f"could not read {uri}: {error.strerror}") from error
     return path
@@ -99,20 +100,51 @@ def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.Duc
     """
     with temporary_folder() as folder:
         path = fetch_catalog(lake, folder)
-        try:
-            with open_duckdb(lake.limits, path, read_only=True) as con:
-                lake.let_read(con)  # the views read s3:// without DuckDB's httpfs extension
-                _require_own(con, lake)
-                if is_confined:
-                    _confine(con, lake)
-                yield con
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.IOException) and lake.root in str(error):
-                raise LakeError(
-                    f"{path} shows a file that can't be read: {first_line(error)}. If it is gone, "
-                    "`recsys maintain` or the next night makes the catalog anew"
-                ) from error
-            raise LakeError(f"{path}: DuckDB refused the statement: {error}") from error
+        with explain_refusals(lake), open_duckdb(lake.limits, path, read_only=True) as con:
+            lake.let_read(con)  # the views read s3:// without DuckDB's httpfs extension
+            _require_own(con, lake)
+            if is_confined:
+                _confine(con, lake)
+            yield con
+
+
+@contextmanager
+def explain_refusals(lake: Lake) -> Iterator[None]:
+    """Say of which catalog DuckDB refused a statement of the block.
+
+    Raises:
+        LakeError: it did.
+    """
+    uri = lake.uri(CATALOG_FILE)
+    try:
+        yield
+    except duckdb.Error as error:
+        if isinstance(error, duckdb.IOException) and lake.root in str(error):
+            raise LakeError(
+                f"{uri} shows a file that can't be read: {first_line(error)}. If it is gone, "
+                "`recsys maintain` or the next night makes the catalog anew"
+            ) from error
+        raise LakeError(f"{uri}: DuckDB refused the statement: {error}") from error
+
+
+def catalog_mark(lake: Lake) -> object:
+    """Return what tells a catalog from the one that was published before it.
+
+    Raises:
+        MissingError: there is no catalog.
+        LakeError: it can't be read.
+    """
+    uri = lake.uri(CATALOG_FILE)
+    try:
+        if lake.is_local:
+            stat = Path(uri).stat()
+            return stat.st_ino, stat.st_mtime_ns, stat.st_size
+        (stored,) = object_store.find(uri, lake.storage)
+    except (FileNotFoundError, ValueError):
+        raise MissingError(_MISSING.format(uri)) from None
+    except OSError as error:
+        raise LakeError(f"could not read {uri}: {error.strerror}") from error
+    return stored
 
 
 def _require_own(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:

@@ -116,6 +116,32 @@ def report(
     print_line(str(out))
 
 
+@app.command()
+def explore(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the pages; 0 takes a free one.")
+    ] = 4201,
+    show: Annotated[
+        bool, typer.Option("--open", help="Open the first page in this machine's browser.")
+    ] = False,
+) -> None:
+    """Look up users, items and nights on pages for a browser, on this machine, until stopped.
+
+    The pages read the catalog by SQL, as `recsys sql` does, and change nothing.
+    """
+    import webbrowser
+
+    from recsys.catalog.explore.server import serve_pages
+    from recsys.lake.tables import Lake
+
+    def ready(address: str) -> None:
+        print_line(f"{address} shows the lake, until you stop this")
+        if show:
+            webbrowser.open(address)
+
+    serve_pages(Lake.from_settings(Settings()), port, ready)
+
+
 def _run_statement(
     lake: Lake, statement: str, output: Shown, parameters: Mapping[str, object], *, unsafe: bool
 ) -> None:

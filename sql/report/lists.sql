@@ -1,8 +1,8 @@
--- One row per rank up to 10 of each of $users on $run_date, with the item's title, and what speaks
--- for it: titles of the user's history, or how often it was taken.
--- reads: explanations, items, recommendations, $run_date, $users
+-- One row per rank up to $longest of each of $users on $run_date, with the item's title, and what
+-- speaks for it: titles of the user's history, or how often it was taken.
+-- reads: explanations, items, recommendations, $longest, $run_date, $users
 -- makes: rows (user_id, rank, item_id, title, category, image, reason, score,
---     confidence, because, interactions)
+--     confidence, model_id, because, interactions)
 with reasons as (
     select
         explanations.user_id,
@@ -28,6 +28,7 @@ select
     lists.reason,
     lists.score,
     lists.confidence,
+    lists.model_id,
     reasons.because,
     reasons.interactions
 from recommendations as lists
@@ -39,6 +40,6 @@ left join reasons
         and lists.rank = reasons.rank
 where
     lists.run_date = $run_date::date
-    and lists.rank <= 10
+    and lists.rank <= $longest::bigint
     and lists.user_id in (select unnest($users))
 order by lists.user_id, lists.rank

@@ -29,6 +29,7 @@ SAMPLE_SEED = 0
 _SAMPLED_USERS = 2_000
 """Users whose lists are compared over 30 nights."""
 _TOP = 15
+_SHOWN_RANKS = 10
 _UNTITLED: Row = dict.fromkeys(("title", "category", "image"))
 
 
@@ -279,7 +280,7 @@ def _sample(ask: _Catalog, run_date: date) -> list[SampleUser]:
     if not users:
         return []
     histories = _by_user(ask.all("histories", run_date=run_date, users=users))
-    lists = _by_user(ask.all("lists", run_date=run_date, users=users))
+    lists = _by_user(ask.all("lists", run_date=run_date, users=users, longest=_SHOWN_RANKS))
     return [SampleUser(user, histories.get(user, []), lists.get(user, [])) for user in users]
 
 

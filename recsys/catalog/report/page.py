@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import PackageLoader
 from markupsafe import Markup
 
 from recsys.catalog.report import words
 from recsys.catalog.report.charts import Series, bar, chart, sparkline
 from recsys.catalog.report.diffusion import diffusion_parts
 from recsys.catalog.report.headlines import headlines, kept_share
+from recsys.catalog.report.templates import page_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,18 +46,7 @@ class Tile:
 
 def render(figures: Figures) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("recsys.catalog.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for text in (words.count, words.percent, words.day, words.time, words.date_of, words.shown):
-        environment.filters[text.__name__] = text
-    more = {"first_line": words.first_line, "score": words.score, "times": words.times}
-    environment.filters |= more
-    environment.tests["link"] = words.is_link
+    environment = page_environment(PackageLoader("recsys.catalog.report", "page"))
     loader = environment.loader
     assert loader  # noqa: S101 - given above
     style, script = (
