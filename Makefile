@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow   run the tests that take seconds each: servers, kills, trainings"
 	@echo "make test-long   run the long tests: kills, stops, two writers; an hour and more"
 	@echo "make lint        ruff, mypy and the rooms' import rule"
+	@echo "make audit       ask PyPI for known vulnerabilities of what constraints.txt installs"
 	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
 	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
@@ -40,6 +41,11 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# --strict: a package of which nothing is known fails. It asks PyPI, so it is not part of .ci/run.
+.PHONY: audit
+audit: $(VENV)/.installed-audit
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # -W: a warning is an error; -n: so is every reference that leads nowhere.
 docs: $(VENV)/.installed-docs
@@ -72,6 +78,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-audit: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	@touch $@
 
 $(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
