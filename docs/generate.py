@@ -110,7 +110,8 @@ def settings() -> str:
     text += ["## General", _table(_SETTING_HEAD, general)]
     for name, model in models.items():
         if model:
-            text += _settings_table(name, model)
+            is_list = _is_list(Settings.model_fields[name].annotation)
+            text += _settings_table(name, model, is_list=is_list)
     return _page([*text, *_preset_parts()])
 
 

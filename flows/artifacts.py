@@ -62,8 +62,13 @@ def _progress(artifacts: dict[str, UUID], stage: str, done: int, total: int, not
         update_progress_artifact(artifacts[stage], percent, description=note or stage)
     else:
         # A key of its own: the report of the step `ingest` has the key `ingest`.
-        key = "progress-" + re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")
+        key = f"progress-{_key(stage)}"
         artifacts[stage] = cast("UUID", create_progress_artifact(percent, key, note or stage))
+
+
+def _key(name: str) -> str:
+    """Return a name as Prefect takes one for an artifact."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _show(create: Callable[[], object]) -> bool:
@@ -89,7 +94,7 @@ def run_step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
             result = work(progress)
     except RecsysError as error:
         text = f"# {name.capitalize()}: refused\n\n```\n{error}\n```"
-        _report(text, f"{name}-refused", f"why {name} was refused")
+        _report(text, f"{_key(name)}-refused", f"why {name} was refused")
         _show(partial(tell_refusal, run, name, error))
         raise
     run.record(name, result)
@@ -102,7 +107,7 @@ def _tell(run: Run, step: str) -> None:
     """Tell of a step in the log and as an artifact; of a batch also where its checks lie."""
     line, page = step_told(run, step)
     get_run_logger().info(line)
-    create_markdown_artifact(page, key=step.replace("_", "-"), description=line)
+    create_markdown_artifact(page, key=_key(step), description=line)
     if step == "ingest" and (batch_id := run.outcome[step]["batch_id"]):
         page = check_page_address(run.lake, batch_id)
         _link(run, page, "Checks", "checks", "every check of the batch")

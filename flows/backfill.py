@@ -6,6 +6,7 @@ from datetime import date
 
 from prefect import flow, get_run_logger
 
+from flows.deliver import deliver_lists
 from flows.recommend import changed_recommending, recommend_task
 from flows.runs import flow_run, run_name
 from recsys.lists.backfill import plan_backfill
@@ -31,7 +32,7 @@ def backfill_flow(
             day that is over.
         recommending: what to change of the configured ``recommending``, e.g. ``{"k": 50}``.
     """
-    logger = get_run_logger()
+    logger, made = get_run_logger(), set[date]()
     with flow_run("backfill") as run:
         plan = plan_backfill(run.lake, run.settings, first, last, as_of)
         run.outcome["plan"] = [str(planned) for planned in plan]
@@ -41,3 +42,5 @@ def backfill_flow(
                 recommend_task(
                     run, changed_recommending(run, recommending), planned.run_date, planned.bound
                 )
+                made.add(planned.run_date)
+        deliver_lists(run, made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.artifacts import run_step
+from flows.deliver import deliver_lists
 from flows.runs import flow_run, retrying_task, run_name
 from recsys.operations.erase import EraseResult, erase
 from recsys.operations.runs import Run
@@ -30,3 +31,4 @@ def erase_flow(user: str, why: str) -> None:
     """
     with flow_run("erase", hidden=("user",)) as run:
         erase_task(run, why, user)
+        deliver_lists(run, ())

@@ -6,6 +6,7 @@ from datetime import date
 
 from prefect import flow, get_run_logger
 
+from flows.deliver import deliver_lists
 from flows.runs import flow_run, run_name
 from recsys.account import current_account
 from recsys.lists.rollback import roll_back
@@ -25,3 +26,4 @@ def lists_rollback_flow(run_date: date, why: str, to: int | None = None) -> None
         result = roll_back(run.lake, run_date, to=to, why=why, who=current_account())
         run.record("rollback", result)
         get_run_logger().info("%s", result)
+        deliver_lists(run, {run_date})

@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from flows.artifacts import link_report, run_step
 from flows.catch_up import CatchUp, newer_night
+from flows.deliver import deliver_lists
 from flows.ingest import ingest_items_task, ingest_task
 from flows.monitor import drift_task, live_metrics_task
 from flows.optional import try_step
@@ -43,9 +44,9 @@ def nightly_flow(
 
     A batch that breaks its contract, items that can't be read, or a champion that can't be read
     stop the night, and the previous lists stay in place. A training that fails does not: the
-    champion, or popularity, serves everyone. Nor do live metrics that fail. Where a champion
-    serves, the lists are published before the training, and the new model serves from the next
-    night on.
+    champion, or popularity, serves everyone. Nor do live metrics or sinks that fail. Where a
+    champion serves, the lists are published before the training, and the new model serves from the
+    next night on.
 
     Args:
         train: "policy" trains while there is no champion and after that as ``training.policy``
@@ -81,6 +82,7 @@ def nightly_flow(
         if decision.train and not decision.serves:
             _train(run, changed_training, night)
         recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)
+        deliver_lists(run, {run_date})
         if decision.train and decision.serves:  # lists don't wait for a training
             _train(run, changed_training, night)
         message = night_line(run.outcome, night_before(run))

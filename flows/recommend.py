@@ -9,6 +9,7 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from flows.artifacts import run_step
+from flows.deliver import deliver_lists
 from flows.runs import checked_run_date, flow_run, retrying_task, run_name
 from flows.story import lists_line
 from recsys.lake.bound import Bound
@@ -72,4 +73,5 @@ def recommend_flow(
         run_date = checked_run_date(run, run_date)
         bound = Bound.of(run.settings, run_date, as_of)
         recommend_task(run, changed_recommending(run, recommending), run_date, bound, replace)
+        deliver_lists(run, {run_date})
     return Completed(message=lists_line(run.outcome["recommend"]))

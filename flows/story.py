@@ -60,6 +60,10 @@ def step_told(run: Run, step: str) -> tuple[str, str]:
     if step == "drift":
         line = drift_line(new)
         return line, f"# {line.capitalize()}\n\nIt took {new['seconds']:.0f} s.\n"
+    if step.startswith("deliver "):
+        days = ", ".join(map(str, new["delivered"])) or "nothing new"
+        line = f"{new['sink']} got {days}: {new['rows']:,} rows in {new['seconds']:.0f} s"
+        return line, markdown_values(f"Lists delivered to {new['sink']}", new)
     if step in ("promote", "rollback"):
         line = f"{new['model_id'] or 'popularity alone'} serves: {new['why']}"
         return line, f"# {line}\n"
@@ -131,6 +135,11 @@ def night_line(outcome: Outcome, before: Outcome) -> str:
         parts.append(live_line(outcome["live_metrics"]))
     if outcome.get("drift", {}).get("why"):
         parts.append(drift_line(outcome["drift"]))
+    parts += [
+        f"not {step.replace('deliver', 'delivered to')}: {problem}"
+        for step, told in outcome.items()
+        if step.startswith("deliver ") and (problem := told.get("refused") or told.get("failed"))
+    ]
     training = outcome.get("train", {})
     if "status" in training:
         parts.append(f"trained {training['model_id']}: {training['status']}")

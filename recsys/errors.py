@@ -55,5 +55,9 @@ class GateError(RecsysError):
     """The model or the lists did not pass the gate that stands before publication."""
 
 
+class SinkError(RecsysError):
+    """Lists could not be delivered to a place besides the lake; those in the lake are served."""
+
+
 class TimeLimitError(RecsysError):
     """A run took longer than it may, and was stopped."""

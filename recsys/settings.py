@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -56,6 +57,7 @@ Overrides = Annotated[
     Field(json_schema_extra={"properties": override_schema(), "additionalProperties": False}),
 ]
 IdType = Literal["integer", "text"]
+_POSTGRES = ("postgresql", "postgres")
 TimestampUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "ticks", "days", "excel_days"]
 
 
@@ -517,6 +519,56 @@ class Drift(Config):
     )
 
 
+class Sink(Config):
+    """A place besides the lake that gets every night's lists; see docs/sinks.md."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="what you call it")
+    to: str = Field(
+        min_length=1,
+        description="a folder or s3://bucket/prefix for Parquet files, a DuckDB file (*.duckdb, "
+        "*.db), or postgresql://user@host/database; a password comes from PGPASSWORD or ~/.pgpass",
+    )
+    table: str = Field(
+        "recommendations",
+        pattern=r"^[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?$",
+        description="table of a database, optionally schema.table; it is made where it is missing",
+    )
+    wait: timedelta = Field(
+        timedelta(minutes=10),
+        ge=timedelta(0),
+        le=timedelta(days=1),
+        description="how long to wait for a database that another process holds",
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _check_address(cls, to: str) -> str:
+        scheme, address, rest = to.partition("://")
+        if not address:
+            return os.path.expanduser(to)
+        if scheme not in ("s3", *_POSTGRES):  # the rest may hold a password or a signature
+            raise ValueError(
+                f"{scheme}:// can't be written; give a path, s3://bucket/prefix or postgresql://"
+            )
+        parts = urlsplit(to)
+        if parts.password is not None or "password=" in parts.query.lower():
+            raise ValueError(
+                "the address holds a password: leave it out, and give it in the variable "
+                "PGPASSWORD or in the file ~/.pgpass"
+            )
+        if scheme == "s3" and ("@" in parts.netloc or parts.query or not parts.netloc):
+            raise ValueError("give s3://bucket/prefix; keys come from the AWS chain")
+        return to if scheme in _POSTGRES else f"s3://{rest.rstrip('/')}"
+
+    @property
+    def kind(self) -> Literal["parquet", "duckdb", "postgres"]:
+        """What is written there."""
+        if self.to.startswith(tuple(f"{scheme}://" for scheme in _POSTGRES)):
+            return "postgres"
+        is_file = "://" not in self.to and self.to.endswith((".duckdb", ".db"))
+        return "duckdb" if is_file else "parquet"
+
+
 class ObjectStorage(BaseModel):
     """An S3 endpoint. Credentials are not set here: they come from the standard AWS chain."""
 
@@ -616,6 +668,7 @@ class Settings(BaseSettings):
     experiment: Experiment | None = Field(
         None, description="another model for some of the users, to compare with"
     )
+    sinks: tuple[Sink, ...] = Field((), description="where lists go besides the lake")
     maintenance: Maintenance = Maintenance()
     drift: Drift = Drift()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
@@ -652,6 +705,29 @@ class Settings(BaseSettings):
                 f"{name!r} is not a time zone; give one such as UTC or Europe/Berlin"
             ) from error
         return name
+
+    @field_validator("sinks")
+    @classmethod
+    def _check_sinks(cls, sinks: tuple[Sink, ...]) -> tuple[Sink, ...]:
+        for values in ([sink.name for sink in sinks], [(sink.to, sink.table) for sink in sinks]):
+            if len(set(values)) < len(values):
+                raise ValueError("two sinks have one name, or one place; give each its own")
+        return sinks
+
+    def chosen_sinks(self, name: str | None = None) -> tuple[Sink, ...]:
+        """Return the sink of a name, or all of them.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        chosen = tuple(sink for sink in self.sinks if name in (None, sink.name))
+        if not chosen:
+            names = ", ".join(sink.name for sink in self.sinks) or "none"
+            raise ConfigurationError(
+                f"no sink {name or 'to deliver to'}; the settings have {names}. Write a [[sinks]] "
+                "table with name and to into recsys.toml"
+            )
+        return chosen
 
     def required_source(self) -> Source:
         """Return the configured source.

@@ -19,7 +19,7 @@ from flows import cli
 from recsys.catalog.publish import publish_catalog
 from recsys.lake.tables import Lake
 from recsys.registry.gate import judge
-from recsys.settings import ItemSource, ObjectStorage, Settings, Source
+from recsys.settings import ItemSource, ObjectStorage, Settings, Sink, Source
 from tests import lakes
 from tests.test_cli import recsys
 
@@ -152,13 +152,15 @@ def test_a_default_on_the_settings_page_is_what_recsys_toml_would_say(
     page = generate.settings().partition("## Fields of a preset")[0]
     lines = []
     for heading, name, default in re.findall(
-        r"^## \[([\w.]+)\]|^\| `(\w+)` \| `(.+?)` \|", page, re.M
+        r"^## (\[[\w.]+\]|\[\[sinks\]\])|^\| `(\w+)` \| `(.+?)` \|", page, re.M
     ):
-        lines.append(f"[{heading}]" if heading else f"{name} = {default}")
+        lines.append(heading if heading else f"{name} = {default}")
     written = tomllib.loads("\n".join(lines))
     assert len(lines) > 20
     for place, kind in {"source": Source, "items": ItemSource}.items():  # their uri has no default
         assert kind(uri="a.csv", **written.pop(place)) == kind(uri="a.csv")
+    (sink,) = written.pop("sinks")
+    assert Sink(name="a", to="lists", **sink) == Sink(name="a", to="lists")
     assert written.pop("experiment") == {}, "it has no default, since there is none"
     assert Settings(**written) == Settings()
 

@@ -19,6 +19,8 @@ from recsys.cli.common import (
     new_run_id,
     read_as_of,
 )
+from recsys.cli.sinks import deliver_lists
+from recsys.errors import SinkError
 from recsys.settings import Settings
 from recsys.terminal import bars, print_line, write_rows
 
@@ -71,7 +73,8 @@ def recommend(
             progress=progress,
         )
         run.record("recommend", result)
-    print_line(list_summary(run.outcome["recommend"]))
+        print_line(list_summary(run.outcome["recommend"]))
+        deliver_lists(run, {day})
 
 
 @app.command()
@@ -101,7 +104,7 @@ def backfill(
         for planned in plan_backfill(Lake.from_settings(settings), settings, *span):
             print_line(str(planned))
         return
-    run_id = new_run_id()
+    run_id, made = new_run_id(), set()
     parameters = {"from": span[0], "to": span[1], "as_of": as_of, **recommending.model_dump()}
     with record_run("backfill", run_id, settings, parameters) as run, bars() as progress:
         for planned in plan_backfill(run.lake, settings, *span):
@@ -118,7 +121,41 @@ def backfill(
                 progress=progress,
             )
             run.record(f"recommend {planned.run_date}", result)
+            made.add(planned.run_date)
             print_line(list_summary(run.outcome[f"recommend {planned.run_date}"]))
+        deliver_lists(run, made)
+
+
+@app.command()
+def deliver(
+    run_date: Annotated[
+        datetime | None,
+        typer.Option(formats=_DAY, help="Day whose lists are delivered, or read back there."),
+    ] = None,
+    sink: Annotated[str | None, typer.Option(help="The sink of this name alone.")] = None,
+) -> None:
+    """Deliver the lists that are served to the [[sinks]] of the settings: what they miss.
+
+    --run-date delivers a day that the sink does not have, or reads back the rows that it has and
+    puts them right. By default the newest day is read back.
+    """
+    from recsys.lists.editions import all_editions
+    from recsys.operations.runs import record_run
+
+    settings = Settings()
+    sinks = settings.chosen_sinks(sink)
+    parameters = {"run_date": run_date and run_date.date(), "sink": sink}
+    with record_run("deliver", new_run_id(), settings, parameters) as run:
+        served = {row.run_date for row in all_editions(run.lake) if row.status == "current"}
+        days = {run_date.date()} if run_date else {max(served)} if served else set()
+        if not days or not days <= served:
+            raise SinkError(
+                f"there are no lists{f' for {run_date.date()}' if run_date else ''} to deliver; "
+                "`recsys lists show` has those that are served"
+            )
+        failed = deliver_lists(run, days, sinks)
+        if failed:
+            raise failed[0]
 
 
 @app.command()
@@ -203,4 +240,5 @@ def rollback(
     with record_run("lists-rollback", new_run_id(), settings, parameters) as run:
         result = roll_back(run.lake, day, to=to, why=why, who=current_account())
         run.record("rollback", result)
-    print_line(str(result))
+        print_line(str(result))
+        deliver_lists(run, {day})

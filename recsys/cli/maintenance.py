@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from recsys.cli.common import app, new_run_id
+from recsys.cli.sinks import deliver_lists
 from recsys.settings import Settings
 from recsys.terminal import bars, print_line
 
@@ -55,6 +56,7 @@ def erase(
     with record_run("erase", new_run_id(), settings, {"why": why}) as run:
         result = operations.erase(run.lake, user, why)
         run.record("erase", result)
+        deliver_lists(run, ())
     print_line(
         f"erased: {result.interactions:,} interactions, {result.recommendations:,} rows of lists, "
         f"{result.quarantined:,} quarantined rows; older versions hold them for another "

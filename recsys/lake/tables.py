@@ -65,12 +65,7 @@ class Lake:
                 f"{' '.join(unfit)}; choose another folder"
             )
         self._options = {} if self.is_local else storage.delta_options()
-        exclusion: Exclusion | None = None  # with single_writer, others keep runs apart
-        if self.is_local:
-            exclusion = FolderLock(Path(self.root))
-        elif not storage.single_writer:
-            exclusion = Lease(self.root, storage)
-        self._lock = WriteLock(exclusion, self.root)
+        self._lock = self._make_lock(self.root)
         self._opened: dict[str, DeltaTable] | None = None
         self._files: dict[str, bytes] | None = None
         self._absent: set[tuple[str, int, str]] = set()  # table, version, transaction
@@ -157,6 +152,18 @@ class Lake:
             finally:
                 self._opened, self._files = None, None
                 self._absent.clear()
+
+    def _make_lock(self, root: str) -> WriteLock:
+        exclusion: Exclusion | None = None  # with single_writer, others keep runs apart
+        if self.is_local:
+            exclusion = FolderLock(Path(root))
+        elif not self.storage.single_writer:
+            exclusion = Lease(root, self.storage)
+        return WriteLock(exclusion, root)
+
+    def side_lock(self, name: str, holder: str) -> AbstractContextManager[None]:
+        """Keep others out of some work beside the lake's tables; see `write_lock`."""
+        return self._make_lock(self.uri(name)).held(holder)
 
     @contextmanager
     def unlocked(self) -> Iterator[None]:

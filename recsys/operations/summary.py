@@ -42,6 +42,7 @@ def night_summary(lake: Lake) -> str:
         f"recommend: {list_summary(lists)}"
         f"{live_summary(outcome.get('live_metrics', {}))}"
         f"{drift_summary(outcome.get('drift', {}))}"
+        f"{''.join(sink_summaries(outcome))}"
     )
 
 
@@ -81,6 +82,18 @@ def drift_summary(drift: Mapping[str, Any]) -> str:
     if problem := _problem(drift):
         return f"\ndrift: failed: {problem}"
     return f"\ndrift: {drift['why']}" if drift.get("why") else ""
+
+
+def sink_summaries(outcome: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line on each sink that lists were delivered to."""
+    for step, result in outcome.items():
+        if not step.startswith("deliver "):
+            continue
+        if problem := _problem(result):
+            yield f"\nnot {step.replace('deliver', 'delivered to')}: {problem}"
+        else:
+            days = ", ".join(map(str, result["delivered"])) or "nothing new"
+            yield f"\n{step.replace('deliver', 'delivered to')}: {days}, {result['rows']:,} rows"
 
 
 def list_summary(lists: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
 from flows.backfill import backfill_flow
+from flows.deliver import deliver_task
 from flows.erase import erase_flow
 from flows.ingest import ingest_flow
 from flows.lists_rollback import lists_rollback_flow
@@ -451,17 +452,31 @@ def test_three_missed_nights_end_in_one(shop: tuple[Path, Lake]) -> None:
 
 
 @pytest.mark.slow
-def test_a_backfill_and_a_rollback_of_lists_are_flows(night: tuple[Path, Lake]) -> None:
+def test_a_backfill_and_a_rollback_of_lists_are_flows(
+    night: tuple[Path, Lake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink follows them; another one that fails stops nothing, and is told of."""
     _, lake = night
+    lists = tmp_path / "lists"
+    (tmp_path / "taken").touch()
+    sinks = [{"name": "good", "to": str(lists)}, {"name": "bad", "to": str(tmp_path / "taken")}]
+    monkeypatch.setenv("RECSYS_SINKS", json.dumps(sinks))
+    monkeypatch.setattr(deliver_task, "retries", 0)
     last = DAY + timedelta(days=1)
     backfill_flow(DAY, last, dry_run=True, as_of="now")
     assert len(rows(lake, "from editions")) == 1
     backfill_flow(DAY, last, as_of="now")
+    assert json.loads((lists / f"run_date={last}" / "_manifest.json").read_text())["edition"] == 1
+    (run,) = rows(lake, "select * from runs where flow = 'backfill' order by started desc limit 1")
+    assert run["status"] == "completed"
+    assert run["error"].startswith("not delivered to bad: ")
+    assert json.loads(run["outcome"])["deliver good"]["delivered"] == [str(last)]
     assert rows(lake, "select run_date, users from editions order by 1") == [
         {"run_date": DAY, "users": nights.USERS},
         {"run_date": last, "users": nights.USERS},
     ]
     lists_rollback_flow(last, "sold out")
+    assert not (lists / f"run_date={last}" / "_manifest.json").exists()
     newest = rows(lake, "select distinct run_date from latest_recommendations")
     assert newest == [{"run_date": DAY}]
     runs = rows(lake, "select parameters, outcome from runs where flow = 'lists-rollback'")

@@ -1,0 +1,1 @@
+"""Places besides the lake that get lists: Parquet files, a DuckDB file, Postgres."""
