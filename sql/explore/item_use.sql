@@ -1,10 +1,12 @@
--- One row: how often $item_id was taken, and on each of the 30 days up to the last time.
--- reads: interactions, $item_id
--- makes: rows (interactions, users, first_at, last_at, days)
+-- One row: how often $item_id was taken, on each of the 30 days up to the last time, and by whom the
+-- last $count times.
+-- reads: interactions, $count, $item_id
+-- makes: rows (interactions, users, first_at, last_at, days, newest)
 with own as materialized (
     select
         user_id,
-        timestamp
+        timestamp,
+        event
     from interactions
     where item_id = $item_id
 ),
@@ -16,6 +18,13 @@ figures as (
         min(timestamp) as first_at,
         max(timestamp) as last_at
     from own
+),
+
+newest as (
+    select *
+    from own
+    order by timestamp desc, user_id
+    limit $count::bigint
 ),
 
 days as (
@@ -41,5 +50,13 @@ select
         select list(coalesce(counts.interactions, 0) order by days.age desc)
         from days
         left join counts on days.age = counts.age
-    ) as days
+    ) as days,
+    (
+        select
+            list(
+                {'user_id': user_id, 'timestamp': timestamp, 'event': event}
+                order by timestamp desc, user_id
+            )
+        from newest
+    ) as newest
 from figures

@@ -250,6 +250,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield page
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_pages_with_no_error_and_no_other_host(
     page: Page, pages: httpx.Client
 ) -> None:

@@ -130,7 +130,7 @@ def read_user(
     history = catalog.all("history", **shown, skipped=HISTORY * (page - 1))
     if not history and page > 1:
         return read_user(catalog, user_id, night, against, 1)
-    known = history[0] if history else {"interactions": 0, "items_since": []}
+    known: Row = history[0] if history else {"interactions": 0, "items_since": []}
     nights = [each for each in (night, against) if each]
     rows = [_list_of(catalog, user_id, each) for each in nights]
     lists = [
@@ -177,7 +177,7 @@ def read_user_neighbours(catalog: Catalog, user_id: int | str) -> list[Row]:
 def read_item(catalog: Catalog, item_id: int | str, nights: Sequence[Row]) -> dict[str, Any]:
     """Read what an item is, how often it is taken, and in which lists it is; by name."""
     described = catalog.one("item", item_id=item_id)
-    use = catalog.one("item_use", item_id=item_id)
+    use = catalog.one("item_use", item_id=item_id, count=_MOST)
     newest = [night["run_date"] for night in nights[:_ITEM_NIGHTS]]
     listed = catalog.all("item_nights", item_id=item_id, nights=newest) if newest else []
     extra = json.loads(described["extra"] or "{}") if described else {}
@@ -192,15 +192,12 @@ def read_item(catalog: Catalog, item_id: int | str, nights: Sequence[Row]) -> di
     }
 
 
-def read_item_users(catalog: Catalog, item_id: int | str, night: Row | None) -> dict[str, Any]:
-    """Read who has an item in the list, and who took it last; by name."""
-    named = {"item_id": item_id, "count": _MOST}
-    return {
-        "listed_to": catalog.all("item_listed_to", **named, run_date=night["run_date"])
-        if night
-        else [],
-        "taken_by": catalog.all("item_taken_by", **named),
-    }
+def read_listed_to(catalog: Catalog, item_id: int | str, night: Row | None) -> list[Row]:
+    """Return the users whose list of a night has an item in the highest places."""
+    if night is None:
+        return []
+    named = {"item_id": item_id, "count": _MOST, "run_date": night["run_date"]}
+    return catalog.all("item_listed_to", **named)
 
 
 def read_item_neighbours(catalog: Catalog, item_id: int | str, night: Row | None) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class _Pages:
             page = int(text) if (text := asked.get("page", "1")).isdecimal() and text != "0" else 1
             user = lookups.read_user(catalog, user_id, night, against, min(page, 1_000_000))
         status = 200 if user.is_known else 404
-        shown = {"user": user, "nights": nights, "night": night, "against": against}
+        shown: dict[str, Any] = {"user": user, "nights": nights, "night": night, "against": against}
         return self._page("user.html", status, **shown, tab="lists")
 
     def user_neighbours(self, request: Request) -> Response:
@@ -143,7 +143,7 @@ class _Pages:
         with self._newest.read() as catalog:
             user_id = _id(catalog, request, "user_id")
             alike = lookups.read_user_neighbours(catalog, user_id)
-        shown = {"user_id": user_id, "alike": alike, "own_items": lookups.OWN_ITEMS}
+        shown: dict[str, Any] = {"user_id": user_id, "alike": alike, "own_items": lookups.OWN_ITEMS}
         return self._page("user_neighbours.html", **shown)
 
     def item(self, request: Request) -> Response:
@@ -153,15 +153,15 @@ class _Pages:
             nights = lookups.read_nights(catalog)
             night, _ = _chosen(nights, request)
             item = lookups.read_item(catalog, item_id, nights)
-            users = lookups.read_item_users(catalog, item_id, night)
+            listed_to = lookups.read_listed_to(catalog, item_id, night)
         trend = (
             sparkline(item["use"]["days"], "Interactions a day, 30 days")
             if item["use"]["days"]
             else Markup("")
         )
-        shown = {"item_id": item_id, "item": item, "nights": nights, "night": night}
+        shown: dict[str, Any] = {"item_id": item_id, "item": item, "nights": nights, "night": night}
         status = 200 if item["is_known"] else 404
-        return self._page("item.html", status, **shown, users=users, trend=trend)
+        return self._page("item.html", status, **shown, listed_to=listed_to, trend=trend)
 
     def item_neighbours(self, request: Request) -> Response:
         """Show the items that are taken, and listed, together with one."""
@@ -170,8 +170,8 @@ class _Pages:
             night, _ = _chosen(lookups.read_nights(catalog), request)
             described = catalog.one("item", item_id=item_id)
             found = lookups.read_item_neighbours(catalog, item_id, night)
-        shown = {"item_id": item_id, "described": described, "night": night, **found}
-        return self._page("item_neighbours.html", **shown)
+        shown: dict[str, Any] = {"item_id": item_id, "described": described, "night": night}
+        return self._page("item_neighbours.html", **shown, **found)
 
     def nights(self, request: Request) -> Response:
         """Show how the lists of two nights differ; the two newest where none are named."""
@@ -182,7 +182,12 @@ class _Pages:
                 earlier = [each for each in nights if each["run_date"] < after["run_date"]]
                 before = earlier[0] if earlier else None
             differs = lookups.read_changes(catalog, before, after) if before and after else {}
-        shown = {"nights": nights, "night": after, "against": before, "differs": differs}
+        shown: dict[str, Any] = {
+            "nights": nights,
+            "night": after,
+            "against": before,
+            "differs": differs,
+        }
         return self._page("nights.html", **shown)
 
     def refuse(self, _: Request, error: Exception) -> Response:
