@@ -1,6 +1,6 @@
 -- One row per interaction: the newest 10 of each of $users before the lists of $run_date were made.
 -- reads: editions, interactions, items, $run_date, $users
--- makes: rows (user_id, timestamp, item_id, title, category, event, image, interactions)
+-- makes: rows (user_id, timestamp, item_id, title, category, event, image, price, interactions)
 select
     interactions.user_id,
     interactions.timestamp,
@@ -9,6 +9,7 @@ select
     items.category,
     interactions.event,
     items.extra ->> '$.image' as image,
+    items.extra ->> '$.price' as price,
     count(*) over (partition by interactions.user_id) as interactions
 from interactions
 left join items on interactions.item_id = items.item_id

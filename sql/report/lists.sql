@@ -1,7 +1,7 @@
 -- One row per rank up to $longest of each of $users on $run_date, with the item's title, and what
 -- speaks for it: titles of the user's history, or how often it was taken.
 -- reads: explanations, items, recommendations, $longest, $run_date, $users
--- makes: rows (user_id, rank, item_id, title, category, image, reason, score,
+-- makes: rows (user_id, rank, item_id, title, category, image, price, reason, score,
 --     confidence, model_id, because, interactions)
 with reasons as (
     select
@@ -25,6 +25,7 @@ select
     items.title,
     items.category,
     items.extra ->> '$.image' as image,
+    items.extra ->> '$.price' as price,
     lists.reason,
     lists.score,
     lists.confidence,

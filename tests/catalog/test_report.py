@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -14,10 +16,12 @@ import pytest
 from recsys import columns
 from recsys.catalog.publish import publish_catalog
 from recsys.catalog.query import open_catalog
+from recsys.catalog.report import pictures
 from recsys.catalog.report.diffusion import DiffusionFigures
 from recsys.catalog.report.figures import Figures, read_figures
 from recsys.catalog.report.files import forget_user, remove_reports, write_report
 from recsys.catalog.report.headlines import headlines
+from recsys.catalog.report.pictures import embedder
 from recsys.lake.tables import Lake
 from recsys.operations.runs import record_run
 from recsys.settings import ObjectStorage, Settings
@@ -27,20 +31,29 @@ from tests.browser import CHROMIUM, Page, chromium
 YESTERDAY, TODAY = date(2026, 1, 2), date(2026, 1, 3)
 HOSTILE = '<img src=x onerror="document.title=1">\u202e</script><b>"\'&'
 USERS = ["ann", "bob", HOSTILE]
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 
 
 def known_lake(root: Path) -> Lake:
     """Two nights for three users over four items, of which one title and one user are hostile."""
     lake = Lake(str(root), ObjectStorage())
     lakes.fill(lake, {"ann": ["a", "b"], "bob": ["a"], HOSTILE: ["a", "c"]})
-    image = {"a": "javascript:alert(1)", "b": "https://pictures.example/b.png"}
+    image = {
+        "a": "javascript:alert(1)",
+        "b": "https://pictures.example/b.png",
+        "c": "pictures/c.png",
+    }
+    (root / "pictures").mkdir(exist_ok=True)
+    (root / "pictures" / "c.png").write_bytes(PNG)
     items = [
         {
             "item_id": item,
             "title": HOSTILE if item == "a" else f"Title {item}",
             "category": "drama" if item in "ab" else "comedy",
             "eligible": item != "d",
-            "extra": json.dumps({"image": image.get(item)}),
+            "extra": json.dumps({"image": image.get(item), "price": f"9.5 {HOSTILE}"}),
         }
         for item in "abcd"
     ]
@@ -394,6 +407,38 @@ def test_a_report_on_s3_is_one_object_that_a_browser_shows(
         assert forget_user(lake, "1") == 2
 
 
+def test_only_a_small_picture_within_the_lake_becomes_a_part_of_the_page(tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    (lake / "more").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(PNG)
+    (lake / "a.png").write_bytes(PNG)
+    (lake / "out.png").symlink_to(tmp_path / "secret.png")
+    (lake / "text.png").write_text("<svg onload=alert(1)>")
+    (lake / "large.png").write_bytes(PNG + bytes(pictures._MOST_BYTES))
+    os.mkfifo(lake / "pipe.png")
+    embed = embedder(lake)
+    address = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert (embed("a.png"), embed("more/../a.png")) == (address, address)
+    assert embed(str(lake / "a.png")) == address
+    refused = ["../secret.png", str(tmp_path / "secret.png"), "out.png", "text.png", "large.png"]
+    refused += ["pipe.png", "more", "", "none.png", "a\0.png", "x" * 5000, HOSTILE, "file:a.png"]
+    assert [embed(image) for image in [*refused, None, 7]] == [None] * (len(refused) + 2)
+    assert embedder(None)("a.png") is None, "a lake on S3"
+
+
+def test_all_pictures_of_a_page_have_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    monkeypatch.setattr(pictures, "_MOST_IN_ALL", 200)
+    embed = embedder(tmp_path)
+    first = embed("a.png")
+    assert first
+    assert embed("b.png") is None
+    assert embed("a.png") == first, "it is in the page already"
+
+
 @pytest.fixture(scope="module")
 def page(known: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The report of the known night, as wide as a telephone."""
@@ -408,13 +453,17 @@ def page(known: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page
 
 def test_the_page_asks_nothing_of_the_network_and_reports_no_error(page: Page) -> None:
     page.until("document.querySelectorAll('svg').length > 5")
-    assert [url for url in page.requests if not url.startswith("file:")] == []
+    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
     assert page.errors == []
 
 
 def test_a_title_or_an_id_is_text_and_nothing_else(page: Page) -> None:
     assert page.evaluate("document.title") == "Lists for 3 January 2026"
-    assert page.evaluate("document.querySelectorAll('img, b').length") == 0
+    assert page.evaluate("document.querySelectorAll('b').length") == 0
+    pictures = "[...document.querySelectorAll('img')].map(i => [i.src, i.naturalWidth])"
+    address = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert {tuple(one) for one in page.evaluate(pictures)} == {(address, 1)}
+    assert f"9.5 {HOSTILE}".replace("\u202e", "\\u202e") in page.text()
     assert page.evaluate("document.querySelectorAll('script').length") == 1
     links = "[...document.querySelectorAll('main a')].map(a => a.href)"
     assert set(page.evaluate(links)) == {"https://pictures.example/b.png"}

@@ -46,7 +46,7 @@ class DiffusionFigures:
         """Put together what `models.config` keeps as ``diffusion``; None where it keeps nothing."""
         if not qualities:
             return None
-        untitled = dict.fromkeys(("title", "category", "image"))
+        untitled = dict.fromkeys(("title", "category", "image", "price"))
         targets = [
             {**untitled, "item_id": item, **titles.get(item, {}), "place": place}
             for item, place in zip(measured["targets"], measured["target_places"], strict=True)

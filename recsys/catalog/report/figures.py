@@ -30,7 +30,7 @@ _SAMPLED_USERS = 2_000
 """Users whose lists are compared over 30 nights."""
 _TOP = 15
 _SHOWN_RANKS = 10
-_UNTITLED: Row = dict.fromkeys(("title", "category", "image"))
+_UNTITLED: Row = dict.fromkeys(("title", "category", "image", "price"))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -46,7 +47,8 @@ def make_report(lake: Lake, run_date: date | None = None) -> Report:
     """
     with open_catalog(lake) as con:
         figures = read_figures(con, run_date)
-    return Report(render(figures), figures.run_date, figures.is_newest)
+    folder = Path(lake.root) if lake.is_local else None
+    return Report(render(figures, folder), figures.run_date, figures.is_newest)
 
 
 def write_report(lake: Lake, run_date: date | None = None) -> str:

@@ -19,6 +19,7 @@ from recsys.catalog.report.templates import page_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from recsys.catalog.report.figures import Exposure, Figures, LiveFigures, ModelFigures, Row
 
@@ -44,9 +45,14 @@ class Tile:
     trend: Markup
 
 
-def render(figures: Figures) -> str:
-    """Return the page."""
-    environment = page_environment(PackageLoader("recsys.catalog.report", "page"))
+def render(figures: Figures, lake: Path | None = None) -> str:
+    """Return the page.
+
+    Args:
+        figures: what it shows.
+        lake: the folder that pictures of items may lie in.
+    """
+    environment = page_environment(PackageLoader("recsys.catalog.report", "page"), lake)
     loader = environment.loader
     assert loader  # noqa: S101 - given above
     style, script = (
@@ -79,7 +85,7 @@ def _policy(style: str, script: str) -> str:
     """Allow this style and this script, and nothing else: no network, no script in any data."""
     return (
         f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
