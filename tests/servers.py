@@ -15,10 +15,11 @@ import time
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import httpx
+import pytest
 from botocore.config import Config
 
 from recsys.settings import ObjectStorage
@@ -26,9 +27,9 @@ from recsys.settings import ObjectStorage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pytest
     from mypy_boto3_s3 import S3Client
 
+POSTGRES_PASSWORD = "a-password-that-no-message-may-show"  # noqa: S105 - of a test
 ACCESS_KEY, SECRET_KEY = "AKIATESTTESTTESTTEST", "a-secret-that-no-message-may-show"
 
 
@@ -115,6 +116,34 @@ def _moto_of_this_process() -> str:
     return stack.enter_context(moto_server(Path(folder)))
 
 
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """Run a Postgres server with a database `shop`; give its address, without a password.
+
+    Its programs are those of Debian's package. They refuse to run as root: then the system's user
+    `postgres` runs them, who has to reach the folder.
+    """
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    programs = found[-1] if found else Path(shutil.which("pg_ctl") or "").parent
+    if not (programs / "initdb").exists():
+        pytest.skip("no Postgres on this machine: apt-get install postgresql")
+    user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    data, password = folder / "data", folder / "password"
+    password.write_text(POSTGRES_PASSWORD)
+    if user:
+        shutil.chown(folder, "postgres", "postgres")
+        shutil.chown(password, "postgres", "postgres")
+    command = [str(programs / "initdb"), "-D", str(data), "-U", "shop", "--auth=scram-sha-256"]
+    command += [f"--pwfile={password}", "-E", "UTF8", "--no-locale", "--no-sync"]
+    subprocess.run(command, check=True, capture_output=True, cwd="/", **user)
+    port = free_port()
+    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+    command = [str(programs / "postgres"), "-D", str(data), "-p", str(port)]
+    command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+    with running(command, folder / "postgres.log", f"http://127.0.0.1:{port}", user=user):
+        yield f"postgresql://shop@127.0.0.1:{port}/postgres"
+
+
 @cache
 def client(endpoint: str) -> S3Client:
     """Return one client per endpoint: to make one costs as much as twenty requests."""
@@ -133,15 +162,17 @@ def running(
     endpoint: str,
     env: dict[str, str] | None = None,
     seconds: float = 30,
+    user: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Run a server until the block ends; wait until it takes connections."""
+    """Run a server, as another ``user`` if given, until the block ends; wait until it answers."""
     with log.open("w") as output:
         server = subprocess.Popen(
             command,
             env=env,
             stdout=output,
             stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[1],
+            cwd="/" if user else Path(__file__).parents[1],
+            **(user or {}),
         )
     try:
         deadline = time.monotonic() + seconds

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import duckdb
 import pytest
 from pydantic import ValidationError
@@ -30,6 +33,7 @@ MONDAY, TUESDAY, WEDNESDAY = date(2026, 1, 5), date(2026, 1, 6), date(2026, 1, 7
 FIRST = {1: [10, 11], 2: [12, 13]}
 SECOND = {1: [12, 10], 2: [11, 13]}
 
+TABLE = '"Shop".lists'
 Rows = list[tuple[Any, ...]]
 
 
@@ -128,7 +132,51 @@ def database(served: Lake, settings: Settings, tmp_path: Path) -> Place:
     return Place(served, settings, Sink(name="db", to=str(file), table="shop.lists"), read)
 
 
-@pytest.fixture(params=["folder", "bucket", "database"])
+@pytest.fixture(scope="module")
+def postgres_address() -> Iterator[str]:
+    with (  # pytest's folders are for their owner alone
+        tempfile.TemporaryDirectory(prefix="postgres-") as folder,
+        servers.postgres(Path(folder)) as address,
+    ):
+        yield address
+
+
+def query(address: str, statement: str, *values: Any) -> Rows:
+    """Ask Postgres as any reader would."""
+
+    async def ask() -> Rows:
+        con = await asyncpg.connect(address)
+        try:
+            return [tuple(row) for row in await con.fetch(statement, *values)]
+        finally:
+            await con.close()
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def postgres(
+    served: Lake, settings: Settings, postgres_address: str, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    """A table of its own in the server of this module."""
+    monkeypatch.setenv("PGPASSWORD", servers.POSTGRES_PASSWORD)
+    query(postgres_address, 'drop schema if exists "Shop" cascade')
+    query(postgres_address, "drop table if exists recsys_deliveries")
+
+    def read(day: date) -> Rows:
+        if query(postgres_address, "select to_regclass($1)::text", TABLE) == [(None,)]:
+            return []
+        return query(
+            postgres_address,
+            f"select user_id, rank, item_id from {TABLE} where run_date = $1",
+            day,
+        )
+
+    sink = Sink(name="pg", to=postgres_address, table="Shop.lists")
+    return Place(served, settings, sink, read)
+
+
+@pytest.fixture(params=["folder", "bucket", "database", "postgres"])
 def place(
     request: pytest.FixtureRequest,
     served: Lake,
@@ -407,3 +455,83 @@ def test_a_delivery_waits_for_another_process_that_has_the_file(
 def test_a_delivery_to_a_duckdb_file_is_killed_at_each_write(database: Place) -> None:
     methods = "_create_table,_measure,_stamp,_unstamp"
     killed_at_each_write(database, "recsys.lists.sinks.duckdb_file", methods, "DuckDBTarget", 4)
+
+
+@pytest.mark.long
+def test_a_delivery_to_postgres_is_killed_at_each_write(postgres: Place) -> None:
+    methods = "_begin,_create_table,_measure,_stamp,_unstamp"
+    killed_at_each_write(postgres, "recsys.lists.sinks.postgres", methods, "PostgresTarget", 5)
+
+
+def test_a_table_of_postgres_has_types_and_a_key(postgres: Place) -> None:
+    postgres.deliver()
+    described = query(
+        postgres.sink.to,
+        "select attname, format_type(atttypid, null) from pg_attribute "
+        "where attrelid = to_regclass($1) and attnum > 0 order by attnum",
+        TABLE,
+    )
+    assert dict(described) == {
+        "run_date": "date",
+        "user_id": "bigint",
+        "rank": "integer",
+        "item_id": "bigint",
+        "score": "real",
+        "confidence": "real",
+        "reason": "text",
+        "model_id": "text",
+        "edition": "integer",
+    }
+    key = "select indexdef like '%(run_date, user_id, rank)' from pg_indexes where tablename = $1"
+    assert query(postgres.sink.to, key, "lists") == [(True,)]
+
+
+def test_texts_reach_postgres_as_they_are(postgres: Place, tmp_path: Path) -> None:
+    """Quotes, commas, line ends, what CSV takes for null; the delivery itself compares hashes."""
+    made = {"a,b": ['x"y', "line\nend", "\\N"], "": ["NULL", "", "ü\t"]}
+    lake = Lake(str(tmp_path / "texts"), ObjectStorage())
+    lakes.fill(lake, made)
+    publish(lake, MONDAY, made)
+    postgres.lake = lake
+    assert postgres.deliver().rows == 6
+    assert postgres.rows() == made
+
+
+def test_a_table_of_postgres_with_other_columns_is_refused(postgres: Place) -> None:
+    query(postgres.sink.to, 'create schema "Shop"')
+    query(postgres.sink.to, f"create table {TABLE} (answer integer)")
+    with pytest.raises(SinkError, match=r"other columns than lists have \(answer integer; wanted"):
+        postgres.deliver()
+
+
+def test_a_delivery_waits_for_another_session_and_gives_up(postgres: Place) -> None:
+    postgres.deliver()
+    publish(postgres.lake, MONDAY, SECOND, number=2)
+    postgres.sink = postgres.sink.changed({"wait": timedelta(seconds=0.2)})
+
+    async def hold_meanwhile() -> None:
+        con = await asyncpg.connect(postgres.sink.to)
+        async with con.transaction():
+            await con.execute(f"lock table {TABLE} in exclusive mode")
+            with pytest.raises(SinkError, match="another session has held") as refused:
+                await asyncio.to_thread(postgres.deliver)
+            assert refused.value.transient
+        await con.close()
+
+    asyncio.run(hold_meanwhile())
+    assert postgres.rows() == FIRST
+    assert postgres.deliver().delivered == [MONDAY]
+
+
+def test_a_server_that_refuses_or_is_gone_is_told_without_the_password(
+    postgres: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "a wrong secret")
+    with pytest.raises(SinkError, match="password authentication failed") as refused:
+        postgres.deliver()
+    assert "secret" not in str(refused.value)
+    gone = f"postgresql://shop@127.0.0.1:{servers.free_port()}/postgres"
+    postgres.sink = postgres.sink.changed({"to": gone})
+    with pytest.raises(SinkError, match="can't be reached") as refused:
+        postgres.deliver()
+    assert refused.value.transient

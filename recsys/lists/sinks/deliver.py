@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from recsys import columns
-from recsys.errors import SinkError
 from recsys.lake.engine import open_duckdb
 from recsys.lists.editions import EditionRow, all_editions, current_of, of_date
 from recsys.lists.sinks.duckdb_file import DuckDBTarget
@@ -119,7 +118,9 @@ def target_of(sink: Sink, settings: Settings) -> Target:
         return ParquetTarget(sink, settings)
     if sink.kind == "duckdb":
         return DuckDBTarget(sink, settings)
-    raise SinkError(f"{sink.name}: {sink.kind} can't be written yet")
+    from recsys.lists.sinks.postgres import PostgresTarget  # here: its driver takes time to import
+
+    return PostgresTarget(sink, settings)
 
 
 def _lists(lake: Lake) -> tuple[dict[date, tuple[EditionRow, int]], set[date]]:
