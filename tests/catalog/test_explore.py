@@ -28,7 +28,7 @@ from recsys.errors import ConfigurationError, LakeError, MissingError
 from recsys.lake.erasures import record_erasure
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
-from tests import lakes
+from tests import lakes, servers
 from tests.browser import CHROMIUM, Page, chromium
 from tests.catalog.test_report import HOSTILE, TODAY, YESTERDAY, known_lake
 
@@ -194,6 +194,24 @@ def test_integer_ids_are_read_one_way_and_a_new_catalog_is_seen(tmp_path: Path) 
         assert "3 interactions," in words(pages, "/user", id=7)
         (Path(lake.root) / "catalog.duckdb").unlink()
         assert "run `recsys nightly` first" in words(pages, "/user", 404, id=7)
+
+
+@pytest.mark.slow
+def test_a_lake_on_s3_is_shown_and_a_new_catalog_there_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.use_credentials(monkeypatch)
+    with servers.moto_s3(tmp_path) as endpoint:
+        servers.client(endpoint).create_bucket(Bucket="lake")
+        lake = Lake("s3://lake/nightly", ObjectStorage(endpoint_url=endpoint))
+        lakes.fill(lake, {7: [1]})
+        with client(lake) as pages:
+            assert "run `recsys nightly` first" in words(pages, "/user", 404, id=7)
+            publish_catalog(lake)
+            assert "1 interaction," in words(pages, "/user", id=7)
+            lakes.fill(lake, {7: [2, 3]}, batch_id="next", day=1)
+            publish_catalog(lake)
+            assert "3 interactions," in words(pages, "/user", id=7)
 
 
 def test_only_this_machine_is_answered_and_nothing_is_written(
