@@ -61,17 +61,18 @@ def recommend(
         "replace": replace,
         **recommending.model_dump(),
     }
-    with record_run("recommend", run_id, settings, parameters) as run, bars() as progress:
-        result = lists.recommend(
-            run.lake,
-            settings,
-            recommending,
-            run_date=day,
-            run_id=run_id,
-            bound=bound,
-            replace_why=replace,
-            progress=progress,
-        )
+    with record_run("recommend", run_id, settings, parameters) as run:
+        with bars() as progress:
+            result = lists.recommend(
+                run.lake,
+                settings,
+                recommending,
+                run_date=day,
+                run_id=run_id,
+                bound=bound,
+                replace_why=replace,
+                progress=progress,
+            )
         run.record("recommend", result)
         print_line(list_summary(run.outcome["recommend"]))
         deliver_lists(run, {day})
@@ -106,20 +107,21 @@ def backfill(
         return
     run_id, made = new_run_id(), set()
     parameters = {"from": span[0], "to": span[1], "as_of": as_of, **recommending.model_dump()}
-    with record_run("backfill", run_id, settings, parameters) as run, bars() as progress:
+    with record_run("backfill", run_id, settings, parameters) as run:
         for planned in plan_backfill(run.lake, settings, *span):
             if planned.standing:
                 print_line(str(planned))
                 continue
-            result = lists.recommend(
-                run.lake,
-                settings,
-                recommending,
-                run_date=planned.run_date,
-                run_id=run_id,
-                bound=planned.bound,
-                progress=progress,
-            )
+            with bars() as progress:
+                result = lists.recommend(
+                    run.lake,
+                    settings,
+                    recommending,
+                    run_date=planned.run_date,
+                    run_id=run_id,
+                    bound=planned.bound,
+                    progress=progress,
+                )
             run.record(f"recommend {planned.run_date}", result)
             made.add(planned.run_date)
             print_line(list_summary(run.outcome[f"recommend {planned.run_date}"]))

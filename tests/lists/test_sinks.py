@@ -20,7 +20,8 @@ import pytest
 from pydantic import ValidationError
 
 from recsys import columns
-from recsys.errors import SinkError
+from recsys.cli import lists
+from recsys.errors import ConfigurationError, SinkError
 from recsys.lake import object_store
 from recsys.lake.tables import Lake
 from recsys.lists.rollback import roll_back
@@ -535,3 +536,24 @@ def test_a_server_that_refuses_or_is_gone_is_told_without_the_password(
     with pytest.raises(SinkError, match="can't be reached") as refused:
         postgres.deliver()
     assert refused.value.transient
+
+
+def test_the_command_delivers_what_is_missing_and_fails_where_it_can_not(
+    folder: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    bad = {"name": "bad", "to": str(taken)}
+    monkeypatch.setenv("RECSYS_LAKE", folder.settings.lake)
+    monkeypatch.setenv("RECSYS_SINKS", json.dumps([bad, folder.sink.model_dump(mode="json")]))
+    with pytest.raises(SinkError, match="not delivered to bad"):
+        lists.deliver(run_date=None, sink=None)
+    assert folder.rows() == FIRST, "the other sink got its lists all the same"
+    lists.deliver(run_date=None, sink="shop")
+    statuses = {row["status"]: row["outcome"] for row in folder.lake.rows(columns.RUNS).to_pylist()}
+    assert set(statuses) == {"refused", "completed"}
+    assert json.loads(statuses["completed"])["deliver shop"]["unchanged"] == 1
+    with pytest.raises(SinkError, match="no lists for 2026-01-01"):
+        lists.deliver(run_date=datetime(2026, 1, 1), sink="shop")
+    with pytest.raises(ConfigurationError, match="no sink web; the settings have bad, shop"):
+        lists.deliver(run_date=None, sink="web")
