@@ -144,6 +144,7 @@ def judging(
         con.register("windows", pa.Table.from_pylist(windows, schema=_WINDOW))
         con.execute(load("operations/create_recent_interactions"), span)
         con.execute(load("operations/create_first_interactions"), {"until": span["until"]})
+        con.execute(load("operations/create_taken_items"))
         con.execute(load("operations/create_judged_items"))
         first, last = judged[0].run_date.isoformat(), judged[-1].run_date.isoformat()
         within = f"run_date >= '{first}' and run_date <= '{last}'"

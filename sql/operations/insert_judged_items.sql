@@ -1,8 +1,7 @@
 -- One row per user with a list and item that this user took after they were made. Where lists leave
 -- out what a user has had, only items that were new to the user count.
--- reads: first_interactions, known_items, recent_interactions, stored_lists, stored_places,
---     $data_until, $edition, $excludes_seen, $has_model, $judged, $known_by, $run_date, $since,
---     $until
+-- reads: known_items, stored_lists, stored_places, taken_items, $data_until, $edition,
+--     $excludes_seen, $has_model, $judged, $known_by, $run_date, $since, $until
 -- makes: rows of judged_items
 insert into judged_items
 with lists as not materialized (
@@ -24,26 +23,20 @@ popular as (
     where run_date = $run_date and edition = $edition
 ),
 
-taken as (
+relevant as (
     select
         user_id,
         item_id,
-        min(timestamp) as taken_at
-    from recent_interactions
-    where timestamp >= $since and timestamp < $until
-    group by user_id, item_id
-),
-
-relevant as (
-    select taken.*
-    from taken
-    left join first_interactions as had using (user_id, item_id)
+        timestamp as taken_at
+    from taken_items
     where
-        not $excludes_seen
-        or had.first_at is null
-        or (
-            had.first_at >= $since
-            and not (had.first_at < $data_until and had.known_at < $known_by)
+        timestamp >= $since
+        and timestamp < $until
+        and (previous_at is null or previous_at < $since)
+        and (
+            not $excludes_seen
+            or first_at is null
+            or (first_at >= $since and not (first_at < $data_until and known_at < $known_by))
         )
 ),
 
