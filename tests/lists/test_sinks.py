@@ -27,6 +27,7 @@ from recsys.lake.tables import Lake
 from recsys.lists.rollback import roll_back
 from recsys.lists.sinks import parquet
 from recsys.lists.sinks.deliver import DeliverResult, deliver, target_of
+from recsys.operations.maintain import maintain
 from recsys.settings import ObjectStorage, Settings, Sink
 from tests import lakes, servers
 
@@ -240,6 +241,19 @@ def test_an_erased_user_leaves_the_sink(place: Place) -> None:
     place.lake.delete(columns.RECOMMENDATIONS, "user_id = 1")
     assert place.deliver().delivered == [MONDAY]
     assert place.rows() == {2: FIRST[2]}
+    place.lake.delete(columns.RECOMMENDATIONS, "user_id = 2")
+    assert place.deliver().removed == [MONDAY]
+    assert place.rows() == {}
+
+
+def test_a_day_that_expired_in_the_lake_stays_at_the_sink(folder: Place) -> None:
+    folder.deliver(MONDAY)
+    publish(folder.lake, TUESDAY, SECOND)
+    later = datetime(2026, 6, 1, tzinfo=UTC)
+    maintain(folder.lake, folder.settings, now=later)
+    assert folder.lake.partitions(columns.RECOMMENDATIONS, "run_date") == {f"{TUESDAY}"}
+    assert folder.deliver().delivered == [TUESDAY]
+    assert folder.rows() == FIRST
 
 
 def test_rows_that_somebody_removed_are_put_back(folder: Place, tmp_path: Path) -> None:

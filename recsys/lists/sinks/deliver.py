@@ -139,7 +139,18 @@ def _lists(lake: Lake) -> tuple[dict[date, tuple[EditionRow, int]], set[date]]:
     served = {
         day: (row, counts[day]) for day, row in current.items() if row is not None and day in counts
     }
-    return served, {day for day, row in current.items() if row is None}
+    expired = _expired(lake)
+    return served, {
+        day
+        for day, row in current.items()
+        if row is None or (day not in counts and day not in expired)  # all of its users erased
+    }
+
+
+def _expired(lake: Lake) -> set[date]:
+    """Return the run_dates whose lists the lake has expired."""
+    rows = lake.rows(columns.LIST_DAYS, ["run_date"]).to_pylist()
+    return {row["run_date"] for row in rows}
 
 
 def _due(
