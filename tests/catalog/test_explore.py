@@ -135,6 +135,8 @@ def test_an_item_says_who_takes_it_and_in_which_lists_it_is(pages: httpx.Client)
     assert "bob 1 popular" in said
     assert 'href="https://pictures.example/b.png"' in pages.get("/item?id=b").text
     assert "javascript:" not in pages.get("/item?id=a").text
+    assert pages.get("/item?id=b").text.count("<img") == 0
+    assert pages.get("/item?id=c").text.count('<img class="picture" src="data:image/png;') == 1
     assert "may not be listed" in words(pages, "/item", id="d")
     assert "Nobody has taken it" in words(pages, "/item", id="d")
 
@@ -288,7 +290,9 @@ def test_a_browser_shows_the_pages_with_no_error_and_no_other_host(
         page.open(root + path)
         page.until(f"document.readyState == 'complete' && location.href.endsWith({path[-9:]!r})")
         assert page.evaluate("document.documentElement.scrollWidth") == 390, path
-        assert page.evaluate("document.querySelectorAll('main img, main b, script').length") == 0
+        assert page.evaluate("document.querySelectorAll('main b, script').length") == 0
+        pictures = "[...document.querySelectorAll('img')].map(i => [i.className, i.naturalWidth])"
+        assert {tuple(one) for one in page.evaluate(pictures)} <= {("picture", 1)}
         page.evaluate(axe)
         found = page.evaluate("axe.run().then(result => result.violations)")
         grave = [
@@ -298,4 +302,4 @@ def test_a_browser_shows_the_pages_with_no_error_and_no_other_host(
         ]
         assert grave == [], path
     assert page.errors == []
-    assert [url for url in page.requests if not url.startswith((root, "about:"))] == []
+    assert [url for url in page.requests if not url.startswith((root, "about:", "data:"))] == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -18,6 +20,7 @@ from starlette.routing import Route
 from recsys.catalog.explore import lookups
 from recsys.catalog.report import words
 from recsys.catalog.report.charts import bar, sparkline
+from recsys.catalog.report.pictures import picture_address
 from recsys.catalog.report.templates import page_environment
 from recsys.errors import ConfigurationError, MissingError, RecsysError
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 HEADERS = {
     # No script, nothing of another host, and no other page may show these.
-    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",  # ids and what people did; and the newest night at the next load
     "cross-origin-resource-policy": "same-origin",
@@ -97,7 +100,9 @@ class _Pages:
         self._newest = newest
         loaders = [PackageLoader("recsys.catalog.explore", "page")]
         loaders.append(PackageLoader("recsys.catalog.report", "page"))
-        self._environment = page_environment(ChoiceLoader(loaders))
+        lake = Path(newest.lake.root) if newest.lake.is_local else None
+        embedded = partial(picture_address, lake)
+        self._environment = page_environment(ChoiceLoader(loaders), embedded)
         self._environment.globals["url"] = address
         self._environment.globals["plural"] = words.plural
         self._environment.globals["share_bar"] = share_bar

@@ -15,6 +15,7 @@ from recsys.catalog.report import words
 from recsys.catalog.report.charts import Series, bar, chart, sparkline
 from recsys.catalog.report.diffusion import diffusion_parts
 from recsys.catalog.report.headlines import headlines, kept_share
+from recsys.catalog.report.pictures import embedder
 from recsys.catalog.report.templates import page_environment
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def render(figures: Figures, lake: Path | None = None) -> str:
         figures: what it shows.
         lake: the folder that pictures of items may lie in.
     """
-    environment = page_environment(PackageLoader("recsys.catalog.report", "page"), lake)
+    environment = page_environment(PackageLoader("recsys.catalog.report", "page"), embedder(lake))
     loader = environment.loader
     assert loader  # noqa: S101 - given above
     style, script = (

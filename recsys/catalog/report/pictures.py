@@ -23,9 +23,7 @@ _BEGINNINGS = {
 
 
 def embedder(root: Path | None) -> Callable[[object], str | None]:
-    """Return what makes a `data:` address of an item's column `image`; None where there is none.
-
-    Only a path within the lake is looked at, whatever the column says.
+    """Return `picture_address` for a page that is kept: each picture once, up to a limit in all.
 
     Args:
         root: the folder of the lake; None where it has none.
@@ -35,16 +33,28 @@ def embedder(root: Path | None) -> Callable[[object], str | None]:
 
     def embed(image: object) -> str | None:
         nonlocal left
-        if image in known or root is None or not isinstance(image, str) or not image:
-            return known.get(image)
-        known[image] = address = _read(root, image, left)
+        if image in known:
+            return known[image]
+        known[image] = address = picture_address(root, image)
+        if len(address or "") > left:
+            known[image] = address = None
         left -= len(address or "")
         return address
 
     return embed
 
 
-def _read(root: Path, image: str, left: int) -> str | None:
+def picture_address(root: Path | None, image: object) -> str | None:
+    """Return the `data:` address of an item's column `image`; None where it is no such picture.
+
+    Only a path within the lake is looked at, whatever the column says.
+
+    Args:
+        root: the folder of the lake; None where it has none.
+        image: what the column holds.
+    """
+    if root is None or not isinstance(image, str) or not image:
+        return None
     try:
         path = (root / image).resolve()
         if not (path.is_relative_to(root.resolve()) and path.is_file()):
@@ -56,6 +66,5 @@ def _read(root: Path, image: str, left: int) -> str | None:
         return None
     for beginning, kind in _BEGINNINGS.items():
         if content.startswith(beginning):
-            address = f"data:{kind};base64,{base64.b64encode(content).decode()}"
-            return address if len(address) <= left else None
+            return f"data:{kind};base64,{base64.b64encode(content).decode()}"
     return None

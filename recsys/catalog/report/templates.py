@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 
 from recsys.catalog.report import words
-from recsys.catalog.report.pictures import embedder
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from jinja2 import BaseLoader
 
 
-def page_environment(loader: BaseLoader, lake: Path | None = None) -> Environment:
+def page_environment(
+    loader: BaseLoader, embedded: Callable[[object], str | None]
+) -> Environment:
     """Return an environment in which every value is escaped, and one that is missing is an error.
 
     Args:
         loader: of the templates.
-        lake: the folder that pictures of items may lie in; none are shown when not given.
+        embedded: gives the address of a picture that becomes a part of the page, or None.
     """
     environment = Environment(
         loader=loader,
@@ -33,6 +34,6 @@ def page_environment(loader: BaseLoader, lake: Path | None = None) -> Environmen
         environment.filters[text.__name__] = text
     more = {"first_line": words.first_line, "score": words.score, "times": words.times}
     environment.filters |= more
-    environment.filters["embedded"] = embedder(lake)
+    environment.filters["embedded"] = embedded
     environment.tests["link"] = words.is_link
     return environment
