@@ -181,6 +181,7 @@ def endless_ingest(source: Path, folder: Path) -> Iterator[subprocess.Popen[str]
             ingest.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_within_a_query_it_ends_as_stopped(
     source: Path, tmp_path: Path, number: signal.Signals
@@ -193,6 +194,7 @@ def test_stopped_within_a_query_it_ends_as_stopped(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.slow
 def test_the_next_run_removes_what_a_killed_one_left(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +299,7 @@ def commands() -> list[str]:
     return sorted(group.commands)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_every_command_is_in_the_reference_and_explains_itself(ask) -> None:
     reference = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     assert {

@@ -69,6 +69,7 @@ def replace(target: Path, act: str, steps: int) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["file", "folder", "moved"])
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_kill_at_any_step_leaves_the_previous_content_or_the_new_one(

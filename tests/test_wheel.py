@@ -80,6 +80,7 @@ def test_a_night_runs_from_the_wheel_in_a_folder_with_packages_of_other_people(
     assert "item_id" in run(env, tmp_path, command, "sql", "item_exposure", "-f", "csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["recsys.cli", "flows.cli"])
 def test_the_command_line_is_a_module_too(env: dict[str, str], tmp_path: Path, module: str) -> None:
     assert "Usage" in run(env, tmp_path, "-m", module, "sql", "--help")

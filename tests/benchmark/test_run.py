@@ -61,6 +61,7 @@ def runs_told(calls: list[tuple[int, int]]) -> Progress:
     return progress
 
 
+@pytest.mark.slow
 def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
     stages: list[str] = []
     result = run(written(tmp_path), progress=lambda stage, *_: stages.append(stage))
@@ -81,6 +82,7 @@ def test_a_benchmark_finds_the_rule_and_reports_it(tmp_path: Path) -> None:
     assert {"loading", "training", "evaluating"} <= set(stages)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     file = written(tmp_path, users=60)
     one, same = (run(file, epochs=2) for _ in range(2))
@@ -141,6 +143,7 @@ def test_a_temporal_split_learns_nothing_from_later(tmp_path: Path) -> None:
         run(file, splitting="random")
 
 
+@pytest.mark.slow
 def test_a_matrix_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, out = written(tmp_path, users=60), tmp_path / "out"
     systems = [System.read(name, {"epochs": 1}) for name in (SMALL, "popularity")]

@@ -65,6 +65,7 @@ def test_a_run_compares_every_stage(tmp_path: Path, capsys: pytest.CaptureFixtur
             assert 0 < line["ours"] <= 1
 
 
+@pytest.mark.slow
 def test_a_measure_runs_in_a_process_of_its_own_without_our_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_measure_runs_in_a_process_of_its_own_without_our_settings(
     assert result["peak_rss_mb"] > 30
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_fails_the_run(tmp_path: Path) -> None:
     file, out = tmp_path / "rows.parquet", tmp_path / "bench.json"
     duckdb.from_query("select 1 as user_id").write_parquet(str(file))

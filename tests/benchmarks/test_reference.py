@@ -49,6 +49,7 @@ def same_noise(draws: InferenceNoise) -> Draw:
     return draw
 
 
+@pytest.mark.slow
 def test_same_weights_and_noise_give_the_logits_of_ours() -> None:
     model = untrained(activation="relu")  # the two have different forms of GELU
     reference = Reference.of(model).eval()

@@ -28,6 +28,7 @@ def with_lists(lake: Lake, items: list[int], day: date = DAY) -> None:
     lakes.write(lake, "editions", [lakes.edition(day)])
 
 
+@pytest.mark.slow
 def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     with_lists(lake, [4, 5], date(2026, 1, 3))
@@ -112,6 +113,7 @@ def meanings(described: Table | View) -> list[str]:
     return [described.meaning, *columns.values()]
 
 
+@pytest.mark.slow
 def test_what_somebody_wrote_into_the_catalog_does_not_stop_its_readers(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     path = publish_catalog(lake)
@@ -127,6 +129,7 @@ def test_what_somebody_wrote_into_the_catalog_does_not_stop_its_readers(lake: La
     assert found["item_id"].to_pylist() == [4, 5]
 
 
+@pytest.mark.slow
 def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     path = publish_catalog(lake)
@@ -152,6 +155,7 @@ def test_an_open_reader_keeps_its_catalog_while_a_new_one_is_published(lake: Lak
     assert newest["item_id"].to_pylist() == [4, 5]
 
 
+@pytest.mark.slow
 def test_publishing_leaves_nothing_but_the_catalog(lake: Lake) -> None:
     with_lists(lake, [8])
     before = set(Path(lake.root).iterdir())
@@ -196,6 +200,7 @@ def test_asking_before_the_first_publish_says_what_to_do(lake: Lake) -> None:
         query_catalog(lake, "select 1")
 
 
+@pytest.mark.slow
 def test_the_catalog_of_a_lake_that_was_copied_or_moved_is_refused(
     lake: Lake, tmp_path: Path
 ) -> None:

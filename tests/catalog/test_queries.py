@@ -169,6 +169,7 @@ def ask(lake: Lake, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in rows.to_pylist()]
 
 
+@pytest.mark.slow
 def test_user_list(known: Lake) -> None:
     assert ask(known, "user_list", user_id=3) == [
         (1, 12, "title 12", 1.0, "popular", None, TODAY, None),

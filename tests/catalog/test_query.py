@@ -180,6 +180,7 @@ def test_a_long_table_is_cut_and_says_so(capsys: pytest.CaptureFixture[str]) -> 
     assert "the first 1,000 rows" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_prompt_runs_statements_of_several_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -200,6 +201,7 @@ def test_the_prompt_runs_statements_of_several_lines(
     assert prompt.onecmd("EOF")
 
 
+@pytest.mark.slow
 def test_the_prompt_reads_its_input(lake: Lake) -> None:
     if not lake.is_local:
         pytest.skip("once is enough")

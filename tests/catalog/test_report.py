@@ -271,6 +271,7 @@ def test_a_report_answers_its_four_questions(known: Lake) -> None:
     assert worry.text == "1 user got no list"
 
 
+@pytest.mark.slow
 def test_live_figures_come_before_those_on_held_out_items_and_drift_is_a_worry(
     tmp_path: Path,
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_report_says_what_a_lake_holds_nothing_of(tmp_path: Path) -> None:
     assert headlines(figures_of(lake))[3].text == "Nobody is served"
 
 
+@pytest.mark.slow
 def test_a_report_on_an_earlier_day_leaves_the_newest_in_place(tmp_path: Path) -> None:
     lake = known_lake(tmp_path / "lake")
     newest, earlier = write_report(lake), write_report(lake, YESTERDAY)
@@ -352,6 +354,7 @@ def test_a_report_on_an_earlier_day_leaves_the_newest_in_place(tmp_path: Path) -
     assert not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_an_edition_of_before_it_was_counted_and_figures_of_zero_make_a_report(
     tmp_path: Path,
 ) -> None:
@@ -370,6 +373,7 @@ def test_an_edition_of_before_it_was_counted_and_figures_of_zero_make_a_report(
     assert "one of the first 5 items" in Path(write_report(lake)).read_text()
 
 
+@pytest.mark.slow
 def test_a_report_that_can_not_be_written_stops_no_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -493,6 +497,7 @@ def test_a_click_on_a_head_sorts_the_table(page: Page) -> None:
     assert page.evaluate(f"{figure}.closest('th').ariaSort") == "descending"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_breaks_no_serious_rule_of_axe(page: Page, scheme: str) -> None:
     page.use_color_scheme(scheme)

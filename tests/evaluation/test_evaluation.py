@@ -156,6 +156,7 @@ def test_a_temporal_split_by_hand() -> None:
     assert split.test.target.tolist() == [4, 6]
 
 
+@pytest.mark.slow
 def test_bootstrap_intervals_are_those_of_resampled_users() -> None:
     generator = np.random.default_rng(0)
     by_user = generator.integers(1, 40, 400)

@@ -81,6 +81,7 @@ def had(histories: Histories, user: int) -> set[int]:
     return set(histories.items[histories.starts[user] : histories.ends[user]].tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_the_right_answer_of_a_known_world_stands_first(name: str) -> None:
     world = successor_world(users=150)
@@ -160,6 +161,7 @@ def test_an_empty_history_gets_an_empty_list_or_what_is_popular(name: str) -> No
         assert (row > 0).all() if name in SPEAKS_TO_NEWCOMERS else (row == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_one_seed_gives_one_model_and_one_list(name: str) -> None:
     world = successor_world(users=60)

@@ -135,8 +135,12 @@ def test_what_cannot_be_shown_stops_no_night(
     assert found["users"] == nights.USERS
 
 
-def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, Lake]) -> None:
+def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(
+    shop: tuple[Path, Lake], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, lake = shop
+    sink = tmp_path / "delivered"
+    monkeypatch.setenv("RECSYS_SINKS", json.dumps([{"name": "shop", "to": str(sink)}]))
     state = nightly_flow(train="always", run_date=DAY, as_of="now", return_state=True)
     assert re.fullmatch(
         r"360 new interactions, 2 refused; 40 users served, \d+ by popularity; "
@@ -151,6 +155,9 @@ def test_a_night_ends_with_lists_a_row_in_runs_and_artifacts(shop: tuple[Path, L
     assert outcome["recommend"]["rows"] == nights.USERS * nights.K
     lists = rows(lake, "select distinct run_id, run_date from latest_recommendations")
     assert lists == [{"run_id": run["run_id"], "run_date": DAY}]
+    (manifest,) = sink.glob(f"run_date={DAY}/_manifest.json")
+    delivered = json.loads(manifest.read_text())
+    assert (delivered["run_id"], delivered["rows"]) == (run["run_id"], nights.USERS * nights.K)
     found = artifacts(run["run_id"])
     assert {"ingest", "live-metrics", "drift", "train", "recommend"} <= set(found)
     assert found["progress-ingest"] == found["progress-recommending"] == 100.0
@@ -246,6 +253,7 @@ def test_a_missing_source_is_refused_without_a_retry(monkeypatch: pytest.MonkeyP
         nightly_flow(run_date=DAY, as_of="now")
 
 
+@pytest.mark.slow
 def test_users_with_one_interaction_each_are_served_by_popularity(
     shop: tuple[Path, Lake],
 ) -> None:
@@ -327,6 +335,7 @@ def test_a_night_that_hangs_in_a_query_is_stopped_and_failed(
     assert statuses == {"completed", "failed"}
 
 
+@pytest.mark.slow
 def test_a_training_that_the_gate_rejected_is_not_completed(night: tuple[Path, Lake]) -> None:
     """Every user's next item is theirs to guess: after one epoch, popularity is as good."""
     state = train_flow(epochs=1, overrides={"learning_rate": 1e-9}, return_state=True)
@@ -381,11 +390,13 @@ def test_the_schema_of_a_training_knows_presets_and_bounds() -> None:
                     config(**{field.name: type(field.default)(schema["minimum"] - 1)})
 
 
+@pytest.mark.slow
 def test_a_night_may_change_what_is_configured_for_lists(shop: tuple[Path, Lake]) -> None:
     nightly_flow(train="never", run_date=DAY, as_of="now", recommending=RecommendingChanges(k=3))
     assert rows(shop[1], "select max(rank) as k from latest_recommendations") == [{"k": 3}]
 
 
+@pytest.mark.slow
 def test_maintenance_and_an_erasure_are_flows_and_runs_do_not_keep_who_was_erased(
     shop: tuple[Path, Lake],
 ) -> None:
@@ -484,6 +495,7 @@ def test_a_backfill_and_a_rollback_of_lists_are_flows(
     assert json.loads(runs[0]["outcome"])["rollback"]["who"] == current_account()
 
 
+@pytest.mark.slow
 def test_a_run_brings_a_source_of_its_own_only_where_that_is_allowed(
     tmp_path: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

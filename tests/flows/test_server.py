@@ -140,6 +140,7 @@ def refuse_a_source(served: Served, secret: Path) -> None:
     assert not served.rows("select * from interactions where user_id = 999")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 def test_its_page_shows_the_deployments_on_any_port_and_asks_nobody_else(served: Served) -> None:
     with chromium(served.folder) as page:

@@ -97,6 +97,7 @@ def test_a_dead_address_is_shown_without_its_password(user: str) -> None:
     assert str(refusal.value).startswith(f"PREFECT_API_URL=http://{place} ")
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_used_is_one_line_of_serve(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     env = {**os.environ, "PREFECT_HOME": str(tmp_path / "file" / "home")}

@@ -91,6 +91,7 @@ def test_a_corrected_mapping_corrects_the_rows(
     assert versions(lake) == before, "to read the same again changes nothing"
 
 
+@pytest.mark.slow
 def test_rows_whose_key_was_wrong_are_replaced_and_not_doubled(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_rows_whose_key_was_wrong_are_replaced_and_not_doubled(
         check_row_counts(Lake.from_settings(lenient))
 
 
+@pytest.mark.slow
 def test_rows_that_the_source_no_longer_has_stay(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:
@@ -163,6 +165,7 @@ def replaced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Lake
     return folder / "a.csv", before, after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("commits", "after"), sample(KILLS, 2, 3), ids=KILL_NAMES)
 def test_after_a_kill_while_rows_are_replaced_a_rerun_ends_as_if_nothing_had_happened(
     replaced: tuple[Path, Lake, Lake], lake: Lake, lenient: Settings, commits: int, after: bool
@@ -224,6 +227,7 @@ def test_a_relative_path_of_an_earlier_release_is_the_same_source(
     assert versions(lake) == before
 
 
+@pytest.mark.slow
 def test_a_bad_row_is_quarantined_once_by_whatever_name_its_file_comes(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:

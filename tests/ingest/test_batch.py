@@ -106,6 +106,7 @@ def test_only_the_new_object_of_a_glob_is_read(
     assert lake.open(columns.INTERACTIONS).to_pyarrow_table().num_rows == 35
 
 
+@pytest.mark.slow
 def test_a_file_that_was_ingested_by_itself_is_not_ingested_again_by_a_pattern(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_file_that_was_ingested_by_itself_is_not_ingested_again_by_a_pattern(
     assert ingest_source(lake, settings, tmp_path / "*.parquet").status == "nothing new"
 
 
+@pytest.mark.slow
 def test_only_the_new_rows_of_a_grown_table_are_ingested(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_table_that_shrank_to_rows_in_the_lake_is_refused(
     assert ingest_source(lake, lenient(settings), file, table="t").status == "nothing new"
 
 
+@pytest.mark.slow
 def test_an_unchanged_table_is_not_refused_however_it_grew(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -189,6 +192,7 @@ def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
     assert second.batch_id != first.batch_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deleted", ["a", "b"])
 def test_a_batch_that_was_deleted_whole_is_ingested_again(
     lake: Lake, settings: Settings, tmp_path: Path, deleted: str
@@ -555,6 +559,7 @@ def test_after_a_kill_at_any_commit_a_rerun_ends_as_if_nothing_had_happened(
     assert versions(lake) == before, "nothing is left to recover"
 
 
+@pytest.mark.slow
 def test_an_object_whose_rows_are_all_in_the_lake_is_read_once(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -580,6 +585,7 @@ def test_an_object_whose_rows_are_all_in_the_lake_is_read_once(
     assert ingest_source(lake, lenient(settings), tmp_path / "*.parquet").rows_in == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_after_a_kill_while_such_objects_are_recorded_a_rerun_records_them_once(
     lake: Lake, settings: Settings, tmp_path: Path, after: bool
@@ -755,6 +761,7 @@ def test_items_need_a_source_and_a_lake(lake: Lake, settings: Settings, tmp_path
         ingest_items(lake, settings, source)
 
 
+@pytest.mark.slow
 def test_the_reason_why_a_source_was_refused_is_in_quality_results(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def two_batches(lake: Lake, settings: Settings, shop: Path) -> None:
     take(lake, settings, shop, "add", table="t", now=NOW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("on_change", "replaced", "deleted", "fourth", "fifth"),
     [("add", 0, 0, 4.0, True), ("replace", 2, 0, -1.0, True), ("delete", 2, 1, -1.0, False)],
@@ -119,6 +120,7 @@ def test_a_change_alone_is_a_batch_and_can_be_taken_back(
     assert len(batches) == 3
 
 
+@pytest.mark.slow
 def test_a_truncated_source_deletes_nothing(lake: Lake, settings: Settings, shop: Path) -> None:
     take(lake, settings, shop, "delete", table="t", now=NOW)
     duck(shop, "delete from t where item_id >= 20")
@@ -155,6 +157,7 @@ def test_a_source_is_complete_for_a_scope(
     assert values(lake).keys() == left | {15, 18, 19, 20, 21, 22, 25, 26, 28, 29}
 
 
+@pytest.mark.slow
 def test_another_source_s_rows_and_erased_users_stay_as_they_are(
     lake: Lake, settings: Settings, shop: Path, tmp_path: Path
 ) -> None:
@@ -192,6 +195,7 @@ def test_files_are_read_again_where_one_has_changed(
     check_row_counts(Lake.from_settings(settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nights", [1, 2])
 def test_the_last_of_overlapping_exports_has_the_last_word(
     lake: Lake, settings: Settings, tmp_path: Path, nights: int
@@ -224,6 +228,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Lake]
     return shop, before, after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("commits", "after"), sample(KILLS, 1, 3), ids=KILL_NAMES)
 def test_after_a_kill_while_rows_change_a_rerun_ends_as_if_nothing_had_happened(
     changed: tuple[Path, Lake, Lake], lake: Lake, settings: Settings, commits: int, after: bool
@@ -239,6 +244,7 @@ def test_after_a_kill_while_rows_change_a_rerun_ends_as_if_nothing_had_happened(
     assert everything(lake) == everything(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_row_that_is_lost_after_changes_is_noticed(
     lake: Lake, settings: Settings, shop: Path
 ) -> None:

@@ -220,6 +220,7 @@ def test_check_source_names_what_is_missing(lake: Lake, settings: Settings, tmp_
     assert not lake.exists(columns.INTERACTIONS)
 
 
+@pytest.mark.slow
 def test_check_source_reads_what_an_ingest_has_taken_too(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

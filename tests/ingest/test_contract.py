@@ -95,6 +95,7 @@ def test_too_many_rejected_rows_refuse_the_batch_with_a_report(
     assert [(row["rule"], row["observed"]) for row in failed] == [("rejected share", "0.3")]
 
 
+@pytest.mark.slow
 def test_a_refusal_is_recorded_once_and_replaced_when_the_batch_is_accepted(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_sudden_change_of_row_count_is_refused_after_three_batches(
     assert ingest(lake, strict, source, now=NOW).accepted == 50
 
 
+@pytest.mark.slow
 def test_batches_that_held_nothing_new_do_not_count_as_usual(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -221,6 +223,7 @@ def test_a_batch_has_a_page_of_its_checks_made_without_a_network(
     assert not re.findall(r"https?:|<script|<img|<link|url\(", page)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 def test_a_refused_batch_names_its_page_which_shows_no_row_and_takes_no_name_for_html(
     lake: Lake, settings: Settings, tmp_path: Path
@@ -246,6 +249,7 @@ def test_a_refused_batch_names_its_page_which_shows_no_row_and_takes_no_name_for
     assert (wide, asked) == (390, [])
 
 
+@pytest.mark.slow
 def test_beyond_the_limit_a_seeded_sample_is_checked(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def table(users: list[int]) -> pa.Table:
 # --- the end of a file
 
 
+@pytest.mark.slow
 def test_a_half_written_last_line_is_not_a_row_for_good(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_header_that_is_not_csv_is_refused(stage: Staging, tmp_path: Path) -> 
         stage(tmp_path / "a.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [b"5,6\n", b'5,"6",2026-01-02\n', b"5,6,2026-01-02"])
 def test_small_files_that_are_read_as_one_have_the_rows_and_faults_of_each(
     lenient: Settings, tmp_path: Path, odd: bytes, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +166,7 @@ def test_leftovers_of_writers_are_not_read(stage: Staging, tmp_path: Path) -> No
     assert [row[0] for row in stage(folder / "_temporary" / "0" / "b.parquet")] == [22]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deletes", [False, True])
 def test_a_delta_table_is_read_as_one(
     lake: Lake, lenient: Settings, tmp_path: Path, deletes: bool
@@ -213,6 +216,7 @@ def test_a_line_that_is_too_long_is_quarantined_and_one_far_too_long_refuses_the
             assert staged == [(1, 2, None), (None, 3, "line is not CSV"), (5, 4, None)]
 
 
+@pytest.mark.slow
 def test_a_delta_table_on_s3_is_read_as_one(
     lake: Lake, lenient: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

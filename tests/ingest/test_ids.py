@@ -132,6 +132,7 @@ def test_integers_and_floats_of_one_column_are_one_user(stage: Staging, tmp_path
 # --- what says nothing
 
 
+@pytest.mark.slow
 def test_files_without_rows_block_nothing(lake: Lake, settings: Settings, tmp_path: Path) -> None:
     parquet, texts, lines = (tmp_path / kind for kind in ("parquet", "csv", "jsonl"))
     for folder in (parquet, texts, lines):
@@ -158,6 +159,7 @@ def test_files_without_rows_block_nothing(lake: Lake, settings: Settings, tmp_pa
 # --- decided once, and changeable
 
 
+@pytest.mark.slow
 def test_the_type_is_what_the_setting_says(lake: Lake, settings: Settings, tmp_path: Path) -> None:
     contract = Contract(max_rejected_share=1.0)
     settings = settings.model_copy(update={"contract": contract})

@@ -84,6 +84,7 @@ def grown(lake: Lake) -> Lake:
     return lake
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "seed"), sample([(k, n) for n in range(4) for k in (int, str)], 0, 3)
 )
@@ -244,6 +245,7 @@ def test_a_snapshot_that_cannot_be_read_is_no_missing_one(grown: Lake, settings:
         packed(grown, settings)
 
 
+@pytest.mark.slow
 def test_one_snapshot_stays_and_nothing_of_a_killed_run(grown: Lake, settings: Settings) -> None:
     packed(grown, settings)
     (snapshot,) = Path(grown.uri("packed")).iterdir()
@@ -293,6 +295,7 @@ def test_the_connection_is_left_as_it_was(grown: Lake, settings: Settings) -> No
             night(grown, day, [(3, 4, 10 * day)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grows", [False, True])
 def test_no_damaged_byte_is_ever_believed(grown: Lake, settings: Settings, *, grows: bool) -> None:
     packed(grown, settings)
@@ -324,6 +327,7 @@ def test_awkward_paths_and_ids(tmp_path: Path, settings: Settings) -> None:
         assert_same(packed(lake, settings), afresh(lake, settings))
 
 
+@pytest.mark.slow
 def test_a_lake_on_s3_keeps_no_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servers.use_credentials(monkeypatch)
     with servers.moto_s3(tmp_path) as endpoint:

@@ -49,6 +49,7 @@ def users(storage: ObjectStorage) -> list[int]:
     return sorted(rows["user_id"].to_pylist())
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_another_one_and_says_for_which(
     storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_run_waits_for_another_one_and_says_for_which(
     assert told.value.transient
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_while_its_run_lives_and_expires_after_it(
     storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_old_leases_are_removed(storage: ObjectStorage) -> None:
     assert len(numbers) <= 12
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_ignores_the_condition_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

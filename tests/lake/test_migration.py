@@ -158,6 +158,7 @@ def test_a_migration_that_was_killed_before_the_editions_goes_on(
     assert first_version.rows(columns.EDITIONS)["edition"].to_pylist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_night_on_an_older_lake_goes_on(old: Lake, settings: Settings, tmp_path: Path) -> None:
     with record_run("nightly", "r-2", settings, {}) as run:
         assert ingest(run.lake, settings, source(tmp_path)).accepted == 1
@@ -198,6 +199,7 @@ def test_a_migration_that_was_killed_goes_on(old: Lake, monkeypatch: pytest.Monk
     assert all(set(old.schema(name)) == set(current(old).schema(name)) for name in TABLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "absent",
     [

@@ -116,6 +116,7 @@ def test_a_folder_goes_up_by_the_names_of_its_files(endpoint: str, tmp_path: Pat
         assert path.read_text() == content
 
 
+@pytest.mark.slow
 def test_new_objects_on_s3_are_taken_once(
     lake: Lake, settings: Settings, endpoint: str, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_silent_endpoint_may_be_tried_again() -> None:
     assert refusal.value.transient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "transient"),
     [

@@ -81,6 +81,7 @@ def test_ties_that_the_source_left_open_are_in_order_of_ingestion_then_item(
     assert as_items(packed(lake, settings)) == {1: [8, 1, 9, 2, 3, 5]}
 
 
+@pytest.mark.slow
 def test_order_holds_across_chunks_threads_and_what_is_spilled() -> None:
     rows, users = 1_500_000, 5_000
     with duckdb.connect(config={"threads": 4, "memory_limit": "100MB"}) as con:

@@ -120,6 +120,7 @@ def test_a_run_sees_what_was_written_before_it_and_writes_to_the_newest_version(
         assert ours.version("interactions") == 7
 
 
+@pytest.mark.slow
 def test_a_table_that_is_not_there_yet_is_asked_for_again(pair: tuple[Lake, Lake]) -> None:
     ours, other = pair
     with ours.write_lock():
@@ -151,6 +152,7 @@ def test_the_log_is_summed_up_every_few_commits_and_loses_nothing(pair: tuple[La
     assert sorted(map(int, other.rows("runs")["run_id"].to_pylist())) == list(range(1, 12))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_maintenance_counts(lake: Lake) -> None:
     lakes.fill(lake, {0: [7]})
     rows = lake.rows("interactions")
@@ -178,6 +180,7 @@ def checkpoints(lake: Lake, table: str) -> list[int]:
     return sorted(int(Path(key).name.partition(".")[0]) for key in keys)
 
 
+@pytest.mark.slow
 def test_one_client_serves_an_endpoint_until_the_credentials_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_whole_lake_passes_and_nothing_is_written(two_batches: Lake) -> None:
     assert versions(two_batches) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b""), lambda file: file.unlink()])
 def test_a_damaged_log_stops_an_ingest_and_lists_until_the_batch_is_ingested_again(
     two_batches: Lake, settings: Settings, tmp_path: Path, damage: Callable[[Path], object]

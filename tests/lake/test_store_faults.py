@@ -38,6 +38,7 @@ def lake_on(s3: FaultyS3, name: str, retries: int = 0) -> Lake:
     return Lake(f"s3://lake/{name}", storage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_commit_whose_answer_is_lost_is_in_once(s3: FaultyS3, retries: int) -> None:
     lake = lake_on(s3, f"lost-{retries}", retries)
@@ -57,6 +58,7 @@ def test_a_commit_whose_answer_is_lost_is_in_once(s3: FaultyS3, retries: int) ->
     assert other.rows("interactions")["user_id"].to_pylist() == [1]
 
 
+@pytest.mark.slow
 def test_a_lease_whose_answer_is_lost_is_held(s3: FaultyS3) -> None:
     lake = lake_on(s3, "lease", retries=2)
     for _ in range(2):
@@ -64,6 +66,7 @@ def test_a_lease_whose_answer_is_lost_is_held(s3: FaultyS3) -> None:
             lake.create(pa.int64(), pa.int64())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_duckdb_can_not_read_on_s3_is_told_by_its_object(
     s3: FaultyS3, monkeypatch: pytest.MonkeyPatch, fault: Fault
@@ -89,6 +92,7 @@ def test_what_duckdb_can_not_read_on_s3_is_told_by_its_object(
         assert refused.value.transient == (fault in PASSING)
 
 
+@pytest.mark.slow
 def test_a_table_that_the_store_refuses_is_told_and_never_waited_for(s3: FaultyS3) -> None:
     lake, told = lake_on(s3, "many"), []
     lakes.fill(lake, {1: [7]})

@@ -79,6 +79,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         lake.create(pa.int64(), pa.int64())
 
 
+@pytest.mark.slow
 def test_a_second_writer_waits_for_the_first_and_a_killed_one_lets_go(
     lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_backfill_makes_what_is_missing_in_order(
     assert shop.version("editions") == before, "a second one finds all of them"
 
 
+@pytest.mark.slow
 def test_a_span_must_be_one(shop: Lake, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="2026-01-03 to 2026-01-02 does not"):
         plan_backfill(shop, settings, day(2), day(1))

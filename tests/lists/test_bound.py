@@ -51,6 +51,7 @@ def write_events(lake: Lake, events: list[tuple[int, int, int, int]]) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 8, 10, 24, 34, 35])  # all but 0 have a day that knows no row
 def test_no_list_for_a_day_holds_what_came_after_it(lake: Lake, seed: int) -> None:
     """Nor a user who came after it; and the rows that were known then make exactly that list."""
@@ -97,6 +98,7 @@ def test_a_day_ends_in_the_settings_zone_and_late_data_is_not_known(lake: Lake) 
     assert Bound.of(ours, today).as_of is None
 
 
+@pytest.mark.slow
 def test_the_cache_serves_a_night_that_knows_everything(
     lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +125,7 @@ def test_rows_whose_ingestion_is_not_known_count(lake: Lake, settings: Settings)
     assert recommend(lake, settings, run_date=FIRST, run_id="r").users == 2
 
 
+@pytest.mark.slow
 def test_lists_of_a_day_come_from_the_champion_of_that_day(lake: Lake, settings: Settings) -> None:
     """The champion of today was promoted long after; --as-of now lets it make the lists."""
     lakes.fill(lake, {user: [10 + user, 11 + user] for user in range(6)})

@@ -113,6 +113,7 @@ def test_a_name_that_is_nothing_is_refused(
     }
 
 
+@pytest.mark.slow
 def test_two_models_make_lists_of_the_same_users(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))

@@ -134,6 +134,7 @@ def test_the_only_edition_is_withdrawn_and_comes_back(two_days: Lake, settings: 
     assert shown(two_days, "latest_recommendations") == [(2, 1, 3)]
 
 
+@pytest.mark.slow
 def test_an_edition_that_is_not_there_is_not_served(two_days: Lake, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="has no edition 7; its editions: 1"):
         back(two_days, to=7)
@@ -160,6 +161,7 @@ def test_a_night_that_serves_nobody_hides_the_lists_of_the_day_before(
     assert night(lake, settings).status == "unchanged"
 
 
+@pytest.mark.slow
 def test_a_run_date_has_one_current_edition_whatever_happens(
     two_days: Lake, settings: Settings
 ) -> None:

@@ -190,6 +190,7 @@ def run(lake: Lake, settings: Settings, events: Events, **changes: Any) -> dict[
     return by_user(published_rows(lake, settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_champion", [True, False])
 def test_lists_leave_out_what_counts_as_had(
     lake: Lake, settings: Settings, has_champion: bool
@@ -212,6 +213,7 @@ def test_lists_leave_out_what_counts_as_had(
     assert set(lists[2]) == everything - {10}
 
 
+@pytest.mark.slow
 def test_popularity_counts_targets(lake: Lake, settings: Settings) -> None:
     views: list[Row] = [(user, 20, "view", None, 1) for user in range(10, 20)]
     fill(lake, [*SHOP, *views])
@@ -263,6 +265,7 @@ def test_a_model_learns_from_targets_and_is_judged_on_them(lake: Lake, settings:
         train(lake, nothing, training)
 
 
+@pytest.mark.slow
 def test_old_targets_count_less_where_popularity_has_a_half_life(
     lake: Lake, settings: Settings
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_model_that_does_not_exist_stops_the_lists(lake: Lake, settings: Setti
         night(lake, settings, HALF)
 
 
+@pytest.mark.slow
 def test_live_metrics_say_how_each_model_does(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     two_models(lake)

@@ -76,6 +76,7 @@ def explained(lake: Lake) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["user_id"], row["rank"], row["number"]))
 
 
+@pytest.mark.slow
 def test_a_night_explains_some_lists_as_the_command_does(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {**HISTORIES, 90: [101, 102, 900, 103], 91: [900]})
     lakes.write(lake, columns.ITEMS, [])
@@ -105,6 +106,7 @@ def test_a_night_explains_some_lists_as_the_command_does(lake: Lake, settings: S
     ]
 
 
+@pytest.mark.slow
 def test_the_users_of_the_report_are_explained_first(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
@@ -142,6 +144,7 @@ def test_an_only_item_and_a_recent_count_are_told_as_such(lake: Lake, settings: 
     ]
 
 
+@pytest.mark.slow
 def test_an_item_that_is_not_listed_is_explained_on_request(
     lake: Lake,
     settings: Settings,

@@ -115,6 +115,7 @@ def test_the_size_of_a_block_changes_no_list(lake: Lake, settings: Settings, blo
     assert by_user(published_rows(lake, settings)) == one_by_one
 
 
+@pytest.mark.slow
 def test_the_same_night_twice_changes_nothing(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
@@ -137,6 +138,7 @@ def test_the_same_night_twice_changes_nothing(lake: Lake, settings: Settings) ->
     assert [row[:3] for row in same_users] == [row[:3] for row in rows]
 
 
+@pytest.mark.slow
 def test_lists_that_somebody_changed_are_made_again(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     first = run(lake, settings)
@@ -178,6 +180,7 @@ def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings)
     assert all(np.isfinite(score) for *_, score, _ in rows)
 
 
+@pytest.mark.slow
 def test_new_items_are_ranked_by_who_took_them_up_to_their_share(
     lake: Lake, settings: Settings
 ) -> None:
@@ -216,6 +219,7 @@ def confidences(lake: Lake, settings: Settings) -> dict[Any, tuple[str, float | 
     return {user: (reason, confidence) for user, reason, confidence in rows}
 
 
+@pytest.mark.slow
 def test_a_list_says_how_sure_it_is_and_popularity_takes_the_place_of_an_unsure_one(
     lake: Lake, settings: Settings
 ) -> None:
@@ -301,6 +305,7 @@ def test_seen_items_may_be_asked_for(lake: Lake, settings: Settings) -> None:
     }
 
 
+@pytest.mark.slow
 def test_one_item_in_the_catalogue_gives_lists_of_what_is_left(
     lake: Lake, settings: Settings
 ) -> None:
@@ -314,6 +319,7 @@ def test_one_item_in_the_catalogue_gives_lists_of_what_is_left(
     assert by_user(published_rows(lake, settings)) == {1: [11], 2: [11], 3: [10]}
 
 
+@pytest.mark.slow
 def test_lists_of_a_broken_model_are_not_published(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
@@ -380,6 +386,7 @@ def test_the_edition_says_what_its_lists_were_made_from(lake: Lake, settings: Se
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["blocks._ROWS", "ranking._USERS", "staging._BATCH"])
 def test_working_in_small_pieces_changes_no_list(
     lake: Lake, settings: Settings, bound: str, monkeypatch: pytest.MonkeyPatch
@@ -399,6 +406,7 @@ def test_working_in_small_pieces_changes_no_list(
     assert published_rows(lake, settings) == whole
 
 
+@pytest.mark.slow
 def test_lists_that_break_a_rule_are_not_published(
     lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def run(lake: Lake, settings: Settings, **asked: Any) -> RecommendResult:
     )
 
 
+@pytest.mark.slow
 def test_a_night_keeps_the_rules_and_says_what_they_did(lake: Lake, settings: Settings) -> None:
     shop(lake)
     run(lake, settings)

@@ -112,6 +112,7 @@ def test_a_killed_night_goes_on_and_its_lists_are_those_of_an_unbroken_one(
     assert not left(unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["rows", "settings", "champion", "damage"])
 def test_what_was_scored_from_other_inputs_is_not_used(
     lake: Lake, settings: Settings, scored_users: list[int], change: str

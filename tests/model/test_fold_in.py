@@ -36,6 +36,7 @@ def with_twins(world: SuccessorWorld, twins: dict[int, int]) -> Histories:
     return Histories(items, world.histories.starts, world.histories.ends)
 
 
+@pytest.mark.slow
 def test_a_new_item_is_listed_where_its_twin_is(
     learnt: tuple[SuccessorWorld, Recommender],
 ) -> None:

@@ -308,6 +308,7 @@ def test_item_dropout_hides_whole_items_in_training_alone() -> None:
     assert torch.equal(predict(hidden, [[1, 2, 3]]), predict(shown, [[1, 2, 3]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_items", sample([9000, 40_000], 0))
 def test_cross_entropy_and_its_gradients_are_the_textbook_ones(n_items: int) -> None:
     hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()
@@ -348,6 +349,7 @@ def some_seen(target: torch.Tensor, n_items: int) -> tuple[torch.Tensor, torch.T
     return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_items", sample([9000, 40_000], 0))
 def test_what_was_seen_gets_its_bias(n_items: int) -> None:
     hidden = torch.randn(2000, 8, generator=generator()).requires_grad_()

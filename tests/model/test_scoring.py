@@ -196,6 +196,7 @@ def test_ties_go_to_the_lower_item() -> None:
     assert items.tolist() == [[1, 2, 3, 4, 5], [60, 61, 62, 63, 64]]
 
 
+@pytest.mark.slow
 def test_a_catalogue_in_chunks_is_ranked_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     # Small whole numbers, so that ties abound, within chunks and across them.

@@ -110,6 +110,7 @@ def test_a_user_is_gone_from_every_row_and_from_the_files_after_the_next_mainten
     assert holders(folder / "lake", USER) == set()
 
 
+@pytest.mark.slow
 def test_counts_agree_and_the_rest_of_the_quarantine_stays(
     shop: tuple[Lake, Settings, Path],
 ) -> None:
@@ -124,6 +125,7 @@ def test_counts_agree_and_the_rest_of_the_quarantine_stays(
     assert all(row["reasons"] for row in rows)
 
 
+@pytest.mark.slow
 def test_an_old_source_read_again_does_not_bring_the_user_back(
     shop: tuple[Lake, Settings, Path],
 ) -> None:
@@ -137,6 +139,7 @@ def test_an_old_source_read_again_does_not_bring_the_user_back(
         assert USER not in repr(lake.rows(name).to_pylist()), name
 
 
+@pytest.mark.slow
 def test_a_hash_a_reason_and_a_date_stay_and_a_second_erasure_keeps_them(
     shop: tuple[Lake, Settings, Path],
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_hash_a_reason_and_a_date_stay_and_a_second_erasure_keeps_them(
     check_row_counts(lake)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "finish"),
     sample(
@@ -191,6 +195,7 @@ def test_a_killed_erasure_is_finished_by_the_same_command_or_the_next_maintenanc
         assert USER not in repr(lake.rows(name).to_pylist()), name
 
 
+@pytest.mark.slow
 def test_a_report_with_sample_rows_loses_them(shop: tuple[Lake, Settings, Path]) -> None:
     lake, _, _ = shop
     report = f"refused\n\nsample rows:\n  user_id {USER}, item_id 3\n\nFix the source"

@@ -107,6 +107,7 @@ def test_between_two_nights_it_changes_no_row_no_count_no_history_and_no_list(
     assert lists_of(settings, day) == lists_of(plain, day)
 
 
+@pytest.mark.slow
 def test_a_report_goes_with_the_lists_of_its_day(folder: Path) -> None:
     reports = folder / "lake" / "reports"
     reports.mkdir(exist_ok=True)
@@ -156,6 +157,7 @@ def test_an_open_catalog_reads_on(published: Path) -> None:
         assert con.execute(ask).fetchall() == before
 
 
+@pytest.mark.slow
 def test_the_standing_catalog_reads_even_where_no_old_version_stays(published: Path) -> None:
     settings = settings_of(published, retention=timedelta(0))
     lake = Lake.from_settings(settings)
@@ -166,6 +168,7 @@ def test_the_standing_catalog_reads_even_where_no_old_version_stays(published: P
         assert con.execute("select count(*) from interactions").fetchone() == (USERS * NIGHTS,)
 
 
+@pytest.mark.slow
 def test_what_was_done_once_is_not_done_again_after_the_log_is_gone(folder: Path) -> None:
     settings = settings_of(folder, retention=timedelta(0))
     lake = Lake.from_settings(settings)
@@ -210,6 +213,7 @@ def test_a_killed_maintenance_loses_nothing_and_the_next_run_goes_on(
     night(settings, NIGHTS)
 
 
+@pytest.mark.slow
 def test_old_lists_leave_a_row_a_day(folder: Path) -> None:
     settings = settings_of(folder)
     run(settings, datetime(2026, 4, 3, tzinfo=UTC))
@@ -228,6 +232,7 @@ def test_old_lists_leave_a_row_a_day(folder: Path) -> None:
         assert con.execute("select count(*) from list_days").fetchone() == (2,)
 
 
+@pytest.mark.slow
 def test_the_newest_lists_stay_however_old_they_are(folder: Path) -> None:
     settings = settings_of(folder)
     run(settings, datetime(2027, 1, 1, tzinfo=UTC))
@@ -261,6 +266,7 @@ def save(lake: Lake, model_id: str, status: Any, trained_at: datetime) -> None:
     lakes.write(lake, columns.MODELS, [asdict(row)])
 
 
+@pytest.mark.slow
 def test_models_stay_while_they_serve_or_their_lists_stand_or_they_are_new(folder: Path) -> None:
     settings = settings_of(folder)
     lake = Lake.from_settings(settings)
@@ -318,6 +324,7 @@ def test_leftovers_of_killed_runs_go(folder: Path) -> None:
     assert not (root / "runs" / "part-0-killed.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -242,6 +242,7 @@ def test_they_are_what_a_loop_over_every_user_gives(
     assert (result.hit_rate, result.popularity_hit_rate) == pytest.approx((told[0][2], told[1][2]))
 
 
+@pytest.mark.slow
 def test_the_same_lists_give_the_same_rows_and_no_commit(judged: tuple[Lake, Settings]) -> None:
     lake, settings = judged
     update_live_metrics(lake, settings, NOW.date(), now=NOW)

@@ -52,6 +52,7 @@ def _own_sigterm() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_a_run_has_its_row_from_the_start_and_living_ones_are_left_alone(
     lake: Lake, settings: Settings
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_registry_that_can_not_be_read_is_not_an_empty_one(
     assert service.unchanged()
 
 
+@pytest.mark.slow
 def test_the_command_fails_where_the_champion_can_not_be_read(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,12 +191,14 @@ def served_quality(
     return served
 
 
+@pytest.mark.slow
 def test_seeds_of_one_recipe_in_turn_leave_quality_where_it_was() -> None:
     ends = [served_quality(30, loss=0.0, with_earlier=True, seed=seed)[-1] for seed in range(8)]
     assert np.mean(ends) > 0.99 * 0.06
     assert min(ends) > 0.95 * 0.06
 
 
+@pytest.mark.slow
 def test_a_loss_within_the_tolerance_does_not_add_up() -> None:
     """Each of 30 models is worse than its champion by .0015, less than the tolerance."""
     alone, together = (

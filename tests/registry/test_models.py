@@ -69,6 +69,7 @@ def test_a_save_killed_on_its_way_leaves_the_previous_model_or_the_new_one(lake:
     assert texts[-1] == "new"
 
 
+@pytest.mark.slow
 def test_a_model_on_s3_is_its_own_files_and_loads_while_others_make_temporary_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_the_limits_are_settings(tmp_path: Path) -> None:
     assert "over 2 days ago" in decide("policy", policy, YOUNG, NOW).why
 
 
+@pytest.mark.slow
 def test_what_the_policy_reads_from_a_lake(lake: Lake, settings: Settings) -> None:
     def decided(now: datetime, **policy: Any) -> str:
         standing = read_standing(lake, settings, "policy")

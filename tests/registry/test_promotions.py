@@ -59,6 +59,7 @@ def test_the_gate_records_each_change_and_nothing_else(shop: Lake) -> None:
     assert champion(shop) == "m-b"
 
 
+@pytest.mark.slow
 def test_a_person_promotes_and_rolls_back_as_far_as_there_were_champions(shop: Lake) -> None:
     register(shop, "m-a", "m-b")
     register(shop, "m-c", status="rejected", why="is below the champion")
@@ -108,6 +109,7 @@ def test_what_changes_nothing_or_makes_no_sense_writes_nothing(shop: Lake) -> No
     assert (shop.version("models"), shop.version("promotions")) == versions
 
 
+@pytest.mark.slow
 def test_a_rollback_that_is_tried_again_goes_back_once(
     shop: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_kill_before_the_first_commit_changes_nothing(
     assert (promotions(shop), model_rows(shop)) == before
 
 
+@pytest.mark.slow
 def test_the_champion_of_a_time_is_the_one_that_served_then(shop: Lake) -> None:
     register(shop, "m-a", "m-b")
     promote(shop, "m-a", why="why", run_id="1")
@@ -185,6 +188,7 @@ def test_the_champion_of_a_time_is_the_one_that_served_then(shop: Lake) -> None:
         champion_at(shop, times[0])
 
 
+@pytest.mark.slow
 def test_champions_of_an_earlier_release_count_from_when_they_were_trained(shop: Lake) -> None:
     """That release wrote no promotions; a lake that was not migrated lacks the table."""
     days = [lakes.START + timedelta(days=day) for day in range(3)]

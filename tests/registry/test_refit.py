@@ -56,6 +56,7 @@ def test_what_serves_was_refit_and_what_is_judged_was_not(lake: Lake, settings: 
     assert champion["test"]["masked"]["ndcg@10"] == first.test_ndcg_10
 
 
+@pytest.mark.slow
 def test_without_refit_the_judged_weights_serve(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     with_refit = train(lake, settings, training(epochs=2, refit=True))

@@ -96,6 +96,7 @@ def test_a_killed_training_goes_on_and_gives_the_same_weights(
     assert not list(Path(retried.uri("weights")).glob("*-training")), "nothing is left of it"
 
 
+@pytest.mark.slow
 def test_another_worker_finds_it_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servers.use_credentials(monkeypatch)
     with servers.moto_s3(tmp_path) as endpoint:

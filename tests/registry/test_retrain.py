@@ -84,6 +84,7 @@ def statuses(lake: Lake) -> dict[str, str]:
     return {row.model_id: row.status for row in model_rows(lake)}
 
 
+@pytest.mark.slow
 def test_the_rule_of_a_known_world_is_learnt_and_served(
     lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
@@ -149,6 +150,7 @@ def test_the_same_run_in_another_lake_gives_identical_rows(
     assert published[0] == published[1]
 
 
+@pytest.mark.slow
 def test_what_was_trained_before_is_not_trained_again(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     first = train(lake, settings, training(epochs=1))
@@ -174,6 +176,7 @@ def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
     }
 
 
+@pytest.mark.slow
 def test_a_rejected_model_is_judged_again_without_being_trained_again(
     lake: Lake, settings: Settings, champion: TrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +206,7 @@ def test_a_rejected_model_is_judged_again_without_being_trained_again(
     }
 
 
+@pytest.mark.slow
 def test_a_rejected_model_serves_where_the_champion_is_lost(
     lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_rejected_model_serves_where_the_champion_is_lost(
     assert f"champion {champion.model_id} can't serve: the model has no file" in again.why
 
 
+@pytest.mark.slow
 def test_a_model_below_the_best_baseline_is_kept_and_popularity_serves(
     lake: Lake, settings: Settings
 ) -> None:
@@ -318,6 +323,7 @@ def test_steps_that_no_night_could_take_are_refused_before_training(
         train(lake, changed, training(epochs=1))
 
 
+@pytest.mark.slow
 def test_a_model_judged_with_other_reverse_steps_is_another_model(
     lake: Lake, settings: Settings
 ) -> None:
@@ -345,6 +351,7 @@ def test_a_champion_of_another_run_is_not_replaced_unseen(lake: Lake, settings: 
     assert statuses(lake) == {first.model_id: "retired", "m-other": "champion"}
 
 
+@pytest.mark.slow
 def test_a_better_model_retires_the_champion_in_one_commit(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     first = train(lake, settings, training(epochs=4))

@@ -72,6 +72,7 @@ def test_a_refresh_goes_on_from_the_judged_weights(
     assert (again.model_id, again.is_new) == (refresh.model_id, False)
 
 
+@pytest.mark.slow
 def test_where_rows_were_removed_a_training_starts_anew(lake: Lake, settings: Settings) -> None:
     """Then what the champion learnt may be what the gate asks for today."""
     known_world(lake)
@@ -83,6 +84,7 @@ def test_where_rows_were_removed_a_training_starts_anew(lake: Lake, settings: Se
     assert starts_from(lake, anew) is None
 
 
+@pytest.mark.slow
 def test_another_network_and_the_first_model_start_anew(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     first = train(lake, settings, training(epochs=20, warm_start=True))

@@ -108,6 +108,7 @@ def hits_of_popularity(as_of_now: bool) -> dict[date, list[float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_of", ["now", None])
 def test_a_night_knows_what_was_known_on_its_day(
     past: Lake, settings: Settings, as_of: Any, tmp_path: Path
@@ -217,6 +218,7 @@ def test_what_can_not_be_replayed_is_refused(past: Lake, settings: Settings) -> 
     assert changed.training.overrides["width"] == "32"
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_it(
     past: Lake,
     tmp_path: Path,

@@ -17,6 +17,7 @@ def model(preset: str = "best") -> Recommender:
     return Recommender(small(preset).model, 9, torch.Generator().manual_seed(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_model_comes_back_as_it_was(preset: str, tmp_path: Path) -> None:
     saved = model(preset)

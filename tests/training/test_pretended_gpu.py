@@ -56,6 +56,7 @@ def test_one_of_several_gpus_has_a_number_and_one_that_is_not_there_is_refused()
         Settings(device="cuda1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [{}, {"negatives": 8}], ids=["all items", "negatives"])
 def test_a_gradient_step_waits_for_the_gpu_once_with_negatives_and_never_without(
     overrides: dict[str, int],

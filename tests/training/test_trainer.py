@@ -38,6 +38,7 @@ def test_what_is_read_off_the_data_is_what_is_trained() -> None:
     assert model.config.dropout == model.config.embedding_dropout == expected
 
 
+@pytest.mark.slow
 def test_sampled_negatives_find_the_rule_too() -> None:
     world = successor_world(users=150)
     chosen = small("best", max_length=12, learning_rate=0.01, negatives=12)
@@ -238,6 +239,7 @@ def test_one_item_in_the_catalogue_trains() -> None:
     assert lists.items.tolist() == [[1]]
 
 
+@pytest.mark.slow
 def test_validation_picks_up_what_training_learns() -> None:
     world = successor_world(users=120)
     split = leave_one_out(world.histories)
