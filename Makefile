@@ -11,7 +11,7 @@ test test-slow test-long: export PYTHONDONTWRITEBYTECODE =
 help:
 	@echo "make demo        run a whole night on MovieLens-100K and read the lists with SQL"
 	@echo "make test        run the tests, in minutes"
-	@echo "make test-slow   run the tests that take seconds each: servers, kills, trainings"
+	@echo "make test-slow   run the slower ones: servers, kills, trainings, S3"
 	@echo "make test-long   run the long tests: kills, stops, two writers; an hour and more"
 	@echo "make lint        ruff, mypy and the rooms' import rule"
 	@echo "make audit       ask PyPI for known vulnerabilities of what constraints.txt installs"

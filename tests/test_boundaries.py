@@ -40,6 +40,7 @@ def test_a_room_imports_only_from_below(copied: Path) -> None:
     assert holds, report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "planted", "contract"),
     [

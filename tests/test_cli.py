@@ -101,6 +101,7 @@ def test_a_night_by_hand_without_a_server(ask, source: Path, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.slow
 def test_rows_come_as_table_csv_or_json(ask, lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {"a,b": ["[red]:smile:"], 'c"d': ["é🙂"]})
     publish_catalog(lake)
@@ -246,6 +247,7 @@ def test_a_damaged_catalog_is_named(ask, tmp_path: Path) -> None:
     assert "lake/catalog.duckdb" in err
 
 
+@pytest.mark.slow
 def test_the_catalog_answers_in_utc_wherever_the_machine_is(
     ask, lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

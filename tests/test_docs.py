@@ -214,6 +214,7 @@ def asked() -> list[Example]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", asked(), ids=lambda example: example.text[:60])
 def test_a_command_that_reads_a_lake_answers(
     example: Example,

@@ -163,6 +163,7 @@ def test_each_action_is_tried() -> None:
     assert {*NEEDS, ABORT} == set(grants())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grant", NEEDS, ids=" ".join)
 def test_an_action_that_is_left_out_is_refused_and_never_read_as_absence(
     user: User, storage: ObjectStorage, grant: Grant

@@ -13,6 +13,8 @@ from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
 from tests.flows import nights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -51,7 +53,6 @@ def run(env: dict[str, str], folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
     files = {
         file.relative_to(ROOT)
@@ -65,7 +66,6 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
         assert (installed / "flows" / name).read_bytes() == given
 
 
-@pytest.mark.slow
 def test_a_night_runs_from_the_wheel_in_a_folder_with_packages_of_other_people(
     installed: Path, env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -80,13 +80,11 @@ def test_a_night_runs_from_the_wheel_in_a_folder_with_packages_of_other_people(
     assert "item_id" in run(env, tmp_path, command, "sql", "item_exposure", "-f", "csv")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", ["recsys.cli", "flows.cli"])
 def test_the_command_line_is_a_module_too(env: dict[str, str], tmp_path: Path, module: str) -> None:
     assert "Usage" in run(env, tmp_path, "-m", module, "sql", "--help")
 
 
-@pytest.mark.slow
 def test_python_says_which_flows_are_deployed(installed: Path, env: dict[str, str]) -> None:
     """The entrypoints of prefect.yaml can be imported from the wheel."""
     code = (

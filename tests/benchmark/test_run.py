@@ -274,6 +274,7 @@ def test_settings_of_two_names_run_once_and_are_told_by_both(tmp_path: Path) -> 
     assert calls == [(0, 1), (1, 1), (1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", [SMALL, "popularity", "transitions", "item-knn"])
 def test_what_the_test_withholds_changes_nothing_before_it(tmp_path: Path, system: str) -> None:
     """Neither learning, nor early stopping, nor tuning, nor a tie looks at a test item."""

@@ -9,6 +9,7 @@ import pytest
 from tests.benchmarks import scale
 
 
+@pytest.mark.slow
 def test_a_stage_runs_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

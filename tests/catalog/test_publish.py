@@ -48,6 +48,7 @@ def test_the_newest_lists_are_read_with_the_duckdb_package_alone(lake: Lake) -> 
     assert tags["storage_version"] == "v1.0.0+"
 
 
+@pytest.mark.slow
 def test_lists_of_a_clock_that_ran_ahead_are_not_the_newest(lake: Lake) -> None:
     with_lists(lake, [8, 9])
     with_lists(lake, [4, 5], datetime.now(UTC).date() + timedelta(days=9))
@@ -56,6 +57,7 @@ def test_lists_of_a_clock_that_ran_ahead_are_not_the_newest(lake: Lake) -> None:
     assert shown == [(DAY,)]
 
 
+@pytest.mark.slow
 def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -> None:
     lakes.fill(lake, {"u": ["i"]})
     with duckdb.connect(publish_catalog(lake), read_only=True) as con:
@@ -66,6 +68,7 @@ def test_every_view_answers_on_a_lake_that_has_only_just_been_made(lake: Lake) -
     assert set(map(tuple, counts.values())) == {((0,),)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [str, int])
 def test_dictionary_tables_and_catalog_say_the_same(lake: Lake, kind: type) -> None:
     """Every table, view and column has its meaning, word for word; none is missing, none extra."""

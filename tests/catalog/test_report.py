@@ -150,6 +150,7 @@ def figures_of(lake: Lake, run_date: date | None = None) -> Figures:
         return read_figures(con, run_date)
 
 
+@pytest.mark.slow
 def test_a_report_has_the_figures_of_a_known_night(known: Lake) -> None:
     figures = figures_of(known)
     assert (figures.run_date, figures.is_newest) == (TODAY, True)

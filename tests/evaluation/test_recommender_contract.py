@@ -139,6 +139,7 @@ def test_ineligible_items_are_in_no_list(name: str) -> None:
         assert (np.diff(scores[user, : len(filled)]) <= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_ties_go_to_the_lower_item(name: str) -> None:
     tied: Recommender | Scorer

@@ -358,6 +358,7 @@ def test_wrong_parameters_are_refused_before_anything_runs(shop: tuple[Path, Lak
     assert not Path(shop[1].root).exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused_before_anything_is_ingested(
     shop: tuple[Path, Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,11 +21,12 @@ from tests.flows.processes import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.flows.conftest import Served
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_served_night_comes_by_schedule_in_a_folder_with_other_flows(served: Served) -> None:
     outcome = json.loads(served.rows(completed("nightly"))[0]["outcome"])
@@ -33,7 +34,6 @@ def test_a_served_night_comes_by_schedule_in_a_folder_with_other_flows(served: S
     assert "train" not in outcome
 
 
-@pytest.mark.slow
 def test_a_training_comes_by_hand_with_parameters_that_are_checked(served: Served) -> None:
     refused = ask_for_run(served.env, "train/on-demand", epochs=0)
     assert refused.is_client_error
@@ -46,7 +46,6 @@ def test_a_training_comes_by_hand_with_parameters_that_are_checked(served: Serve
     assert (model["epochs"], model["status"]) == (1, "champion") or model["status"] == "rejected"
 
 
-@pytest.mark.slow
 def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(served: Served) -> None:
     nights.make_endless(served.source)
     night = start_run(served.env, "nightly/daily")
@@ -57,7 +56,6 @@ def test_a_night_cancelled_within_a_query_is_cancelled_and_recorded(served: Serv
     assert rows == [{"status": "cancelled", "error": "stopped by SIGTERM"}]
 
 
-@pytest.mark.slow
 def test_a_killed_serve_leaves_no_process_behind(served: Served) -> None:
     """The last test: it ends what the others use. A night reads the endless source."""
     start_run(served.env, "nightly/daily")

@@ -22,6 +22,8 @@ import pytest
 from tests.browser import CHROMIUM, chromium
 from tests.flows.processes import answered, api, start_run, state_of, until, with_password
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.flows.conftest import Served
 
@@ -29,7 +31,6 @@ ZONE = ZoneInfo("Europe/Berlin")  # of the schedule
 FOREIGN = {"Origin": "https://evil.example"}
 
 
-@pytest.mark.slow
 def test_a_server_obeys_whoever_has_its_password_and_no_page_of_another_address(
     served: Served,
 ) -> None:
@@ -140,7 +141,6 @@ def refuse_a_source(served: Served, secret: Path) -> None:
     assert not served.rows("select * from interactions where user_id = 999")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 def test_its_page_shows_the_deployments_on_any_port_and_asks_nobody_else(served: Served) -> None:
     with chromium(served.folder) as page:

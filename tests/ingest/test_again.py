@@ -133,6 +133,7 @@ def test_rows_that_the_source_no_longer_has_stay(
         take(lake, lenient, tmp_path / "*.csv", columns=MENDED, again=True)
 
 
+@pytest.mark.slow
 def test_a_table_that_lost_rows_is_not_read_again(
     lake: Lake, lenient: Settings, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_bad_row_is_quarantined_once_by_whatever_name_its_file_comes(
 # --- rows without a user
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", ["integers", "text"])
 def test_rows_without_a_user_are_counted_and_not_quarantined_where_they_are_expected(
     lake: Lake, settings: Settings, tmp_path: Path, ids: str
@@ -264,6 +266,7 @@ def test_rows_without_a_user_are_counted_and_not_quarantined_where_they_are_expe
     assert versions(lake) == before
 
 
+@pytest.mark.slow
 def test_the_share_of_rejected_rows_is_one_of_rows_with_a_user(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

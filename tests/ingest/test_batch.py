@@ -95,6 +95,7 @@ def test_a_second_ingest_reads_nothing_and_commits_nothing(
     assert versions(lake) == before
 
 
+@pytest.mark.slow
 def test_only_the_new_object_of_a_glob_is_read(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_an_unchanged_table_is_not_refused_however_it_grew(
     assert ingest_source(lake, settings, file, table="t").status == "nothing new"
 
 
+@pytest.mark.slow
 def test_rows_deleted_from_the_lake_come_back_when_the_source_still_has_them(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_batch_that_was_deleted_whole_is_ingested_again(
     assert ingest_source(lake, settings, tmp_path / "*.parquet").status == "nothing new"
 
 
+@pytest.mark.slow
 def test_a_batch_is_named_by_what_it_holds(settings: Settings, tmp_path: Path) -> None:
     file = duck(
         tmp_path / "s.duckdb",
@@ -400,6 +403,7 @@ def test_a_source_with_another_id_type_than_the_lake_is_refused(
     assert after == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_stray_id_in_a_text_file_does_not_refuse_the_batch(
     lake: Lake, settings: Settings, tmp_path: Path, kind: str
@@ -430,6 +434,7 @@ def test_a_stray_id_in_a_text_file_does_not_refuse_the_batch(
     assert versions(lake) == before
 
 
+@pytest.mark.slow
 def test_a_text_file_of_text_ids_breaks_the_contract_of_a_lake_of_integers(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -441,6 +446,7 @@ def test_a_text_file_of_text_ids_breaks_the_contract_of_a_lake_of_integers(
     assert rows_of(lake, columns.INTERACTIONS) == before
 
 
+@pytest.mark.slow
 def test_csv_digits_stay_text_where_the_lake_holds_text(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -450,6 +456,7 @@ def test_csv_digits_stay_text_where_the_lake_holds_text(
     assert {row["user_id"] for row in rows_of(lake, columns.INTERACTIONS)} == {"u", "12"}
 
 
+@pytest.mark.slow
 def test_a_refused_first_batch_does_not_fix_the_type_of_ids(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -666,6 +673,7 @@ def _items(path: Path, rows: Mapping[str, list[Any]]) -> ItemSource:
     return ItemSource(uri=str(path))
 
 
+@pytest.mark.slow
 def test_items_are_replaced_in_one_commit_and_only_when_they_change(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_a_truncated_source_deletes_nothing(lake: Lake, settings: Settings, shop
     assert len(values(lake)) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scope", "left"),
     [

@@ -71,6 +71,7 @@ def test_an_optional_column_can_be_switched_off_and_a_required_one_can_not() -> 
 # --- what an ingest says
 
 
+@pytest.mark.slow
 def test_an_ingest_says_what_it_understood_and_what_it_left_over(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_json_key_that_is_switched_off_is_not_read(
     assert result.understood.endswith("no event, value; not used: value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "made"),
     [
@@ -130,6 +132,7 @@ def test_values_of_another_type_are_told_with_their_count(
     assert set(lake.rows(columns.INTERACTIONS)["value"].to_pylist()) == {None}
 
 
+@pytest.mark.slow
 def test_an_enum_of_words_is_not_a_value(lake: Lake, settings: Settings, tmp_path: Path) -> None:
     made = (
         "create type stars as enum ('4', 'good'); create table t as select 1 as user_id, "

@@ -159,6 +159,7 @@ def test_batches_that_held_nothing_new_do_not_count_as_usual(
     assert ingest(lake, under(settings, max_row_count_change=2), source, now=NOW).accepted == 100
 
 
+@pytest.mark.slow
 def test_a_check_that_breaks_is_not_called_bad_data(
     lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

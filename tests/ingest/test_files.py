@@ -133,6 +133,7 @@ def test_small_files_that_are_read_as_one_have_the_rows_and_faults_of_each(
 # --- other writers
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_while_it_is_read_is_refused_whole(
     lake: Lake, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +200,7 @@ def test_items_may_be_a_delta_table(lake: Lake, settings: Settings, tmp_path: Pa
     assert ingest_items(lake, settings, ItemSource(uri=str(folder))).rows == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_a_line_that_is_too_long_is_quarantined_and_one_far_too_long_refuses_the_file(
     stage: Staging, tmp_path: Path, name: str

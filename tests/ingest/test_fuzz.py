@@ -16,6 +16,7 @@ from tests.ingest.fuzz import ingest_made, make, no_contract
 SOURCES = int(os.environ.get("FUZZ_SOURCES", "8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SOURCES))
 def test_every_row_of_a_random_source_is_accounted_for(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -176,6 +176,7 @@ def test_the_type_is_what_the_setting_says(lake: Lake, settings: Settings, tmp_p
         ingest(lake, settings, again)
 
 
+@pytest.mark.slow
 def test_text_ids_of_a_typed_source_can_be_read_as_integers(
     lake: Lake, settings: Settings, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def opens(source: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_duckdb_is_opened_in_one_place() -> None:
     files = [*ROOT.glob("recsys/**/*.py"), *ROOT.glob("flows/**/*.py")]
     assert OPENER in files

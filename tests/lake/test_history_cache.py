@@ -158,6 +158,7 @@ def test_rows_that_come_late_find_their_place(
     assert expected in caplog.text if expected else MERGED not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -319,6 +320,7 @@ def test_folders_named_like_columns_say_nothing(tmp_path: Path, settings: Settin
         assert_same(packed(lake, settings), afresh(lake, settings))
 
 
+@pytest.mark.slow
 def test_awkward_paths_and_ids(tmp_path: Path, settings: Settings) -> None:
     lake = Lake(str(tmp_path / "séjour 🙂; it's #1"), ObjectStorage())
     lake.create(pa.string(), pa.string())

@@ -108,6 +108,7 @@ def source(folder: Path) -> Source:
     return Source(uri=str(file))
 
 
+@pytest.mark.slow
 def test_an_older_lake_gets_each_tables_columns_in_one_commit(old: Lake) -> None:
     page = Path(old.uri("data_docs", "validations", "rows", "1.html"))
     page.parent.mkdir(parents=True)

@@ -90,6 +90,7 @@ def test_a_day_beside_itself_is_the_same(served: Lake, settings: Settings) -> No
     assert not {section for section, _ in found} & {"items", "users"}
 
 
+@pytest.mark.slow
 def test_a_name_that_is_nothing_is_refused(
     served: Lake,
     settings: Settings,

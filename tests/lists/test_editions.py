@@ -71,6 +71,7 @@ def test_a_second_edition_is_shown_and_the_first_stays_readable(
     assert (first.status, second.status, second.why) == ("superseded", "current", "longer lists")
 
 
+@pytest.mark.slow
 def test_a_reason_is_asked_for(two_days: Lake, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="say why"):
         night(two_days, settings, replace_why=" ")

@@ -242,6 +242,7 @@ def test_a_repeat_that_is_not_excluded_keeps_the_models_bias() -> None:
         assert lists.items[user].tolist() == expected + [0] * len(had)
 
 
+@pytest.mark.slow
 def test_a_model_learns_from_targets_and_is_judged_on_them(lake: Lake, settings: Settings) -> None:
     """A purchase follows the view of the same item: those who never bought judge nobody."""
     rows: list[Row] = []

@@ -33,6 +33,7 @@ def score_of(scorer: ModelScorer, history: list[int], had: list[int] | None, ite
     return float(ranked.scores[0][ranked.items[0] == item][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [False, True])
 def test_an_effect_is_the_score_with_an_item_less_the_score_without_it(repeats: bool) -> None:
     preset = worlds.small("best", max_length=5, repeat_bias="learned" if repeats else "none")
@@ -125,6 +126,7 @@ def test_the_users_of_the_report_are_explained_first(lake: Lake, settings: Setti
     }
 
 
+@pytest.mark.slow
 def test_an_only_item_and_a_recent_count_are_told_as_such(lake: Lake, settings: Settings) -> None:
     histories = {**HISTORIES, 40: [100], 41: [900]}
     lakes.fill(lake, histories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import numpy as np
+import pytest
 
 from recsys.lake.tables import Lake
 from recsys.lists.own_items import fill_own_items
@@ -29,6 +30,7 @@ def test_the_most_frequent_eligible_items_fill_the_empty_places() -> None:
     assert not fill_own_items(items, scores, histories, popular, exclude_seen=True).any()
 
 
+@pytest.mark.slow
 def test_a_night_without_a_champion_lists_what_users_have_most(
     lake: Lake, settings: Settings
 ) -> None:

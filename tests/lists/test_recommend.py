@@ -86,6 +86,7 @@ def by_user(rows: list[tuple[Any, ...]]) -> dict[Any, list[Any]]:
     return lists
 
 
+@pytest.mark.slow
 def test_every_user_gets_k_items_that_they_have_not_had(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
@@ -161,6 +162,7 @@ def test_a_run_date_in_the_future_is_refused(lake: Lake, settings: Settings) -> 
         recommend(lake, settings, run_date=tomorrow + timedelta(days=2), run_id="run")
 
 
+@pytest.mark.slow
 def test_popularity_serves_whom_the_model_cannot(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [10, 11, 12], 2: [11, 12], 3: [90], 4: [12, 90, 91]})
     untrained(lake, [10, 11, 12, 13])
@@ -255,6 +257,7 @@ def test_popularity_serves_everyone_while_there_is_no_champion(
     assert by_user(published_rows(lake, settings)) == {"a": ["z'"], "b": ["x", "z'"], "c": ["x"]}
 
 
+@pytest.mark.slow
 def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, HISTORIES)
     untrained(lake, list(range(100, 117)))
@@ -267,6 +270,7 @@ def test_items_marked_not_eligible_are_never_shown(lake: Lake, settings: Setting
     assert {item % 2 for _, _, item, _, _ in published_rows(lake, settings)} == {0}
 
 
+@pytest.mark.slow
 def test_an_item_that_the_table_does_not_know_is_not_shown(lake: Lake, settings: Settings) -> None:
     """Nor one of which it does not say that it may be; the night tells how many."""
     lakes.fill(lake, HISTORIES)
@@ -281,6 +285,7 @@ def test_an_item_that_the_table_does_not_know_is_not_shown(lake: Lake, settings:
     assert "of the items with interactions, 11 are missing in `items` and 3 are not marked" in told
 
 
+@pytest.mark.slow
 def test_a_catalogue_without_an_eligible_item_keeps_the_previous_lists(
     lake: Lake, settings: Settings
 ) -> None:
@@ -293,6 +298,7 @@ def test_a_catalogue_without_an_eligible_item_keeps_the_previous_lists(
     assert published_rows(lake, settings) == before
 
 
+@pytest.mark.slow
 def test_seen_items_may_be_asked_for(lake: Lake, settings: Settings) -> None:
     lakes.fill(lake, {1: [10, 11], 2: [10]})
     untrained(lake, [10, 11])

@@ -23,6 +23,7 @@ def _spin(seconds: float) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux says what others use")
 def test_cores_that_others_use_are_not_free() -> None:
     free = FreeCores(seconds=0.5)

@@ -73,6 +73,7 @@ def verdicts(lake: Lake) -> dict[str, str]:
     return {row["measure"]: row["verdict"] for row in lake.rows(columns.DRIFT).to_pylist()}
 
 
+@pytest.mark.slow
 def test_the_same_kind_of_data_is_steady_and_bad_rows_only_warn(tmp_path: Path) -> None:
     lake, settings = shop(tmp_path, SINCE)
     result = update_drift(lake, settings, NIGHT, now=UNTIL)
@@ -92,6 +93,7 @@ def test_the_same_kind_of_data_is_steady_and_bad_rows_only_warn(tmp_path: Path) 
     assert lake.version(columns.DRIFT) == version, "the same rows"
 
 
+@pytest.mark.slow
 def test_a_shift_asks_for_a_training_once_the_newest_is_old_enough(tmp_path: Path) -> None:
     lake, settings = shop(tmp_path / "old", SINCE, hour=3, items=30)
     result = update_drift(lake, settings, NIGHT, now=UNTIL)

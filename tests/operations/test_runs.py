@@ -70,6 +70,7 @@ def test_a_run_has_its_row_from_the_start_and_living_ones_are_left_alone(
     assert last["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_first_run_has_its_row_once_there_are_tables(lake: Lake, settings: Settings) -> None:
     with record_run("nightly", "first", settings, {}) as run:
         lakes.fill(run.lake, {1: [1, 2]})
@@ -107,6 +108,7 @@ def test_the_next_run_finds_one_that_was_killed(
     assert {row["status"] for row in rows(lake).values()} == {"crashed", "completed"}
 
 
+@pytest.mark.slow
 def test_a_run_of_another_machine_is_given_up_when_its_time_is_over(
     lake: Lake, settings: Settings
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_person_promotes_and_rolls_back_as_far_as_there_were_champions(shop: L
     assert champion(shop) == "m-a"
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_or_makes_no_sense_writes_nothing(shop: Lake) -> None:
     register(shop, "m-a", "m-b")
     shop.upsert(
@@ -130,6 +131,7 @@ def test_a_rollback_that_is_tried_again_goes_back_once(
     assert shop.open("promotions").to_pyarrow_table().num_rows == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [(), ("m-a",)])
 def test_a_kill_between_the_two_tables_leaves_nothing_to_be_guessed(
     shop: Lake, monkeypatch: pytest.MonkeyPatch, first: tuple[str, ...]

@@ -92,6 +92,7 @@ def test_a_model_is_refit_when_the_gate_lets_it_serve_and_not_before(
         recommend(lake, settings, run_date=today + timedelta(days=1), run_id="r")
 
 
+@pytest.mark.slow
 def test_a_refit_that_diverges_leaves_the_judged_weights_to_serve(
     lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_the_rule_of_a_known_world_is_learnt_and_served(
     assert np.mean([first[user] == item for user, item in true.items()]) >= 0.95
 
 
+@pytest.mark.slow
 def test_a_card_lies_beside_the_weights(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     short = settings.model_copy(update={"recommending": Recommending(k=3)})  # some lists miss
@@ -162,6 +163,7 @@ def test_what_was_trained_before_is_not_trained_again(lake: Lake, settings: Sett
     assert other.model_id != first.model_id
 
 
+@pytest.mark.slow
 def test_a_worse_model_is_kept_as_rejected_and_the_champion_serves_on(
     lake: Lake, settings: Settings, champion: TrainResult
 ) -> None:
@@ -241,6 +243,7 @@ def test_a_model_below_the_best_baseline_is_kept_and_popularity_serves(
     assert "below transitions, as the settings allow" in allowed.why
 
 
+@pytest.mark.slow
 def test_early_stopping_sees_no_user_of_the_gate(
     lake: Lake, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +339,7 @@ def test_a_model_judged_with_other_reverse_steps_is_another_model(
     assert second.model_id != first.model_id
 
 
+@pytest.mark.slow
 def test_a_champion_of_another_run_is_not_replaced_unseen(lake: Lake, settings: Settings) -> None:
     """On S3 another run may promote a model while this one trains."""
     known_world(lake)

@@ -44,6 +44,7 @@ def judged(held_out: HeldOut, data: TrainingData) -> list[tuple[list[Any], Any]]
     return list(zip(of_users(held_out.history, data), targets, strict=True))
 
 
+@pytest.mark.slow
 def test_what_came_after_two_times_is_held_out_of_everybody(lake: Lake, settings: Settings) -> None:
     known_world(lake)
     by_user: defaultdict[str, list[tuple[datetime, str]]] = defaultdict(list)

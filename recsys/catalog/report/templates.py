@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from jinja2 import BaseLoader
 
 
-def page_environment(
-    loader: BaseLoader, embedded: Callable[[object], str | None]
-) -> Environment:
+def page_environment(loader: BaseLoader, embedded: Callable[[object], str | None]) -> Environment:
     """Return an environment in which every value is escaped, and one that is missing is an error.
 
     Args:
