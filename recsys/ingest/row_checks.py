@@ -113,15 +113,7 @@ def classify_rows(
     con.execute("create or replace temp table rows_in_lake (seq bigint)")
     con.execute("create or replace temp table quarantined_rows (row varchar, reasons varchar[])")
     if compare:
-        span = con.execute('select min("timestamp"), max("timestamp") from staged_rows').fetchall()
-        if replaced:
-            lake.view(con, columns.INTERACTIONS, name="all_interactions")
-            for name in ("create_replaced_rows", "create_other_interactions"):
-                con.execute(load(f"ingest/{name}"), {"batches": batch_ids})
-        else:
-            lake.view(con, columns.INTERACTIONS)
-        bounds = dict(zip(("oldest", "newest"), span[0], strict=True))
-        con.execute(load("ingest/create_rows_in_lake"), bounds)
+        _find_rows_in_lake(con, lake, batch_ids)
     has_erasures = view_erasures(con, lake)
     if has_erasures:
         con.execute(load("ingest/insert_erased_rows"))
@@ -140,6 +132,22 @@ def classify_rows(
         con.execute(load("ingest/insert_erased_rejections"))
     con.execute(load("ingest/create_new_rejected_rows"))
     con.execute(load("ingest/create_accepted_rows"))
+
+
+def _find_rows_in_lake(
+    con: duckdb.DuckDBPyConnection, lake: Lake, replaced_ids: Sequence[str]
+) -> None:
+    """Make the table of staged rows that the lake has, but for those of batches to be replaced."""
+    ((oldest, newest),) = con.execute(
+        'select min("timestamp"), max("timestamp") from staged_rows'
+    ).fetchall()
+    if replaced_ids:
+        lake.view(con, columns.INTERACTIONS, name="all_interactions")
+        for name in ("create_replaced_rows", "create_other_interactions"):
+            con.execute(load(f"ingest/{name}"), {"batches": replaced_ids})
+    else:
+        lake.view(con, columns.INTERACTIONS)
+    con.execute(load("ingest/create_rows_in_lake"), {"oldest": oldest, "newest": newest})
 
 
 def profile_batch(

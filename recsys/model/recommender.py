@@ -228,9 +228,8 @@ class Recommender(nn.Module):
 
     def _without_diffusion(self, items: Tensor) -> Tensor:
         history = self._history(self.items(items), offsets_from_right(items), None)
-        x_0: Tensor = self.transformer(
-            history, self._bias(self._visible(items)), only=newest_cells(items)
-        )
+        bias = self._bias(self._visible(items))
+        x_0: Tensor = self.transformer(history, bias, only=newest_cells(items))
         return x_0.float()
 
     def _prefix_approximation(
