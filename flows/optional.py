@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from prefect import get_run_logger
 
-from recsys.errors import RecsysError
 from recsys.signals import is_stopping
 
 if TYPE_CHECKING:
@@ -31,10 +30,5 @@ def try_step(run: Run, step: str, failure: str, work: Callable[[], Result]) -> R
     except Exception as error:
         if is_stopping():
             raise
-        kind = "refused" if isinstance(error, RecsysError) else "failed"
-        reason = str(error) if kind == "refused" else f"{type(error).__name__}: {error}"
-        run.outcome[step] = {kind: reason}
-        told = f"{failure}: {reason}"
-        run.error = f"{run.error}; {told}" if run.error else told
-        get_run_logger().warning(told)
+        get_run_logger().warning(run.record_failure(step, failure, error))
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.catalog.query import query_catalog
 from recsys.errors import LakeError
 from recsys.markdown import markdown_table, markdown_values
+from recsys.operations.summary import sink_problem
 from recsys.registry.models import read_card
 
 if TYPE_CHECKING:
@@ -135,11 +136,7 @@ def night_line(outcome: Outcome, before: Outcome) -> str:
         parts.append(live_line(outcome["live_metrics"]))
     if outcome.get("drift", {}).get("why"):
         parts.append(drift_line(outcome["drift"]))
-    parts += [
-        f"not {step.replace('deliver', 'delivered to')}: {problem}"
-        for step, told in outcome.items()
-        if step.startswith("deliver ") and (problem := told.get("refused") or told.get("failed"))
-    ]
+    parts += [problem for step, told in outcome.items() if (problem := sink_problem(step, told))]
     training = outcome.get("train", {})
     if "status" in training:
         parts.append(f"trained {training['model_id']}: {training['status']}")

@@ -36,11 +36,7 @@ def deliver_lists(
         except Exception as error:
             if is_stopping():
                 raise
-            known = isinstance(error, RecsysError)
-            reason = str(error) if known else f"{type(error).__name__}: {error}"
-            told = f"not delivered to {sink.name}: {reason}"
-            run.outcome[step] = {"refused" if known else "failed": reason}
-            run.error = f"{run.error}; {told}" if run.error else told
+            told = run.record_failure(step, f"not delivered to {sink.name}", error)
             print_line(f"recsys: {told}")
             failed.append(error if isinstance(error, RecsysError) else SinkError(told))
         else:

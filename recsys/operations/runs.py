@@ -73,6 +73,21 @@ class Run:
         self.outcome[step] = asdict(result)
         self.announce()
 
+    def record_failure(self, step: str, failure: str, error: Exception) -> str:
+        """Keep what an optional step, which stops nothing, failed by; return it as it is told.
+
+        Args:
+            step: its name in `runs.outcome`.
+            failure: what did not happen, such as "not trained".
+            error: why.
+        """
+        kind = "refused" if isinstance(error, RecsysError) else "failed"
+        reason = str(error) if kind == "refused" else f"{type(error).__name__}: {error}"
+        self.outcome[step] = {kind: reason}
+        told = f"{failure}: {reason}"
+        self.error = f"{self.error}; {told}" if self.error else told
+        return told
+
     def announce(self) -> None:
         """Write the run's first row, once there are tables: a first ingest makes them."""
         if self.first and not self._is_announced and self.lake.exists(columns.INTERACTIONS):

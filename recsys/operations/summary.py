@@ -89,11 +89,17 @@ def sink_summaries(outcome: Mapping[str, Any]) -> Iterator[str]:
     for step, result in outcome.items():
         if not step.startswith("deliver "):
             continue
-        if problem := _problem(result):
-            yield f"\nnot {step.replace('deliver', 'delivered to')}: {problem}"
+        if problem := sink_problem(step, result):
+            yield f"\n{problem}"
         else:
             days = ", ".join(map(str, result["delivered"])) or "nothing new"
             yield f"\n{step.replace('deliver', 'delivered to')}: {days}, {result['rows']:,} rows"
+
+
+def sink_problem(step: str, result: Mapping[str, Any]) -> str | None:
+    """Return what went wrong with a sink; None where that went well, and of another step."""
+    problem = _problem(result) if step.startswith("deliver ") else None
+    return f"not {step.replace('deliver', 'delivered to')}: {problem}" if problem else None
 
 
 def list_summary(lists: Mapping[str, Any]) -> str:

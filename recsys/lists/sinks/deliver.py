@@ -139,18 +139,11 @@ def _lists(lake: Lake) -> tuple[dict[date, tuple[EditionRow, int]], set[date]]:
     served = {
         day: (row, counts[day]) for day, row in current.items() if row is not None and day in counts
     }
-    expired = _expired(lake)
-    return served, {
-        day
-        for day, row in current.items()
-        if row is None or (day not in counts and day not in expired)  # all of its users erased
-    }
-
-
-def _expired(lake: Lake) -> set[date]:
-    """Return the run_dates whose lists the lake has expired."""
-    rows = lake.rows(columns.LIST_DAYS, ["run_date"]).to_pylist()
-    return {row["run_date"] for row in rows}
+    without_rows = {day for day, row in current.items() if row is not None and day not in counts}
+    if without_rows:  # they have expired, or all of their users were erased
+        expired = lake.rows(columns.LIST_DAYS, ["run_date"]).to_pylist()
+        without_rows -= {row["run_date"] for row in expired}
+    return served, without_rows | {day for day, row in current.items() if row is None}
 
 
 def _due(

@@ -17,7 +17,16 @@ import duckdb
 
 from recsys.errors import SinkError
 from recsys.lake.engine import column_types, first_line, open_duckdb
-from recsys.lists.sinks.target import Contents, Stamp, check_written, measure, read_files
+from recsys.lists.sinks.target import (
+    DELIVERIES,
+    STAMPED,
+    Contents,
+    Stamp,
+    check_written,
+    measure,
+    read_files,
+    told_columns,
+)
 from recsys.signals import is_stopping
 from sql import load, quote
 
@@ -27,8 +36,6 @@ if TYPE_CHECKING:
 
     from recsys.settings import Settings, Sink
 
-DELIVERIES = "recsys_deliveries"
-"""The table beside the lists that holds the stamps."""
 _POLL_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
@@ -50,9 +57,8 @@ class DuckDBTarget:
         with self._open() as con:
             if not self._exists(con, DELIVERIES):
                 return {}
-            names = ", ".join(field.name for field in fields(Stamp))
             rows = con.execute(
-                f"select {names} from {DELIVERIES} where table_name = $table",  # noqa: S608 - our names
+                f"select {STAMPED} from {DELIVERIES} where table_name = $table",  # noqa: S608 - our names
                 {"table": self._sink.table},
             ).fetchall()
         stamps = (Stamp(*row) for row in rows)
@@ -123,10 +129,9 @@ class DuckDBTarget:
 
     def _stamp(self, con: duckdb.DuckDBPyConnection, stamp: Stamp) -> None:
         self._unstamp(con, stamp.run_date)
-        names = ", ".join(field.name for field in fields(Stamp))
         marks = ", ".join("?" for _ in fields(Stamp))
         con.execute(
-            f"insert into {DELIVERIES} (table_name, {names}) values (?, {marks})",  # noqa: S608 - our names
+            f"insert into {DELIVERIES} (table_name, {STAMPED}) values (?, {marks})",  # noqa: S608 - our names
             [self._sink.table, *astuple(stamp)],
         )
 
@@ -187,8 +192,3 @@ def _holder(error: duckdb.Error) -> str | None:
         return None
     found = re.search(r"held in (.+?\(PID \d+\))", str(error))
     return found[1] if found else "another process"
-
-
-def told_columns(columns: dict[str, str]) -> str:
-    """Return columns and their types as an error tells them."""
-    return ", ".join(f"{name} {kind}" for name, kind in columns.items())

@@ -13,8 +13,16 @@ import asyncpg
 
 from recsys.errors import SinkError
 from recsys.lake.engine import column_types, open_duckdb
-from recsys.lists.sinks.duckdb_file import DELIVERIES, told_columns
-from recsys.lists.sinks.target import Contents, Stamp, check_written, measure, read_files
+from recsys.lists.sinks.target import (
+    DELIVERIES,
+    STAMPED,
+    Contents,
+    Stamp,
+    check_written,
+    measure,
+    read_files,
+    told_columns,
+)
 from recsys.temporary import temporary_folder
 from sql import file_literal, literal, load, quote
 
@@ -60,8 +68,7 @@ class PostgresTarget:
         async def work(con: asyncpg.Connection) -> list[Stamp]:
             if not await _exists(con, DELIVERIES):
                 return []
-            names = ", ".join(field.name for field in fields(Stamp))
-            query = f"select {names} from {DELIVERIES} where table_name = $1"  # noqa: S608 - our names
+            query = f"select {STAMPED} from {DELIVERIES} where table_name = $1"  # noqa: S608 - our names
             return [Stamp(*row) for row in await con.fetch(query, self._sink.table)]
 
         return {stamp.run_date: stamp for stamp in self._run(work) if stamp.run_date in days}
@@ -211,10 +218,9 @@ class PostgresTarget:
 
     async def _stamp(self, con: asyncpg.Connection, stamp: Stamp) -> None:
         await self._unstamp(con, stamp.run_date)
-        names = ", ".join(field.name for field in fields(Stamp))
         marks = ", ".join(f"${nth + 2}" for nth in range(len(fields(Stamp))))
         await con.execute(
-            f"insert into {DELIVERIES} (table_name, {names}) values ($1, {marks})",  # noqa: S608 - our names
+            f"insert into {DELIVERIES} (table_name, {STAMPED}) values ($1, {marks})",  # noqa: S608 - our names
             self._sink.table,
             *astuple(stamp),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
 from recsys.errors import SinkError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import duckdb
 
     from recsys.lists.editions import EditionRow
+
+DELIVERIES = "recsys_deliveries"
+"""The table of a database, beside the lists, that holds the stamps."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Stamp:
         return (self.edition, self.lake_rows) == (edition.edition, lake_rows)
 
 
+STAMPED = ", ".join(field.name for field in fields(Stamp))
+"""Its columns in `DELIVERIES`, in order."""
+
+
 class Target(Protocol):
     """A kind of sink. Each change is one step for its readers.
 
@@ -93,6 +100,11 @@ def read_files(files: Collection[Path]) -> str:
     """Return what selects the rows of Parquet files."""
     listed = ", ".join(file_literal(str(file)) for file in files)
     return f"read_parquet([{listed}], hive_partitioning = false)"
+
+
+def told_columns(columns: dict[str, str]) -> str:
+    """Return columns and their types as an error tells them."""
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
 
 
 def check_written(stamp: Stamp, written: Contents | None, place: str) -> None:
