@@ -53,7 +53,11 @@ os.environ[_BELOW_BASELINE] = "true"
 
 
 _COUNTED = "counted "
-"""Begins the name of a property that a test records for `pytest_terminal_summary`."""
+"""Begins the name of a property that a test records for `pytest_terminal_summary`.
+
+Its value is a kind, or a kind and how many of it there were: `record_property("counted faults",
+("reset", 12))`.
+"""
 
 
 class _Groups(LoadScopeScheduling):
@@ -78,13 +82,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests counted, such as kills that left nothing amiss, by its kind."""
-    counts: Counter[tuple[str, object]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for report in terminalreporter.getreports("passed"):
         for name, kind in getattr(report, "user_properties", ()):
             if report.when == "call" and name.startswith(_COUNTED):
-                counts[name.removeprefix(_COUNTED), kind] += 1
+                of, many = kind if isinstance(kind, tuple | list) else (kind, 1)
+                counts[name.removeprefix(_COUNTED), str(of)] += many
     for name in sorted({name for name, _ in counts}):
-        kinds = {str(kind): count for (of, kind), count in counts.items() if of == name}
+        kinds = {kind: count for (of, kind), count in counts.items() if of == name}
         listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
         terminalreporter.write_line(f"{sum(kinds.values()):,} {name}: {listed}")
 
