@@ -1,7 +1,9 @@
 """How a night grows with the number of users: seconds and peak memory of each stage, by size.
 
 Every stage runs in a process of its own, on the lake that those before it made of synthetic
-interactions. ``make bench-scale USERS=10000,100000`` writes ``build/bench-scale.json``.
+interactions. A training grows with the catalogue, so that it is measured by the number of items:
+seconds of an epoch of a million interactions. ``make bench-scale USERS=10000,100000`` writes
+``build/bench-scale.json``.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ _ROWS = 5_000_000  # generated at a time
 _START, _DAY = 1_735_689_600_000_000, 86_400_000_000  # of 2025, and a day, in microseconds
 _SAMPLE = 64  # users that the model is trained on: it has to be a model, not a good one
 _READS = 20
+_NEGATIVES = 1024
 _GROWING = ("seconds", "peak_rss_gb")
 
 
@@ -163,10 +166,32 @@ def publish(args: argparse.Namespace) -> Figures:
     return {**figures, "read": median, "rows": float(len(reads[0][1]))}
 
 
+def fit(args: argparse.Namespace) -> Figures:
+    """Train `best` for two epochs of a few interactions, over all items, and time the second.
+
+    Seconds are those of an epoch of a million interactions, without validation.
+    """
+    from recsys.histories import Histories
+    from recsys.model.presets import resolve
+    from recsys.model.runtime import Runtime
+    from recsys.training.trainer import fit as trained
+
+    random = np.random.default_rng(args.seed)
+    share = np.cumsum(1 / np.arange(1, args.items + 1))
+    rank = np.searchsorted(share, random.random(_SAMPLE * args.interactions * 4) * share[-1])
+    offsets = np.arange(0, len(rank) + 1, args.interactions, dtype=np.int64)
+    some = Histories.from_offsets(rank.astype(np.int32) + 1, offsets)
+    preset, runtime = resolve("best", {"negatives": args.negatives}), Runtime("auto")
+    how = {"seed": args.seed, "runtime": runtime, "validate": None, "epochs": 2}
+    log = trained(some, args.items, preset, **how).log
+    return {"seconds": log[-1].seconds / len(rank) * 1e6}
+
+
 STAGES: dict[str, Callable[[argparse.Namespace], Figures]] = {
-    stage.__name__: stage for stage in (generate, ingest, train, pack, recommend, publish)
+    stage.__name__: stage for stage in (generate, ingest, train, pack, recommend, publish, fit)
 }
-MEASURED = (*list(STAGES)[1:], "night")
+OF_USERS = list(STAGES)[:-1]
+MEASURED = (*OF_USERS[1:], "night")
 
 
 def _lake(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -204,7 +229,8 @@ def run_alone(arguments: list[str]) -> Figures:
 def run_here(arguments: list[str]) -> Figures:
     """Run one stage in this process."""
     args = _parser().parse_args(arguments)
-    args.users, args.source = int(args.users), args.folder / "source"
+    if args.folder:  # of the stages that have a lake
+        args.users, args.source = int(args.users), args.folder / "source"
     figures = STAGES[args.stage](args)
     figures["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {name: round(value, 4) for name, value in figures.items()}
@@ -216,7 +242,7 @@ def _measure(
     """Run every stage at one size."""
     size: dict[str, Any] = {"users": users}
     given = [f"--{name}={value}" for name, value in setup.items()]
-    for stage in STAGES:
+    for stage in OF_USERS:
         size[stage] = run(
             ["--stage", stage, "--folder", str(folder), "--users", str(users), *given]
         )
@@ -226,10 +252,27 @@ def _measure(
     return {**size, "night": dict(zip(_GROWING, (sum(seconds), max(peaks)), strict=True))}
 
 
+def _measure_training(
+    catalogues: str, setup: dict[str, int], run: Callable[[list[str]], Figures]
+) -> list[dict[str, float]]:
+    """Run the stage ``fit`` at each number of items, with and without sampled negatives."""
+    measured = []
+    for items in map(int, catalogues.split(",")):
+        for negatives in (0, _NEGATIVES):
+            size = {**setup, "items": items, "negatives": negatives}
+            given = [f"--{name}={value}" for name, value in size.items()]
+            found = {"items": items, "negatives": negatives, **run(["--stage", "fit", *given])}
+            print(f"{items:>9,} items  fit       {json.dumps(found)}", flush=True)
+            measured.append(found)
+    return measured
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", default="10000,100000,1000000", help="sizes, with commas")
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--catalogues", default="10000,100000,1000000", help="items of a training")
+    parser.add_argument("--negatives", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--interactions", type=int, default=100, help="of a user, on average")
     parser.add_argument("--k", type=int, default=100, help="items of a list")
     parser.add_argument("--seed", type=int, default=0)
@@ -258,6 +301,7 @@ def main(given: list[str] | None = None, run: Callable[[list[str]], Figures] = r
         "setup": setup,
         "sizes": sizes,
         "exponents": exponents(sizes) if len(sizes) > 1 else {},
+        "training": _measure_training(args.catalogues, setup, run),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -272,6 +316,11 @@ def table(result: dict[str, Any]) -> str:
         cells = "".join(f"{seconds:>10.1f} s {peak:>5.2f} GB" for seconds, peak in found)
         slopes = result["exponents"].get(stage, {}).values()
         lines.append(f"{stage:<10}{cells}   {' '.join(f'{slope:.2f}' for slope in slopes)}")
+    lines.append("\nan epoch of a million interactions, without validation")
+    for at in result["training"]:
+        negatives = f"{at['negatives']:,} negatives" if at["negatives"] else "all items"
+        cells = f"{at['seconds']:>10.1f} s {at['peak_rss_gb']:>5.2f} GB"
+        lines.append(f"{at['items']:>10,} items, {negatives:<16}{cells}")
     return "\n".join(lines)
 
 

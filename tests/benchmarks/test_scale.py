@@ -27,7 +27,7 @@ def test_a_night_of_two_sizes_is_measured_stage_by_stage(
 ) -> None:
     """In this process: twelve would import torch, Great Expectations and the rest each."""
     out = tmp_path / "scale.json"
-    small = ["--items", "60", "--interactions", "12", "--k", "5"]
+    small = ["--items", "60", "--interactions", "12", "--k", "5", "--catalogues", "60,2000"]
     paths = ["--folder", str(tmp_path), "--out", str(out)]
     scale.main(["--users", "200,400", *small, *paths], scale.run_here)
 
@@ -40,6 +40,9 @@ def test_a_night_of_two_sizes_is_measured_stage_by_stage(
         assert size["publish"]["rows"] == 5
         assert size["night"]["seconds"] >= sum(size[each]["seconds"] for each in scale.NIGHT)
     assert set(found["exponents"]) == set(scale.MEASURED)
+    trainings = [(at["items"], at["negatives"]) for at in found["training"]]
+    assert trainings == [(60, 0), (60, 1024), (2000, 0), (2000, 1024)]
+    assert all(at["seconds"] > 0 and at["peak_rss_gb"] > 0 for at in found["training"])
     assert "recommend" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [out]
 
