@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import socket
 import struct
 import sys
+import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.server import ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 from urllib.parse import unquote
 
 from tests.s3_front import Front
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-Fault = Literal["unavailable", "denied", "expired", "reset", "cut", "lost", "slow"]
+Fault = Literal["unavailable", "denied", "expired", "reset", "cut", "lost", "slow", "counted"]
 """503; 403; an expired token (400); a connection that is reset; an answer that ends half-way; a
-request that is done and not answered; an answer that comes half a second late."""
+request that is done and not answered; an answer that comes half a second late; and no fault at all,
+to count the requests."""
 FAULTS: tuple[Fault, ...] = get_args(Fault)[:5]
 LATE = 0.5  # seconds
 
@@ -41,24 +45,60 @@ class FaultyS3:
     Attributes:
         endpoint: its address.
         control: the file that tells it how to fail; none while all goes well.
+        upstream: the address of the other one, which never fails.
     """
 
     endpoint: str
     control: Path
+    upstream: str
 
     @contextmanager
-    def failing(self, fault: Fault, requests: str, every: int = 1) -> Iterator[None]:
+    def failing(
+        self,
+        fault: Fault,
+        requests: str = ".",
+        every: int = 1,
+        *,
+        first: int = 0,
+        most: int = 1_000_000,
+        times: int = 0,
+    ) -> Iterator[Callable[[], list[str]]]:
         """Fail requests whose ``METHOD /bucket/key?query`` matches while the block runs.
 
-        Of these, ``every`` so manyth one fails.
+        Of these, ``every`` so manyth one fails, from the ``first`` on, ``most`` of them at most.
+        With ``times``, each fails so many times before it is handed on; ``every`` counts nothing.
+        What is given returns the requests that failed.
         """
-        arriving = self.control.with_suffix(".arriving")
-        arriving.write_text(json.dumps([fault, requests, every]))
-        arriving.rename(self.control)
+        log = self._told(secrets.token_hex(4))
+        plan = _Plan(fault, requests, every, first, most, times, log)
+        arriving = self._told("arriving")
+        Path(arriving).write_text(json.dumps(asdict(plan)))
+        Path(arriving).rename(self.control)
+        failed = Path(plan.log)
         try:
-            yield
+            yield lambda: failed.read_text().splitlines() if failed.exists() else []
         finally:
             self.control.unlink()
+
+    def _told(self, name: str) -> str:
+        return str(self.control.with_suffix(f".{name}"))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the control file says; the fields as in `FaultyS3.failing`.
+
+    Attributes:
+        log: where the front writes what it has failed. Every plan has its own.
+    """
+
+    fault: Fault
+    requests: str
+    every: int
+    first: int
+    most: int
+    times: int
+    log: str
 
 
 @contextmanager
@@ -71,18 +111,21 @@ def faulty_s3(folder: Path) -> Iterator[FaultyS3]:
         command = [sys.executable, "-m", "tests.faulty_s3", upstream.rsplit(":", 1)[1]]
         command += [str(front), str(control)]
         with servers.running(command, folder / "faulty.log", f"http://127.0.0.1:{front}") as told:
-            yield FaultyS3(told, control)
+            yield FaultyS3(told, control, upstream)
 
 
 class _Faulty(Front):
     """Hands requests on, or fails them as the control file says."""
 
     control: Path
+    log = ""  # of the plan that is followed
     matching = count()
+    tried: ClassVar[Counter[str]] = Counter()
+    lock = threading.Lock()
 
     def _answer(self) -> None:
         fault = self._fault()
-        if fault is None:
+        if fault in (None, "counted"):
             self.forward()
         elif fault == "slow":
             time.sleep(LATE)
@@ -108,12 +151,26 @@ class _Faulty(Front):
 
     def _fault(self) -> str | None:
         try:
-            fault, requests, every = json.loads(self.control.read_text())
+            plan = _Plan(**json.loads(self.control.read_text()))
         except FileNotFoundError:
             return None
-        if not re.search(requests, f"{self.command} {unquote(self.path)}"):
+        request = f"{self.command} {unquote(self.path)}"
+        if not re.search(plan.requests, request):
             return None
-        return fault if next(self.matching) % every == 0 else None
+        with self.lock:
+            if plan.log != _Faulty.log:
+                _Faulty.log, _Faulty.matching, _Faulty.tried = plan.log, count(), Counter()
+            self.tried[request] += 1
+            nth, other = divmod(next(self.matching) - plan.first, plan.every)
+            if plan.times:
+                passes = self.tried[request] % (plan.times + 1) == 0
+            else:
+                passes = bool(other) or not 0 <= nth < plan.most
+            if passes:
+                return None
+            with open(plan.log, "a") as log:
+                log.write(f"{request}\n")
+        return plan.fault
 
     def _close(self, *, reset: bool) -> None:
         """End the connection, with an end of what was sent or with a reset."""

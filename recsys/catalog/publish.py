@@ -15,7 +15,7 @@ from recsys.catalog.query import CATALOG_FILE
 from recsys.catalog.views import VIEWS
 from recsys.errors import LakeError
 from recsys.lake import object_store
-from recsys.lake.engine import open_duckdb, select_files
+from recsys.lake.engine import first_line, open_duckdb, select_files
 from recsys.lake.schemas import TABLES
 from recsys.temporary import replace_file, temporary_folder
 from sql import literal, load, quote
@@ -48,8 +48,8 @@ def publish_catalog(lake: Lake) -> str:
         return _replace(lake) if lake.is_local else _upload(lake)
     except (duckdb.Error, OSError) as error:
         raise LakeError(
-            f"could not publish {lake.uri(CATALOG_FILE)}: {error}. The previous catalog "
-            "stays in place; check that the lake may be written and that the disk has room"
+            f"could not publish {lake.uri(CATALOG_FILE)}: {first_line(error)}. The previous "
+            "catalog stays in place; check that the lake may be written and that the disk has room"
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
-from recsys.errors import LakeError, MissingError
+from recsys.errors import DamagedError, LakeError, MissingError
 from recsys.lake import object_store
 from recsys.lake.engine import first_line, open_duckdb
 from recsys.temporary import temporary_folder
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 CATALOG_FILE = "catalog.duckdb"
 _BATCH_ROWS = 10_000
 _MISSING = "{} does not exist yet: run `recsys nightly` first"
+_UNREADABLE = (
+    "{} shows a file that can't be read: {}. If it is gone, `recsys maintain` or the next night "
+    "makes the catalog anew"
+)
 # MULTI is a PIVOT whose values are read off the data.
 _READING = {"SELECT", "MULTI"}
 
@@ -118,12 +122,11 @@ def explain_refusals(lake: Lake) -> Iterator[None]:
     uri = lake.uri(CATALOG_FILE)
     try:
         yield
+    except DamagedError as error:
+        raise DamagedError(_UNREADABLE.format(uri, error)) from error
     except duckdb.Error as error:
         if isinstance(error, duckdb.IOException) and lake.root in str(error):
-            raise LakeError(
-                f"{uri} shows a file that can't be read: {first_line(error)}. If it is gone, "
-                "`recsys maintain` or the next night makes the catalog anew"
-            ) from error
+            raise LakeError(_UNREADABLE.format(uri, first_line(error))) from error
         raise LakeError(f"{uri}: DuckDB refused the statement: {error}") from error
 
 

@@ -10,9 +10,10 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from recsys.errors import LakeError, MissingError, RecsysError
+from recsys.errors import DamagedError, LakeError, MissingError, RecsysError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,14 +42,22 @@ _PASSING = {
     "ThrottlingException",
     "TooManyRequests",
 }
+_LATER = "; run this again later"
 _NO_ANSWER = "the S3 endpoint does not answer{}; check s3.endpoint_url and the network"
 _SILENCE = ("error sending request", "retry_timeout", "response body")
+_OF_THE_DISK = re.compile(r"os error \d+|\[?Errno \d+")
+_DAMAGE = re.compile(
+    r"\.parquet.*(No such file|Errno 2\b|os error 2\b)|Parquet|Truncated record|[Jj]son error|"
+    r"Invalid JSON|EOF while|Requested range|[Cc]orrupt|Snappy|decod|thrift",
+)
+_RESTORE = "Put it back from a copy, or restore a version of the table that does not need it"
 _COLOUR = re.compile(r"\x1b\[\d*m|↳")
 
 
 def meaning(code: str) -> str:
     """Say what an endpoint's error code means; its message may repeat the key or the signature."""
-    return _MEANINGS.get(code, f"the endpoint answered {code}")
+    later = _LATER if is_transient(code, int(code) if code.isdigit() else 0) else ""
+    return _MEANINGS.get(code, f"the endpoint answered {code}{later}")
 
 
 def is_transient(code: str, status: int) -> bool:
@@ -129,16 +138,24 @@ def explain_delta_errors(action: str, *, is_local: bool) -> Iterator[None]:
             "nothing was written, run again",
             transient=True,
         ) from error
-    except (DeltaError, OSError) as error:
-        reason = " ".join(_COLOUR.sub("", str(error)).split())
-        if is_local:
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        reason = _in_one_line(error)
+        if not is_local and (fault := _store_fault(reason, action)):
+            raise fault from None
+        if _DAMAGE.search(reason):
+            raise DamagedError(f"could not {action}: {reason}. {_RESTORE}") from error
+        if is_local and _OF_THE_DISK.search(reason):
             raise LakeError(
                 f"could not {action}: {reason}. Check that the lake's folder exists, that this "
                 "user may write there, and that the disk has room"
             ) from error
-        if fault := _store_fault(reason, action):
-            raise fault from None
         raise LakeError(f"could not {action}: {reason}") from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what an error says, without colours, and without the rows of a backtrace."""
+    text = " ".join(_COLOUR.sub("", str(error)).split())
+    return re.split(r" 0: (?:<unknown>|\w+::)", text)[0]
 
 
 def _store_fault(reason: str, action: str) -> LakeError | None:
@@ -160,16 +177,17 @@ def _store_fault(reason: str, action: str) -> LakeError | None:
 
 @contextmanager
 def explain_store_errors_of_duckdb() -> Iterator[None]:
-    """Turn an error of S3 that came by way of DuckDB into ours, which names the object.
+    """Turn an error of S3, or of a damaged file, that came by way of DuckDB into ours.
 
-    DuckDB wraps it into a traceback with rows of carets. Its other errors pass as they are.
+    Ours names the object. DuckDB wraps it into a traceback with rows of carets. Its other errors
+    pass as they are.
     """
     import duckdb
 
     try:
         yield
     except duckdb.Error as error:
-        reason = " ".join(_COLOUR.sub("", str(error)).split())
+        reason = _in_one_line(error)
         if own := re.search(
             r"\b(?:Lake|Missing)Error: (could not .*?: [^:]*?)(?: At:| LINE \d|$)", reason
         ):
@@ -177,10 +195,12 @@ def explain_store_errors_of_duckdb() -> Iterator[None]:
         request = re.search(r"Error performing \w+ https?://[^/ ]+/(\S+)", reason)
         if request and (fault := _store_fault(reason, f"read s3://{request[1]}")):
             raise fault from None
+        told = reason.partition(" LINE ")[0]
+        of_a_file = isinstance(error, duckdb.InvalidInputException | duckdb.IOException)
+        if of_a_file and (file := re.search(r"""['"]([^'"]+\.parquet)['"]""", told)):
+            raise DamagedError(f"could not read {file[1]}: {told}. {_RESTORE}") from error
         raise
 
 
 def _has_passed(told: str) -> bool:
-    found = re.search(r"the endpoint answered (\w+)$", told)
-    code = found[1] if found else ""
-    return "does not answer" in told or is_transient(code, int(code) if code.isdigit() else 0)
+    return "does not answer" in told or told.endswith(_LATER)

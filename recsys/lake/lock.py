@@ -122,6 +122,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._file: os.stat_result | None = None  # the lock's, while it is held
 
     @contextmanager
     def held(self, holder: str, wait: Callable[[str], None]) -> Iterator[None]:
@@ -133,18 +134,39 @@ class FolderLock:
         with ExitStack() as stack:
             with explain_delta_errors(f"write {self._folder}", is_local=True):
                 self._folder.mkdir(parents=True, exist_ok=True)
-                lock = stack.enter_context((self._folder / _LOCK).open("a+"))
+                lock = stack.enter_context((self._folder / _LOCK).open("a+b", buffering=0))
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     lock.seek(0)
-                    wait(lock.read() or "it says no name")
-            lock.truncate(0)
-            lock.write(f"{holder}, process {os.getpid()}")
-            lock.flush()
-            yield
+                    wait(lock.read().decode() or "it says no name")
+            with explain_delta_errors(f"write {self._folder}", is_local=True):
+                lock.truncate(0)
+                lock.write(f"{holder}, process {os.getpid()}".encode())
+            self._file = os.fstat(lock.fileno())
+            try:
+                yield
+            finally:
+                self._file = None
 
     def require(self) -> None:
-        """A lock of the kernel's is never lost."""
+        """Make sure that the folder is still there: a lock of the kernel's is never lost.
+
+        Without it, a commit would begin a table anew in which the earlier ones are missing.
+
+        Raises:
+            LakeError: the folder was removed, or another one is in its place.
+        """
+        if self._file is None:
+            return
+        try:
+            is_there = os.path.samestat(self._file, (self._folder / _LOCK).stat())
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise LakeError(
+                f"{self._folder} was removed or replaced while this run wrote to it; nothing more "
+                "was written. Put it back, then run again"
+            )

@@ -5,25 +5,32 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from recsys.errors import ConfigurationError, LakeError, RecsysError
 from recsys.lake.faults import explain_s3_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
+    from mypy_boto3_s3.type_defs import (
+        GetObjectOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ObjectTypeDef,
+    )
     from pyarrow.fs import S3FileSystem
 
     from recsys.settings import ObjectStorage
+
+Answer = TypeVar("Answer")
 
 AT_ONCE = 16
 """Requests that are under way at the same time, where they do not depend on each other."""
@@ -125,8 +132,12 @@ def listed(prefix: str, storage: ObjectStorage) -> tuple[list[Listed], datetime]
 def get(uri: str, storage: ObjectStorage) -> bytes:
     """Return what a small object holds."""
     bucket, key = split(uri)
-    with explain_s3_errors(uri, "read"):
+
+    def read() -> bytes:
         return _client(storage).get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    with explain_s3_errors(uri, "read"):
+        return _to_its_end(read, storage)
 
 
 def put(
@@ -177,14 +188,19 @@ def download(
     """Fetch one object into a file: the one of this ETag, where it is given, and no other."""
     bucket, key = split(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with explain_s3_errors(uri, "read", raising):
-        if etag is None:
-            _client(storage).download_file(bucket, key, str(path))
-            return
+
+    def read() -> GetObjectOutputTypeDef:
         answer = _client(storage).get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
         with path.open("wb") as file:
             for chunk in answer["Body"].iter_chunks(_CHUNK):
                 file.write(chunk)
+        return answer
+
+    with explain_s3_errors(uri, "read", raising):
+        if etag is None:
+            _client(storage).download_file(bucket, key, str(path))  # which reads to the end itself
+            return
+        answer = _to_its_end(read, storage)
         # An endpoint that ignores the condition gives whatever is there now.
         if answer["ETag"].strip('"') != etag or path.stat().st_size != answer["ContentLength"]:
             raise raising(f"{uri} changed while it was read; run this again", transient=True)
@@ -193,10 +209,24 @@ def download(
 def read_start(uri: str, n_bytes: int, storage: ObjectStorage) -> tuple[bytes, int]:
     """Return the first bytes of an object, and the size of all of it, with one request."""
     bucket, key = split(uri)
-    with explain_s3_errors(uri, "read"):
+
+    def read() -> tuple[bytes, int]:
         answer = _client(storage).get_object(Bucket=bucket, Key=key, Range=f"bytes=0-{n_bytes - 1}")
         start = answer["Body"].read()
-    return start, int(answer.get("ContentRange", f"/{len(start)}").rpartition("/")[2])
+        return start, int(answer.get("ContentRange", f"/{len(start)}").rpartition("/")[2])
+
+    with explain_s3_errors(uri, "read"):
+        return _to_its_end(read, storage)
+
+
+def _to_its_end(read: Callable[[], Answer], storage: ObjectStorage) -> Answer:
+    """Read an object, and again where its answer broke off: boto itself tries no more by then."""
+    from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+
+    for _ in range(storage.retries):
+        with suppress(IncompleteReadError, ResponseStreamingError):
+            return read()
+    return read()
 
 
 def upload(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -204,3 +205,24 @@ def test_a_commit_that_failed_is_not_taken_for_another_one(
         with pytest.raises(LakeError, match="connection reset"):
             lake.append("interactions", rows)
         assert len(lake.rows("interactions")) == 2
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_whose_lake_is_moved_away_or_replaced_writes_nothing_more(
+    lake: Lake, tmp_path: Path, replaced: bool
+) -> None:
+    lakes.fill(lake, {1: [7]})
+    root, moved = Path(lake.root), tmp_path / "moved"
+    gone = rf"{root} was removed or replaced while this run wrote .* Put it back"
+    with lake.write_lock():
+        rows = lake.rows("interactions")
+        root.rename(moved)
+        if replaced:
+            shutil.copytree(moved, root)
+        with pytest.raises(LakeError, match=gone):
+            lake.append("interactions", rows)
+    assert root.exists() == replaced, "no table is begun anew"
+    for found in (moved, root) if replaced else (moved,):
+        assert Lake(str(found), lake.storage).version("interactions") == 1
+    with lake.write_lock():
+        assert lake.is_local

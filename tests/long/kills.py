@@ -72,7 +72,7 @@ _BEFORE: dict[str, list[list[str]]] = {
     "rollback": [_PROMOTE, ["train", "--set", "seed=2"], _PROMOTE],
 }
 # One row a user and rank, of one run and day.
-_WHOLE_LISTS = f"""
+WHOLE_LISTS = f"""
 select count(*) = {nights.K} * count(distinct user_id), count(distinct run_id),
     count(distinct run_date), max(rank)
 from latest_recommendations
@@ -223,7 +223,7 @@ def kill_and_run_again(world: World, lake: Path, seed: int) -> None:
         moment = f"{table}, killed at {share:.4f} of its time"
         assert len(found[table]) == len(rows), moment
         for after, undisturbed in zip(found[table], rows, strict=True):
-            assert _cells(after) == _cells(undisturbed), moment
+            assert cells(after) == cells(undisturbed), moment
     opened = Lake(str(lake), ObjectStorage())
     check_row_counts(opened)
     statuses = opened.rows(columns.RUNS, ["status"])["status"].to_pylist()
@@ -234,7 +234,7 @@ def kill_and_run_again(world: World, lake: Path, seed: int) -> None:
     assert not remove_leftovers(opened, dry_run=True)
 
 
-def _cells(row: Any) -> list[Any]:
+def cells(row: Any) -> list[Any]:
     """Return the values of a row; nan is itself here."""
     values = row.values() if isinstance(row, dict) else row
     return ["nan" if value != value else value for value in values]
@@ -263,5 +263,5 @@ def _killed(world: World, lake: Path, share: float) -> Start | None:
 def _check_readers(lake: Path) -> None:
     """The catalog answers, and its newest lists are whole and of one run."""
     with duckdb.connect(str(lake / "catalog.duckdb"), read_only=True) as con:
-        assert con.execute(_WHOLE_LISTS).fetchall() == [(True, 1, 1, nights.K)]
+        assert con.execute(WHOLE_LISTS).fetchall() == [(True, 1, 1, nights.K)]
         con.execute("select count(*) from interactions, runs").fetchall()
