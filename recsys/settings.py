@@ -519,6 +519,18 @@ class Drift(Config):
     )
 
 
+class Scale(Config):
+    """How a night is cut into parts."""
+
+    shards: int = Field(
+        1,
+        ge=1,
+        le=100_000,
+        description="parts of the users whose lists are made one after the other, so that less "
+        "memory is needed: histories and lists of one part are held at a time",
+    )
+
+
 class Sink(Config):
     """A place besides the lake that gets every night's lists; see docs/sinks.md."""
 
@@ -671,6 +683,7 @@ class Settings(BaseSettings):
     sinks: tuple[Sink, ...] = Field((), description="where lists go besides the lake")
     maintenance: Maintenance = Maintenance()
     drift: Drift = Drift()
+    scale: Scale = Scale()
     timezone: str = Field("UTC", description="where a run_date is a day, e.g. Europe/Berlin")
     time_limit: timedelta = Field(
         timedelta(hours=12),

@@ -6,7 +6,7 @@ long as the experiment has its name and its share, however many users come.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys.errors import ConfigurationError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.lists.editions import ListInputs
     from recsys.registry.models import Model, ModelRow
@@ -34,21 +35,27 @@ class Group:
 
     Attributes:
         model: None where popularity makes all.
-        made_from: what their lists are made from; its histories are theirs alone.
+        made_from: what their lists are made from.
+        experiment: that decides who is in which group; None where everybody is in this one.
+        is_other: whether these are the users of the experiment's model.
     """
 
     model: Model | None
     made_from: Ingredients
+    experiment: Experiment | None = None
+    is_other: bool = False
 
     @property
     def model_id(self) -> str | None:
         """Key of `models`."""
         return self.model.row.model_id if self.model else None
 
-    @property
-    def longest(self) -> int:
-        """Interactions of the longest history."""
-        return int(self.made_from.packed.histories.lengths.max(initial=0))
+    def of(self, packed: Packed) -> Packed:
+        """Return the histories of those users who are in this group."""
+        if self.experiment is None:
+            return packed
+        is_in = in_experiment(packed.users, self.experiment)
+        return packed.of_users(is_in if self.is_other else ~is_in)
 
 
 def in_experiment(users: pa.Array, experiment: Experiment) -> NDArray[np.bool_]:
@@ -65,7 +72,7 @@ def groups_of(
     inputs: ListInputs,
     champion: ModelRow | None,
 ) -> list[Group]:
-    """Return the groups of users of a night, one without an experiment; none is empty.
+    """Return the groups of users of a night, one without an experiment.
 
     Raises:
         ConfigurationError: the experiment's model does not exist.
@@ -81,10 +88,8 @@ def groups_of(
     groups = []
     for row in [champion, other] if experiment else [champion]:
         model = load_model(lake, row, settings.device) if row else None
-        made_from = Ingredients.gather(lake, settings, con, inputs, model)
-        if experiment:
-            is_in = in_experiment(made_from.packed.users, experiment)
-            packed = made_from.packed.of_users(is_in if row is other else ~is_in)
-            made_from = replace(made_from, packed=packed)
-        groups.append(Group(model, made_from))
-    return [group for group in groups if len(group.made_from.packed.histories)]
+        made_from = Ingredients.gather(
+            lake, settings, con, inputs, model, with_histories=settings.scale.shards == 1
+        )
+        groups.append(Group(model, made_from, experiment, row is other))
+    return groups

@@ -37,7 +37,7 @@ from recsys.settings import Events, Recommending
 from sql import literal, load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import date, datetime
     from pathlib import Path
 
@@ -147,8 +147,9 @@ def _effects(
 
 def explain_sample(
     con: duckdb.DuckDBPyConnection,
-    lists: Path,
-    packed: Packed,
+    lists: Sequence[Path],
+    histories_of: Callable[[pa.Array], Packed],
+    everybody: Packed,
     model: Model | None,
     roles: Roles | None,
     settings: Settings,
@@ -158,8 +159,9 @@ def explain_sample(
 
     Args:
         con: a connection with a view ``interactions``.
-        lists: a Parquet file of all lists.
-        packed: histories; the lists of their users are explained, and no others.
+        lists: Parquet files of all lists.
+        histories_of: returns the histories of those of some users whose lists are explained.
+        everybody: all histories, or the items alone.
         model: that made these lists; None where popularity made all.
         roles: what is a target.
         settings: the device and its threads.
@@ -167,9 +169,9 @@ def explain_sample(
     """
     recommending, run_date = inputs.recommending, inputs.run_date
     staged = f"select *, {literal(run_date.isoformat())}::date as run_date"
+    files = ", ".join(literal(str(file)) for file in lists)
     con.execute(
-        f"create or replace temp view recommendations as {staged} "
-        f"from read_parquet({literal(str(lists))})"
+        f"create or replace temp view recommendations as {staged} from read_parquet([{files}])"
     )
     parameters = {
         "run_date": run_date,
@@ -177,11 +179,11 @@ def explain_sample(
         "seed": str(SAMPLE_SEED),
     }
     users = con.sql(load("report/users"), params=parameters).to_arrow_table()
-    is_explained = pc.is_in(packed.users, users[columns.USER_ID].combine_chunks())
-    some = packed.of_users(is_explained.to_numpy(zero_copy_only=False))
+    some = histories_of(users[columns.USER_ID].combine_chunks())
     con.register("explained_users", pa.table({columns.USER_ID: some.users}))
     rows = con.sql(load("lists/explained_lists")).to_arrow_table()
     con.unregister("explained_users")
+    packed = everybody if len(everybody.histories) else None
     counted = _counted(con, rows, roles, recommending, packed)
     return explain_lists(rows, some, model, counted, recommending, settings)
 

@@ -12,6 +12,7 @@ from recsys.lake.roles import Roles
 from recsys.lists.eligibility import eligible_items
 from recsys.lists.popularity import Popular, popularity
 from recsys.lists.rule_conditions import evaluate_rules
+from recsys.lists.shards import items_alone
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,7 +34,8 @@ class Ingredients:
     """What lists are made from.
 
     Attributes:
-        packed: all histories, whose first indices are those of the model's items.
+        packed: all histories, whose first indices are those of the model's items; with several
+            shards the items alone, see `recsys.lists.shards`.
         roles: what each interaction is for; None where each is for everything.
         eligibility: which items `items` lets be shown, and how many it does not.
         eligible: (V + 1,) which of them the rules show.
@@ -58,6 +60,8 @@ class Ingredients:
         con: duckdb.DuckDBPyConnection,
         inputs: ListInputs,
         model: Model | None,
+        *,
+        with_histories: bool = True,
     ) -> Ingredients:
         """Read what lists are made from; ``con`` has views interactions and items afterwards.
 
@@ -70,8 +74,12 @@ class Ingredients:
         lake.view(con, columns.ITEMS, inputs.items_version)
         first = model.items if model else None
         roles = Roles.until(settings.events, inputs.bound.until)
-        packed = load_histories(lake, con, inputs.interactions_version, first, inputs.bound, roles)
-        if not len(packed.histories):
+        version = inputs.interactions_version
+        if with_histories:
+            packed = load_histories(lake, con, version, first, inputs.bound, roles)
+        else:
+            packed = items_alone(con, first, roles)
+        if not packed.counts.any():
             raise GateError(f"no lists were made: {_why_nobody_is_known(lake, inputs)}")
         eligibility = eligible_items(con, packed)
         rules = ruled.of(packed.items) if ruled else None

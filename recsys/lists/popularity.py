@@ -30,14 +30,15 @@ def popularity(
 
     Args:
         con: a connection with a view ``interactions``.
-        packed: histories, and the items' indices.
+        packed: histories, and the items' indices; or the items alone.
         roles: what is a target; every interaction when None.
         half_life: age, by the newest target, at which one counts half; all count alike when None.
     """
-    if half_life is None:
+    has_histories = len(packed.histories) > 0
+    if half_life is None and (roles is None or has_histories):
         return packed.target_counts.astype(np.float64)
     (roles or Roles(Events())).create_macro(con)
-    parameters = {"half_life": half_life.total_seconds()}
+    parameters = {"half_life": half_life.total_seconds() if half_life else np.inf}
     rows = con.sql(load("lists/recent_popularity"), params=parameters).to_arrow_table()
     index = packed.items.indices_of(rows["item_id"].combine_chunks())
     weights = np.zeros(len(packed.items) + 1, dtype=np.float64)

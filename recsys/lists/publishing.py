@@ -89,7 +89,7 @@ def publish(
         write_explanations(lake, staged.explanations, inputs.run_date, number)
     lake.replace(  # what a killed run has left of the same edition goes
         columns.RECOMMENDATIONS,
-        staged_rows(staged.file, shared, schema),
+        staged_rows(staged.files, shared, schema),
         where=f"{of_date(inputs.run_date)} and edition = {number}",
     )
     row = EditionRow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from recsys.lists.explain import explain_sample
 from recsys.lists.publishing import ListStatus, decide, publish
 from recsys.lists.scored import ScoredBlocks
 from recsys.lists.shadow import popular_items
-from recsys.lists.staging import stage_lists
+from recsys.lists.shards import Shards
+from recsys.lists.staging import StagedLists, stage_lists
 from recsys.model.runtime import Runtime
 from recsys.progress import Progress, silent
 from recsys.registry.models import find_champion
@@ -30,17 +32,16 @@ from recsys.temporary import temporary_folder
 from recsys.version import code_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import date, datetime
     from pathlib import Path
 
     import duckdb
 
+    from recsys.histories import Packed
     from recsys.lake.tables import Lake
-    from recsys.lists.blocks import ListBlock
     from recsys.lists.editions import EditionRow
     from recsys.lists.eligibility import Eligibility
-    from recsys.lists.staging import StagedLists
+    from recsys.lists.shards import Shard
     from recsys.registry.models import ModelRow
     from recsys.settings import Recommending, Settings
 
@@ -212,18 +213,6 @@ def _inputs(
     )
 
 
-def _scored_blocks(
-    lake: Lake, settings: Settings, inputs: ListInputs, group: Group
-) -> ScoredBlocks:
-    """Return where the scores of a group are saved: all that decides them names it.
-
-    They differ in their last bits by device.
-    """
-    device = Runtime(settings.device).torch_device.type
-    decides = {**inputs.as_dict(), "device": device, "made_by": group.model_id}
-    return ScoredBlocks(lake, decides, settings.training.save_every)
-
-
 def _make_lists(
     lake: Lake,
     settings: Settings,
@@ -235,80 +224,118 @@ def _make_lists(
     """Write checked lists to a folder; return them, which items they could hold, and their scores.
 
     Raises:
-        ConfigurationError: the model of an experiment does not exist.
+        ConfigurationError: the model of an experiment does not exist, or `[scale]` does not fit.
         GateError: there are no users or no eligible items, or the lists broke a rule.
     """
     with open_duckdb(settings) as con:
         groups = groups_of(lake, settings, con, inputs, champion)
-        made_from, roles = groups[0].made_from, groups[0].made_from.roles
-        eligible_ids = made_from.packed.items.where(made_from.eligible)
-        checks = ListChecks(con, eligible_ids, inputs.recommending, roles, made_from.caps)
-        scored = [_scored_blocks(lake, settings, inputs, group) for group in groups]
-        made = [
-            (
-                group.made_from.packed,
-                group.model_id,
-                _lists(group, inputs.recommending, settings, progress, blocks),
+        made_from = groups[0].made_from
+        shards = Shards(lake, con, inputs, settings.scale.shards)
+        violations: Counter[str] = Counter()
+        made, scored = [], []
+        for shard in shards:
+            file = folder / f"lists-{shard.number or 0}.parquet"
+            staged, broken, blocks = _make_shard(
+                lake, settings, inputs, groups, shard, file, progress
             )
-            for group, blocks in zip(groups, scored, strict=True)
-        ]
-        schema = lake.schema(columns.RECOMMENDATIONS)
-        staged = stage_lists(made, checks, folder / "lists.parquet", schema)
-        longest = max(group.longest for group in groups)
+            violations.update(broken)
+            made.append(staged)
+            scored += blocks
+        staged = StagedLists.of(made)
+        if shards.count > 1:
+            told = staged.counts.users + staged.counts.without_list
+            violations["every user is in one shard"] = abs(told - shards.users())
         staged = replace(
             staged,
             counts=replace(staged.counts, eligible_items=len(made_from.popular.order)),
-            popular=popular_items(made_from.popular, made_from.packed.items, longest),
-            explanations=_explanations(con, staged, groups, settings, inputs),
+            popular=popular_items(made_from.popular, made_from.packed.items, staged.longest),
+            explanations=_explanations(con, staged, groups, shards, settings, inputs),
         )
         rules = [group.made_from.rules for group in groups if group.made_from.rules]
         for other in rules[1:]:
             rules[0].counts.update(other.counts)
-        told = rules[0].results() if rules else []
-        enforce(lake, checks.violations(), inputs.run_date, told)
+        results = rules[0].results() if rules else []
+        enforce(lake, violations, inputs.run_date, results)
     return staged, made_from.eligibility, scored
 
 
-def _lists(
-    group: Group,
-    recommending: Recommending,
+def _make_shard(
+    lake: Lake,
     settings: Settings,
+    inputs: ListInputs,
+    groups: list[Group],
+    shard: Shard,
+    file: Path,
     progress: Progress,
-    scored: ScoredBlocks,
-) -> Iterator[ListBlock]:
-    made_from = group.made_from
-    return make_lists(
-        group.model,
-        made_from.packed,
-        made_from.eligible,
-        made_from.popular,
-        recommending,
-        settings,
-        progress,
-        scored,
-        made_from.rules,
-    )
+) -> tuple[StagedLists, dict[str, int], list[ScoredBlocks]]:
+    """Write the checked lists of a shard to a file; return also what breaks each rule."""
+    made_from, recommending = groups[0].made_from, inputs.recommending
+    eligible_ids = made_from.packed.items.where(made_from.eligible)
+    checks = ListChecks(shard.con, eligible_ids, recommending, made_from.roles, made_from.caps)
+    made, scored = [], []
+    for group in groups:
+        packed = group.of(shard.packed(group.made_from.packed, group.made_from.roles))
+        if not len(packed.histories):
+            continue
+        blocks = _scored_blocks(lake, settings, inputs, group, shard)
+        lists = make_lists(
+            group.model,
+            packed,
+            group.made_from.eligible,
+            group.made_from.popular,
+            recommending,
+            settings,
+            progress,
+            blocks,
+            group.made_from.rules,
+        )
+        made.append((packed, group.model_id, lists))
+        scored.append(blocks)
+    staged = stage_lists(made, checks, file, lake.schema(columns.RECOMMENDATIONS))
+    return staged, checks.violations(), scored
+
+
+def _scored_blocks(
+    lake: Lake, settings: Settings, inputs: ListInputs, group: Group, shard: Shard
+) -> ScoredBlocks:
+    """Return where the scores of a group are saved: all that decides them names it.
+
+    They differ in their last bits by device.
+    """
+    device = Runtime(settings.device).torch_device.type
+    decides = {**inputs.as_dict(), "device": device, "made_by": group.model_id}
+    if shard.number is not None:
+        decides["shard"] = f"{shard.number} of {settings.scale.shards}"
+    return ScoredBlocks(lake, decides, settings.training.save_every)
 
 
 def _explanations(
     con: duckdb.DuckDBPyConnection,
     staged: StagedLists,
     groups: list[Group],
+    shards: Shards,
     settings: Settings,
     inputs: ListInputs,
 ) -> pa.Table | None:
     """Explain the lists of a few users of all groups; None where none are asked for."""
     if not inputs.recommending.explained_users:
         return None
-    return pa.concat_tables(
-        explain_sample(
+
+    def explained(group: Group) -> pa.Table:
+        made_from = group.made_from
+
+        def histories_of(users: pa.Array) -> Packed:
+            return group.of(shards.packed_users(made_from.packed, made_from.roles, users))
+
+        return explain_sample(
             con,
-            staged.file,
-            group.made_from.packed,
+            staged.files,
+            histories_of,
+            made_from.packed,
             group.model,
-            group.made_from.roles,
+            made_from.roles,
             settings,
             inputs,
         )
-        for group in groups
-    )
+
+    return pa.concat_tables(map(explained, groups))

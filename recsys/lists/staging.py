@@ -31,21 +31,40 @@ _WAITING = 2  # blocks of lists that may wait to be checked and written
 
 @dataclass(frozen=True)
 class StagedLists:
-    """Lists in a file.
+    """Lists in files, one a shard.
 
     Attributes:
-        file: Parquet; see `staged_rows`.
+        files: Parquet; see `staged_rows`.
         counts: of the lists.
+        longest: interactions of the longest history.
         users_without_list: a few of the users without a list: no item was left for them.
         popular: the night's items by popularity, see `recsys.lists.shadow`.
         explanations: of some of the lists, see `recsys.lists.explain`; None: of none.
     """
 
-    file: Path
+    files: list[Path]
     counts: ListCounts
+    longest: int
     users_without_list: list[Any]
     popular: pa.Table | None = None
     explanations: pa.Table | None = None
+
+    @classmethod
+    def of(cls, shards: Sequence[StagedLists]) -> StagedLists:
+        """Return the lists of all shards."""
+        counts = [shard.counts for shard in shards]
+        unserved = [user for shard in shards for user in shard.users_without_list]
+        return cls(
+            [file for shard in shards for file in shard.files],
+            ListCounts(
+                sum(each.users for each in counts),
+                sum(each.rows for each in counts),
+                sum(each.popular_users for each in counts),
+                sum(each.without_list for each in counts),
+            ),
+            max(shard.longest for shard in shards),
+            unserved[:_EXAMPLES],
+        )
 
 
 def stage_lists(
@@ -89,28 +108,31 @@ def stage_lists(
             ((packed, model_id, block) for packed, model_id, blocks in groups for block in blocks),
         )
     users = sum(len(packed.histories) for packed, *_ in groups) - without_list
-    return StagedLists(file, ListCounts(users, rows, popular_users, without_list), unserved)
+    longest = max(int(packed.histories.lengths.max(initial=0)) for packed, *_ in groups)
+    counts = ListCounts(users, rows, popular_users, without_list)
+    return StagedLists([file], counts, longest, unserved)
 
 
 def staged_rows(
-    file: Path, shared: Mapping[str, pa.Scalar], schema: pa.Schema
+    files: Iterable[Path], shared: Mapping[str, pa.Scalar], schema: pa.Schema
 ) -> pa.RecordBatchReader:
     """Stream staged rows as `recommendations` has them.
 
     Args:
-        file: of `stage_lists`.
+        files: of `stage_lists`.
         shared: the columns that all rows share.
         schema: of `recommendations`.
     """
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(file) as parquet:
-            for rows in parquet.iter_batches(_BATCH):
-                arrays = [
-                    pa.repeat(shared[name], len(rows)) if name in shared else rows[name]
-                    for name in schema.names
-                ]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        for file in files:
+            with pq.ParquetFile(file) as parquet:
+                for rows in parquet.iter_batches(_BATCH):
+                    arrays = [
+                        pa.repeat(shared[name], len(rows)) if name in shared else rows[name]
+                        for name in schema.names
+                    ]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
