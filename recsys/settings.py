@@ -520,7 +520,7 @@ class Drift(Config):
 
 
 class Scale(Config):
-    """How a night is cut into parts."""
+    """What a night does where there are very many users."""
 
     shards: int = Field(
         1,
@@ -528,6 +528,12 @@ class Scale(Config):
         le=100_000,
         description="parts of the users whose lists are made one after the other, so that less "
         "memory is needed: histories and lists of one part are held at a time",
+    )
+    catalog_rows: int = Field(
+        20_000_000,
+        ge=0,
+        description="most rows of the newest lists that catalog.duckdb holds itself; of more, "
+        "latest_recommendations is a view of the lake's files",
     )
 
 

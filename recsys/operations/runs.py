@@ -191,7 +191,7 @@ def _end(run: Run, first: RunRow, status: Status, error: str | None) -> None:
         error=error,
     )
     _write(run.lake, [row])
-    publish_catalog(run.lake)
+    publish_catalog(run.lake, run.settings.scale.catalog_rows)
     if row.flow in _REPORTED and status in ("completed", "rejected"):
         run.report = _write_report(run.lake)
 

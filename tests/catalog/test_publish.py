@@ -25,7 +25,7 @@ def with_lists(lake: Lake, items: list[int], day: date = DAY) -> None:
     if not lake.exists("interactions"):
         lakes.fill(lake, {1: [1, 2], 2: [3]})
     lakes.write(lake, "recommendations", lakes.lists(day, {1: items, 2: items}))
-    lakes.write(lake, "editions", [lakes.edition(day)])
+    lakes.write(lake, "editions", [lakes.edition(day, rows=2 * len(items))])
 
 
 @pytest.mark.slow
@@ -232,3 +232,21 @@ def test_a_file_that_the_catalog_shows_and_that_is_gone_is_told(lake: Lake) -> N
     gone.unlink()
     with pytest.raises(LakeError, match=f"{gone.name}.* If it is gone, `recsys maintain`"):
         query_catalog(lake, "select sum(item_id) from recommendations")
+
+
+@pytest.mark.slow
+def test_lists_of_more_rows_than_the_catalog_may_hold_are_a_view(lake: Lake) -> None:
+    with_lists(lake, [8, 9])
+    with_lists(lake, [4, 5], date(2026, 1, 3))
+    read = "select user_id, rank, item_id from latest_recommendations order by all"
+    found = {}
+    for rows, kind in ((4, "BASE TABLE"), (3, "VIEW")):
+        with duckdb.connect(publish_catalog(lake, rows), read_only=True) as con:
+            found[kind] = con.sql(read).fetchall()
+            titled = con.sql("select count(*) from recommendations_titled").fetchall()
+            kinds = con.sql(
+                "select table_type from information_schema.tables "
+                "where table_name = 'latest_recommendations'"
+            ).fetchall()
+        assert (kinds, titled) == ([(kind,)], [(4,)])
+    assert found["VIEW"] == found["BASE TABLE"] == [(1, 1, 4), (1, 2, 5), (2, 1, 4), (2, 2, 5)]
