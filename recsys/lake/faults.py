@@ -50,6 +50,10 @@ _DAMAGE = re.compile(
     r"\.parquet.*(No such file|Errno 2\b|os error 2\b)|Parquet|Truncated record|[Jj]son error|"
     r"Invalid JSON|EOF while|Requested range|[Cc]orrupt|Snappy|decod|thrift",
 )
+CHECK_DISK = (
+    "Check that the lake's folder exists, that this user may write there, and that the disk has "
+    "room"
+)
 _RESTORE = "Put it back from a copy, or restore a version of the table that does not need it"
 _COLOUR = re.compile(r"\x1b\[\d*m|↳")
 
@@ -145,10 +149,7 @@ def explain_delta_errors(action: str, *, is_local: bool) -> Iterator[None]:
         if _DAMAGE.search(reason):
             raise DamagedError(f"could not {action}: {reason}. {_RESTORE}") from error
         if is_local and _OF_THE_DISK.search(reason):
-            raise LakeError(
-                f"could not {action}: {reason}. Check that the lake's folder exists, that this "
-                "user may write there, and that the disk has room"
-            ) from error
+            raise LakeError(f"could not {action}: {reason}. {CHECK_DISK}") from error
         raise LakeError(f"could not {action}: {reason}") from error
 
 
@@ -199,6 +200,8 @@ def explain_store_errors_of_duckdb() -> Iterator[None]:
         of_a_file = isinstance(error, duckdb.InvalidInputException | duckdb.IOException)
         if of_a_file and (file := re.search(r"""['"]([^'"]+\.parquet)['"]""", told)):
             raise DamagedError(f"could not read {file[1]}: {told}. {_RESTORE}") from error
+        if type(error) is duckdb.Error:  # of the Parquet reader's own, which names no file
+            raise DamagedError(f"a Parquet file is damaged: {told} {_RESTORE}") from error
         raise
 
 

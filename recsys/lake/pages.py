@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from recsys.errors import LakeError
 from recsys.lake import object_store
+from recsys.lake.faults import CHECK_DISK
 from recsys.lake.maintenance import Size, size_on_disk
 from recsys.temporary import replace_file
 
@@ -30,7 +31,7 @@ def write_page(lake: Lake, folder: str, name: str, page: str) -> str:
         with replace_file(Path(address)) as path:
             path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise LakeError(f"could not write {address}: {error}") from error
+        raise LakeError(f"could not write {address}: {error}. {CHECK_DISK}") from error
     return address
 
 

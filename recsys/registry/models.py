@@ -17,6 +17,7 @@ from recsys.evaluation.calibration import Calibration
 from recsys.evaluation.results import SPLITS, Evaluation, SplitResults
 from recsys.histories import ItemIds
 from recsys.lake import object_store
+from recsys.lake.faults import CHECK_DISK
 from recsys.lake.schemas import as_json
 from recsys.temporary import replace_file, replace_folder, temporary_folder
 from recsys.training import checkpoint
@@ -192,7 +193,7 @@ def save_model(
             if not lake.is_local:
                 object_store.upload_folder(folder, uri, lake.storage)
     except OSError as error:
-        raise LakeError(f"could not write the model's files to {uri}: {error}") from error
+        raise LakeError(f"could not write the model to {uri}: {error}. {CHECK_DISK}") from error
 
 
 def save_served(lake: Lake, model_id: str, recommender: Recommender) -> None:
@@ -210,7 +211,7 @@ def save_served(lake: Lake, model_id: str, recommender: Recommender) -> None:
             if not lake.is_local:
                 object_store.upload(path, uri, lake.storage)
     except OSError as error:
-        raise LakeError(f"could not write the model's file {uri}: {error}") from error
+        raise LakeError(f"could not write {uri}: {error}. {CHECK_DISK}") from error
 
 
 def read_card(lake: Lake, model_id: str) -> str:

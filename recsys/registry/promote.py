@@ -7,7 +7,7 @@ Each change is one commit of `models` and, right after it, a row of `promotions`
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
@@ -176,11 +176,14 @@ def _change(
     at: datetime | None = None,
 ) -> PromotionResult:
     """Make ``row`` the champion in place of another, and record it."""
-    record_missing(lake)
+    history = record_missing(lake)
+    when = at or datetime.now(UTC)
+    if history and at is None:  # a clock that went back does not change which change came last
+        when = max(when, history[-1].promoted_at + timedelta(microseconds=1))
     model_id = row.model_id if row else None
     previous = champion.model_id if champion else None
     who = current_account()
-    promotion = Promotion(at or datetime.now(UTC), action, model_id, previous, who, why, run_id)
+    promotion = Promotion(when, action, model_id, previous, who, why, run_id)
     by = model_id if action != "rollback" else f"a rollback: {why}"
     retired = [
         replace(before, status="retired", why=f"{before.why}; retired by {by}")

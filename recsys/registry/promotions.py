@@ -107,10 +107,13 @@ def champion_before(history: list[Promotion]) -> str | None:
     return champions[-2] if len(champions) > 1 else None
 
 
-def record_missing(lake: Lake) -> None:
-    """Write the rows that a killed run or an earlier release did not write, where there are any."""
-    for promotion in _not_recorded(lake, _recorded(lake)):
+def record_missing(lake: Lake) -> list[Promotion]:
+    """Write the rows that a killed run or an earlier release did not write; return all of them."""
+    recorded = _recorded(lake)
+    missing = _not_recorded(lake, recorded)
+    for promotion in missing:
         record(lake, promotion)
+    return [*recorded, *missing]
 
 
 def record(lake: Lake, promotion: Promotion) -> None:

@@ -38,7 +38,10 @@ def save(folder: Path, model: Recommender, metadata: dict[str, Any]) -> None:
         text = json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False, default=str)
         (folder / _CARD).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise LakeError(f"the model can't be written to {folder}: {error}") from error
+        raise LakeError(
+            f"the model can't be written to {folder}: {error}. Check that this user may write "
+            "there, and that the disk has room"
+        ) from error
 
 
 def save_weights(file: Path, model: Recommender) -> None:

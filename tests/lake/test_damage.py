@@ -91,6 +91,14 @@ def test_a_torn_entry_of_a_log_is_told_without_a_backtrace(
     check(str(error.value), lake)
 
 
+def test_a_damaged_page_that_duckdb_reads_is_told(lake: Lake) -> None:
+    (file,) = Path(lake.root).glob("interactions/*.parquet")
+    scribble(file)
+    with pytest.raises(DamagedError, match=r"a Parquet file is damaged: .* Put it back") as error:
+        by_duckdb(lake)
+    assert "\n" not in str(error.value)
+
+
 def test_a_catalog_over_a_damaged_file_is_not_published(lake: Lake) -> None:
     (file,) = Path(lake.root).glob("interactions/*.parquet")
     cut(file)

@@ -1,13 +1,12 @@
 """Whole commands on a lake whose disk is full, or can only be read; then run again, and compared.
 
-Each place is a small file system of its own, in memory. To mount one, these tests have to be root.
+Each place is a small file system of its own, in memory.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-import pytest
 
 from recsys import columns
 from recsys.lake.maintenance import remove_leftovers
@@ -25,10 +23,10 @@ from recsys.settings import ObjectStorage
 from tests.flows import nights
 from tests.long import kills
 from tests.long.faults import UNFIT, Said, check_equal, run_command
+from tests.small_disk import full, read_only, small_disk
 
 DiskFault = Literal["full lake", "full temporary folder", "read-only lake"]
 WORKS = ("ingest", "train", "recommend", "maintain", "erase", "backfill")
-_SIZE = 256 << 20  # bytes of a disk
 _ROOM = (1 << 10, 1 << 20)  # bytes that are left on a full one
 
 
@@ -61,21 +59,17 @@ class Disks:
 @contextmanager
 def make_disks(folder: Path) -> Iterator[Disks]:
     """Mount two small disks, and make a lake of one night and a second day of events."""
-    source, before, mounts = folder / "source.duckdb", folder / "before", []
+    source, before = folder / "source.duckdb", folder / "before"
     nights.make_source(source)
-    try:
-        for name in ("lake", "temporary"):
-            (folder / name).mkdir()
-            _mount(folder / name, f"size={_SIZE}", "-t", "tmpfs")
-            mounts.append(folder / name)
-        lake = folder / "lake" / "lake"
+    with small_disk(folder / "disk") as disk, small_disk(folder / "temporary") as temporary:
+        lake = disk / "lake"
         env = {
             name: value
             for name, value in nights.environment(source, lake, "").items()
             if name.startswith("RECSYS_")
         }
         env["RECSYS_MAINTENANCE"] = '{"retention": 0, "keep_lists": "P1D"}'
-        disks = Disks(before, lake, folder / "temporary", env)
+        disks = Disks(before, lake, temporary, env)
         lists = ["recommend", "--as-of", "now", "--run-date", kills.DAYS[0]]
         for arguments in (["ingest"], kills.COMMANDS["train"], lists):
             said = run_command(arguments, env, disks.temporary)
@@ -83,9 +77,6 @@ def make_disks(folder: Path) -> Iterator[Disks]:
         nights.next_day(source)
         shutil.copytree(lake, before)
         yield disks
-    finally:
-        for mount in mounts:
-            subprocess.run(["umount", str(mount)], check=True)
 
 
 def disturb(disks: Disks, work: str, fault: DiskFault, seed: int) -> bool:
@@ -100,6 +91,8 @@ def disturb(disks: Disks, work: str, fault: DiskFault, seed: int) -> bool:
     place = disks.temporary if fault == "full temporary folder" else disks.lake.parent
     with _failing(place, fault, seed) as how:
         said = disks.run(work)
+        for reader in (["sql", "select max(item_id) from interactions"], ["models"]):
+            assert run_command(reader, disks.env, disks.temporary).code == 0
         _check_readers(disks)
     case = f"{work}, {fault} {how}:\n{said.text}"
     assert not UNFIT.search(said.text.replace("disk", "")), case
@@ -128,30 +121,15 @@ def disturb(disks: Disks, work: str, fault: DiskFault, seed: int) -> bool:
 @contextmanager
 def _failing(place: Path, fault: DiskFault, seed: int) -> Iterator[str]:
     if fault == "read-only lake":
-        _mount(place, "remount,ro")
-        try:
+        with read_only(place):
             yield ""
-        finally:
-            _mount(place, "remount,rw")
         return
     draw = random.Random(f"{place.name} {seed}")  # noqa: S311 - a size, not a secret
-    room, ballast = int(_ROOM[0] * (_ROOM[1] / _ROOM[0]) ** draw.random()), place / "ballast"
-    with ballast.open("wb") as file:
-        free = shutil.disk_usage(place).free
-        file.write(bytes(free - room))
-    try:
+    room = int(_ROOM[0] * (_ROOM[1] / _ROOM[0]) ** draw.random())
+    with full(place, room):
         yield f"but for {room} bytes"
-    finally:
-        ballast.unlink()
 
 
 def _check_readers(disks: Disks) -> None:
     with duckdb.connect(str(disks.lake / "catalog.duckdb"), read_only=True) as con:
         assert con.execute(kills.WHOLE_LISTS).fetchall() == [(True, 1, 1, nights.K)]
-
-
-def _mount(place: Path, options: str, *more: str) -> None:
-    command = ["mount", *more, "-o", options, "tmpfs", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a file system in memory can't be mounted: {done.stderr}")

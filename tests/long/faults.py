@@ -118,10 +118,10 @@ OTHERS = [  # of every third command, by turns
     Plan("denied", _COMMITS, most=1),
     Plan("slow", every=25),
 ]
-SCENARIOS = [(work, plan) for work in COMMANDS for plan in PLANS] + [
+SCENARIOS = [(work, plan) for plan in PLANS for work in COMMANDS] + [
     (work, plan)
-    for first, work in enumerate(COMMANDS)
     for place, plan in enumerate(OTHERS)
+    for first, work in enumerate(COMMANDS)
     if (first + place) % 3 == 0
 ]
 

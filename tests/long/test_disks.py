@@ -8,7 +8,7 @@ import pytest
 
 from tests.long import disks
 
-SEEDS = {"full lake": 4, "full temporary folder": 2, "read-only lake": 1}
+SEEDS = {"full lake": 4, "full temporary folder": 1, "read-only lake": 1}
 
 pytestmark = pytest.mark.long
 

@@ -212,3 +212,19 @@ def test_champions_of_an_earlier_release_count_from_when_they_were_trained(shop:
     assert [served(lakes.START + half + timedelta(days=day)) for day in range(-1, 3)] == expected
     assert [row.model_id for row in promotions(shop)] == ["m-a", "m-b", "m-a"]
     assert replace(promotions(shop)[-1], why="worse").previous_model_id == "m-b"
+
+
+@pytest.mark.slow
+def test_changes_keep_their_order_when_the_clock_goes_back(shop: Lake) -> None:
+    register(shop, "m-a")
+    later = datetime.now(UTC) + timedelta(hours=2)
+    row = lakes.model_row("m-b", trained_at=later)
+    register_model(shop, row, "m-a", run_id="1", at=later)
+    register(shop, "m-c", status="rejected")
+    promote(shop, "m-c", why="a campaign", run_id="2")
+    assert rollback(shop, why="it sold less", run_id="3").model_id == "m-b"
+    history = promotions(shop)
+    assert [row.model_id for row in history] == ["m-a", "m-b", "m-c", "m-b"]
+    times = [row.promoted_at for row in history]
+    assert times == sorted(set(times))
+    assert champion(shop) == "m-b"
