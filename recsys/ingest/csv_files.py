@@ -105,38 +105,88 @@ def csv_dialect(path: Path, name: str) -> CsvDialect:
     )
 
 
-def join_plain(paths: Sequence[Path], joined: Path) -> list[int]:
-    """Write small files of one header as one file, from the first on; return their row counts.
+@dataclass(frozen=True)
+class JoinedFiles:
+    """Files that `join_plain` wrote as one: the rows of each, and whether its last line has an end.
 
-    A file that says more than lines of fields (a quote, a return, an empty line, no last line end,
-    bytes that are not UTF-8) is not joined, so that the one file has the rows of all of them.
+    Attributes:
+        counts: rows.
+        are_finished: as :attr:`CsvDialect.is_finished`.
+    """
+
+    counts: list[int]
+    are_finished: list[bool]
+
+
+def join_plain(paths: Sequence[Path], empty: Sequence[bool], joined: Path) -> JoinedFiles | None:
+    """Write small files of one header as one file, from the first on; say what was joined.
+
+    A file whose records may not be its lines is not joined, so that the one file has the rows of
+    all of them: one with an empty line, a quote that a line leaves open, a return that ends no
+    line, or bytes that are not UTF-8.
 
     Args:
         paths: the files, in order.
+        empty: which of them hold no row, and are left out.
         joined: the file to write; none where fewer than two can be joined.
     """
     first_line, bodies, size = b"", list[bytes](), 0
-    for path in paths:
-        if is_zipped(path) or (size := size + path.stat().st_size) > CHUNK:
+    counts, are_finished = list[int](), list[bool]()
+    for path, is_empty in zip(paths, empty, strict=True):
+        if is_empty:
+            counts.append(0)
+            are_finished.append(True)
+            continue
+        header, body = _split_header(_start_of(path))
+        size += len(body)
+        if size > CHUNK or header != (first_line or header):
             break
-        content = path.read_bytes()
-        header, body = _split_header(content)
-        if not _is_plain(content, body) or header != (first_line or header):
+        first_line, line_end = header, _line_end(header)
+        is_finished = body.endswith(line_end)
+        body += b"" if is_finished else line_end
+        if not _is_plain(header, body):
             break
-        first_line = header
         bodies.append(body)
-    if len(bodies) > 1:
-        joined.write_bytes(first_line + b"".join(bodies))
-    return [body.count(b"\n") for body in bodies]
+        counts.append(body.count(b"\n"))
+        are_finished.append(is_finished or is_zipped(path))
+    if len(bodies) < 2:
+        return None
+    joined.write_bytes(first_line + b"".join(bodies))
+    return JoinedFiles(counts, are_finished)
 
 
-def _is_plain(content: bytes, body: bytes) -> bool:
-    is_odd = any(sign in content for sign in (b'"', b"\r", b"\0", b"\n\n", BOM_UTF8))
+def _start_of(path: Path) -> bytes:
+    """Return a small file's content; of a larger one the start; nothing of a damaged one."""
     try:
-        content.decode()
+        with gzip.open(path) if is_zipped(path) else path.open("rb") as file:
+            return file.read(CHUNK + LONGEST_HEADER)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def _is_plain(header: bytes, body: bytes) -> bool:
+    """Say whether each line of a file is one record, which says the same wherever it stands."""
+    line_end, lines = _line_end(header), body.count(b"\n")
+    has_one_line_end = (
+        header.endswith(b"\n")
+        and body.count(line_end) == lines
+        and (header + body).count(b"\r") == (lines + 1 if line_end == b"\r\n" else 0)
+    )
+    try:
+        body.decode()
     except UnicodeDecodeError:
         return False
-    return not is_odd and body.endswith(b"\n") and not body.startswith(b"\n")
+    return (
+        has_one_line_end
+        and line_end * 2 not in body
+        and not body.startswith(line_end)
+        and not any(sign in body for sign in (b"\0", BOM_UTF8))
+        and not any(line.count(b'"') % 2 for line in (header, *body.split(b"\n")) if b'"' in line)
+    )
+
+
+def _line_end(header: bytes) -> bytes:
+    return b"\r\n" if header.endswith(b"\r\n") else b"\n"
 
 
 def _split_header(start: bytes) -> tuple[bytes, bytes]:

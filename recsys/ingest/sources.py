@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -224,12 +225,11 @@ def stage(
         else:
             staged, counts = text_files.stage(con, source, kind, objects, paths, lake_types)
     require_unchanged(objects)
-    con.execute("create or replace table objects (object varchar, first_row bigint, rows bigint)")
-    first_row = 0
-    for stored, rows in zip(objects, counts, strict=True):
-        if rows:
-            con.execute("insert into objects values (?, ?, ?)", [stored.key, first_row, rows])
-        first_row += rows
+    first_rows = np.cumsum([0, *counts[:-1]])
+    names = [stored.key for stored in objects]
+    con.register("counted", pa.table({"object": names, "first_row": first_rows, "rows": counts}))
+    con.execute("create or replace table objects as from counted where rows > 0")
+    con.unregister("counted")
     return staged
 
 

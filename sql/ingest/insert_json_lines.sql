@@ -1,11 +1,12 @@
--- One row per line of a JSON Lines file that is not blank; what is not an object carries a fault.
--- Each parameter is the JSON pointer of a column.
--- reads: lines, integer_of_text, $event, $item_id, $timestamp, $user_id, $value
+-- One row per line that is not blank, of the files from $first on and before $end; what is not an
+-- object carries a fault. Each other parameter is the JSON pointer of a column.
+-- reads: lines, integer_of_text, $end, $event, $first, $item_id, $timestamp, $user_id, $value
 -- makes: rows of recsys_source_rows
 insert into recsys_source_rows
 with objects as (
     select
-        rowid + 1 as "number",
+        file,
+        "number",
         coalesce(
             fault,
             if(json_valid(line), null, 'line is not JSON'),
@@ -14,7 +15,7 @@ with objects as (
         if(broken is null, line, to_json(line)) as raw_row,
         if(broken is null, line, null) as object
     from lines
-    where trim(line, ' ' || chr(9) || chr(13)) <> ''
+    where file >= $first and file < $end and trim(line, ' ' || chr(9) || chr(13)) <> ''
 ),
 
 fields as (
@@ -59,4 +60,4 @@ select
     user_is_integer,
     item_is_integer
 from fields
-order by "number"
+order by file, "number"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,8 +128,95 @@ def test_small_files_that_are_read_as_one_have_the_rows_and_faults_of_each(
     together = places("together")
     assert len(reads) < 5, "some are read as one"
     assert [(Path(row[0]).name, row[1]) for row in together][:2] == [("0.csv", "5"), ("1.csv", "5")]
-    monkeypatch.setattr(text_files, "join_plain", lambda *_: [])
+    monkeypatch.setattr(text_files, "join_plain", lambda *_: None)
     assert places("alone") == together
+
+
+def _quoted(number: int) -> str:
+    return f'{number},"item, {number}",{number}'
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "lines", "is_finished"),
+    [
+        ("csv", "\n", _quoted, True),
+        ("csv", "\r\n", _quoted, True),
+        ("csv", "\n", "{0},{0},{0}".format, False),
+        ("csv.gz", "\r\n", "{0},{0},{0}".format, False),
+    ],
+)
+def test_csv_files_as_others_write_them_are_read_as_one(
+    stage: Staging,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    ends: str,
+    lines: Callable[[int], str],
+    is_finished: bool,
+) -> None:
+    """Of thousands of small files, to read each alone takes many minutes."""
+    for number in range(8):
+        rows = [lines(row) for row in range(number % 4)]  # some have none
+        content = ends.join([HEADER.strip(), *rows]) + (ends if is_finished else "")
+        path = tmp_path / f"{number}.{name}"
+        path.write_bytes((gzip.compress if "gz" in name else bytes)(content.encode()))
+    reads = []
+    read = text_files._read_csv
+    monkeypatch.setattr(text_files, "_read_csv", lambda *one: reads.append(one[3]) or read(*one))
+    together = stage(tmp_path / f"*.{name}")
+    assert (len(together), len(reads)) == (12, 1)
+    assert len([row for row in together if row[4]]) == (
+        6 if ends == "\n" and not is_finished else 0
+    )
+    monkeypatch.setattr(text_files, "join_plain", lambda *_: None)
+    assert stage(tmp_path / f"*.{name}") == together
+
+
+def test_one_csv_file_that_is_not_like_the_others_costs_few_more_reads(
+    stage: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(64):
+        item = '"a""b"' if number != 40 else '"a\n""b"'  # a quoted line end
+        text(tmp_path / f"{number:02}.csv", f"{HEADER}{number},{item},7\n")
+    tries = []
+    join = text_files.join_plain
+    monkeypatch.setattr(text_files, "join_plain", lambda *one: tries.append(one) or join(*one))
+    rows = stage(tmp_path / "*.csv")
+    assert [row[0] for row in rows] == list(range(64))
+    assert rows[40][1] == 'a\n"b'
+    assert len(tries) < 20
+
+
+def test_json_files_with_other_columns_are_read_as_if_alone(
+    stage: Staging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = {"user_id": 1, "timestamp": 7}
+    for number, more in enumerate(
+        [
+            {"item_id": 0},
+            {"item_id": 1, "event": "view"},
+            {"Item_ID": 2},
+            {"Item_ID": 3, "EVENT": "buy"},
+            {"item_id": 4, "Event": "buy", "EVENT": "view"},  # neither is meant
+            {"item_id": 5, "event": "view"},
+        ]
+    ):
+        broken = "x" if number == 3 else ""
+        text(tmp_path / f"{number}.jsonl", f"\n{json.dumps(ids | more)}\n{broken}")
+    text(tmp_path / "3b.jsonl", "\n\n")
+
+    def read() -> list[tuple[Any, ...]]:
+        rows = stage(tmp_path / "*.jsonl")
+        events = stage.con.execute("select event from staged_rows order by rowid").fetchall()
+        counts = stage.con.execute("select first_row, rows from objects").fetchall()
+        return [rows, events, counts]
+
+    together = read()
+    assert [row[1] for row in together[0]] == [0, 1, 2, 3, None, 4, 5]
+    assert [row[3] for row in together[0]] == [2, 2, 2, 2, 3, 2, 2]
+    assert [event for (event,) in together[1]] == [None, "view", None, "buy", None, None, "view"]
+    monkeypatch.setattr("recsys.ingest.text_files.CHUNK", 1)
+    assert read() == together
 
 
 # --- other writers
