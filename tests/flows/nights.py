@@ -22,6 +22,7 @@ from tests import templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.context import ForkServerContext
     from multiprocessing.process import BaseProcess
 
 USERS, ITEMS, K = 40, 25, 5
@@ -113,11 +114,16 @@ def start_process(
 ) -> BaseProcess:
     """Start a function in a process that is forked from that server."""
     said(env).parent.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["great_expectations", "flows.nightly", "torch._dynamo"])
-    process = context.Process(target=target, args=arguments)
+    process = server().Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def server() -> ForkServerContext:
+    """Return what starts processes; its server starts with the first one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["great_expectations", "flows.nightly", "torch._dynamo"])
+    return context
 
 
 def _night(env: dict[str, str], day: str) -> None:
@@ -139,7 +145,8 @@ def run_night(env: dict[str, str], day: str) -> None:
 
 
 def said(env: dict[str, str]) -> Path:
-    return Path(env["RECSYS_LAKE"]).with_suffix(".log")
+    """Return the file of what a process says: beside the lake, or where TESTS_LOG says."""
+    return Path(env.get("TESTS_LOG") or Path(env["RECSYS_LAKE"]).with_suffix(".log"))
 
 
 def contents(root: Path) -> dict[str, list[tuple[Any, ...]]]:
