@@ -49,9 +49,9 @@ def replace_file(target: Path) -> Iterator[Path]:
     """
     with _beside(target) as new:
         yield new
-        _sync(new)
+        sync(new)
         os.replace(new, target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 @contextmanager
@@ -71,10 +71,10 @@ def replace_folder(target: Path) -> Iterator[Path]:
         yield new
         for folder, _, names in os.walk(new):
             for name in names:
-                _sync(Path(folder, name))
-            _sync(Path(folder))
+                sync(Path(folder, name))
+            sync(Path(folder))
         _move_folder(new, target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 def leftover_folders(parent: Path) -> list[Path]:
@@ -133,7 +133,7 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have a file's content, or a folder's names, on the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -20,6 +20,7 @@ from deltalake import (
 
 from recsys.lake import object_store
 from recsys.process import this_process
+from recsys.temporary import sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
     from recsys.settings import ObjectStorage
 
-_NOTE, _WRITER = "recsys", "recsys-writer"  # keys among a commit's metadata
+_NOTE = "recsys"  # a key among a commit's metadata
+WRITER = "recsys-writer"
+"""A key among the metadata of each of our commits, and a name among its transactions."""
 CHECKPOINT_EVERY = 5
 """Commits. To open a table takes 2 requests for each commit since, and 11 for the checkpoint."""
 # Checkpoints are made here, more often; old logs are removed by recsys.lake.maintenance.
@@ -45,9 +48,9 @@ def properties(
     what it has decided by rows that another run has changed since.
     """
     now = time.time_ns()
-    metadata = {_WRITER: f"{this_process()} {now} {secrets.token_hex(4)}"}
+    metadata = {WRITER: f"{this_process()} {now} {secrets.token_hex(4)}"}
     metadata |= {_NOTE: json.dumps(note)} if note else {}
-    transactions = [Transaction(_WRITER, now // 1000)]
+    transactions = [Transaction(WRITER, now // 1000)]
     if transaction:
         transactions.append(Transaction(transaction, 1))
     return CommitProperties(custom_metadata=metadata, app_transactions=transactions)
@@ -55,9 +58,9 @@ def properties(
 
 def has_commit(table: DeltaTable, after: int, carried: CommitProperties) -> bool:
     """Say whether one of the commits after a version is the one that carries these properties."""
-    writer = (carried.custom_metadata or {})[_WRITER]
+    writer = (carried.custom_metadata or {})[WRITER]
     count = table.version() - after
-    return count > 0 and any(commit.get(_WRITER) == writer for commit in table.history(count))
+    return count > 0 and any(commit.get(WRITER) == writer for commit in table.history(count))
 
 
 def write(
@@ -105,7 +108,7 @@ def checkpoint_when_due(table: DeltaTable, uri: str, before: int, storage: Objec
     if (after + shift) // CHECKPOINT_EVERY == (before + shift) // CHECKPOINT_EVERY:
         return
     if after - _newest_checkpoint(uri, storage) >= CHECKPOINT_EVERY:
-        create_checkpoint(table)
+        create_checkpoint(table, uri)
 
 
 def _newest_checkpoint(uri: str, storage: ObjectStorage) -> int:
@@ -118,6 +121,14 @@ def _newest_checkpoint(uri: str, storage: ObjectStorage) -> int:
     return max((int(Path(file).name.partition(".")[0]) for file in files), default=-1)
 
 
-def create_checkpoint(table: DeltaTable) -> None:
-    """Sum the log up in one file, so that opening the table does not read ever more of them."""
+def create_checkpoint(table: DeltaTable, uri: str) -> None:
+    """Sum the log up in one file, so that opening the table does not read ever more of them.
+
+    On a disk it is there for good before the log that it sums up may be removed.
+    """
     table.create_checkpoint()
+    if "://" not in uri:
+        log = Path(uri, "_delta_log")
+        files = log.glob(f"{table.version():020}.checkpoint*.parquet")
+        for path in (*files, log / "_last_checkpoint", log):
+            sync(path)

@@ -6,11 +6,12 @@ import fcntl
 import logging
 import os
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from recsys.errors import LakeError
 from recsys.lake.faults import explain_delta_errors
+from recsys.lake.power_cuts import take_back_damaged
 from recsys.signals import is_stopping
 
 if TYPE_CHECKING:
@@ -118,7 +119,11 @@ class _Patience:
 
 
 class FolderLock:
-    """A lock on a file in a folder. The kernel lets go of it when its process ends, however."""
+    """A lock on a file in a folder. The kernel lets go of it when its process ends, however.
+
+    The file names the holder until it ends well. Who finds another's name takes back what a power
+    cut may have damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -143,13 +148,19 @@ class FolderLock:
                     lock.seek(0)
                     wait(lock.read().decode() or "it says no name")
             with explain_delta_errors(f"write {self._folder}", is_local=True):
+                lock.seek(0)
+                if lock.read():  # the run before did not end
+                    take_back_damaged(self._folder)
                 lock.truncate(0)
                 lock.write(f"{holder}, process {os.getpid()}".encode())
+                os.fsync(lock)
             self._file = os.fstat(lock.fileno())
             try:
                 yield
             finally:
                 self._file = None
+                with suppress(OSError):  # then the next run looks for damage, and finds none
+                    lock.truncate(0)
 
     def require(self) -> None:
         """Make sure that the folder is still there: a lock of the kernel's is never lost.

@@ -145,7 +145,7 @@ def shorten_log(lake: Lake, table: str, retention: timedelta) -> None:
     if lake.properties(table).get(_LOG_RETENTION) != duration:
         lake.set_property(table, _LOG_RETENTION, duration)
     with lake.writing(table) as target:
-        commits.create_checkpoint(target)
+        commits.create_checkpoint(target, lake.uri(table))
         target.cleanup_metadata()
 
 

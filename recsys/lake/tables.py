@@ -25,6 +25,7 @@ from recsys.lake.faults import explain_delta_errors
 from recsys.lake.lease import Lease
 from recsys.lake.lock import FolderLock, WriteLock
 from recsys.lake.object_store import AT_ONCE
+from recsys.lake.power_cuts import sync_commits
 from recsys.lake.schemas import SCHEMA_VERSION, TABLES, VERSION_PROPERTY, schemas
 from sql import quote
 
@@ -121,6 +122,7 @@ class Lake:
                 if not self.exists(name):
                     raise
                 made = self.open(name)
+            self._sync(name, -1, made.version())
         if self._opened is not None:
             self._opened[name] = made
 
@@ -491,11 +493,17 @@ class Lake:
             except BaseException as error:  # the next read has to see what is there
                 self._look_again(is_conflict=isinstance(error, CommitFailedError))
                 raise
+            self._sync(table, before, target.version())
         try:
             with self._explain(f"write a checkpoint of {target.table_uri}"):
                 commits.checkpoint_when_due(target, self.uri(table), before, self.storage)
         except LakeError as error:  # the commit stands: a later one makes the checkpoint
             _log.warning("%s", error)
+
+    def _sync(self, table: str, after: int, newest: int) -> None:
+        """Have the commits of a local table after a version on the disk."""
+        if self.is_local:
+            sync_commits(Path(self.uri(table)), after, newest)
 
 
 def _retype(table: DeltaTable, carried: CommitProperties, empty: pa.Table) -> None:

@@ -286,7 +286,7 @@ class Worlds:
 
         env = after.environment(self._source, self._api)
         cpu = run(begin(env)(), env)
-        found = contents(after), clean(after)
+        found = _contents(after), clean(after)
         return World(self._source, before, self._api, begin, *found, cpu)
 
     def _before(self, work: str) -> Home:
@@ -345,15 +345,21 @@ def _open(home: Home) -> Lake:
     return Lake(str(home.lake), ObjectStorage())
 
 
-def contents(home: Home) -> dict[str, list[Any]]:
-    """Return what two runs have in common, by its kind: rows of tables, and of sinks."""
-    found: dict[str, list[Any]] = {**nights.contents(home.lake)}
-    opened = _open(home)
+def contents(lake: Path) -> dict[str, list[Any]]:
+    """Return the rows of every table that two runs have in common."""
+    found: dict[str, list[Any]] = {**nights.contents(lake)}
+    opened = Lake(str(lake), ObjectStorage())
     days = opened.rows(columns.LIST_DAYS, ["run_date", "edition", "users", "rows"]).to_pylist()
     found[columns.LIST_DAYS] = sorted(days, key=repr)
     found[columns.ERASURES] = opened.rows(columns.ERASURES, ["why"]).to_pylist()
     promotions = opened.rows(columns.PROMOTIONS, ["model_id", "action", "why"]).to_pylist()
     found[columns.PROMOTIONS] = sorted(promotions, key=repr)
+    return found
+
+
+def _contents(home: Home) -> dict[str, list[Any]]:
+    """Return the rows of every table, and of the sinks, that two runs have in common."""
+    found = contents(home.lake)
     if home.database.exists():
         with duckdb.connect(str(home.database)) as con:
             found["sink database"] = con.sql(f"select * from {_SINK_TABLE} order by all").fetchall()
@@ -470,7 +476,7 @@ def _look(home: Home, done: Round) -> None:
 
 def _compare(world: World, home: Home, done: Round) -> None:
     """See that all is as after the undisturbed run, and that nothing else is left."""
-    found = contents(home)
+    found = _contents(home)
     for table, rows in world.contents.items():
         place = f"{table}, killed at {done.moments} of its time"
         assert len(found[table]) == len(rows), place
