@@ -40,7 +40,8 @@ def local(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> kills.W
 def on_s3(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[kills.Worlds]:
     """What each command or flow starts and ends with, in a bucket."""
     folder = tmp_path_factory.mktemp("s3")
-    with pytest.MonkeyPatch.context() as patch, servers.rclone_s3(folder) as endpoint:
+    look_again = "--dir-cache-time=0s"  # a home is copied behind the server's back
+    with pytest.MonkeyPatch.context() as patch, servers.rclone_s3(folder, look_again) as endpoint:
         servers.use_credentials(patch)
         servers.client(endpoint).create_bucket(Bucket="kills")
         yield kills.Worlds(folder / "buckets" / "kills", prefect_api, endpoint)
