@@ -52,7 +52,7 @@ def use_credentials(monkeypatch: pytest.MonkeyPatch, secret: str = SECRET_KEY) -
 
 
 @contextmanager
-def rclone_s3(folder: Path, *options: str) -> Iterator[str]:
+def rclone_s3(folder: Path) -> Iterator[str]:
     """Serve the folders in ``folder`` as buckets, with SigV4 keys; give the endpoint.
 
     rclone knows no conditional put: use ``ObjectStorage(single_writer=True)``.
@@ -66,7 +66,6 @@ def rclone_s3(folder: Path, *options: str) -> Iterator[str]:
     command = [binary, "serve", "s3", str(served), "--addr", f"127.0.0.1:{port}"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "off"]
     command += ["--config", str(folder / "rclone.conf"), "--cache-dir", str(folder / "cache")]
-    command += options
     # rclone answers a range request with 200; S3 says 206, and Delta's reader insists. What puts it
     # right is a process of its own, since deltalake waits for some answers without letting go of
     # the GIL.

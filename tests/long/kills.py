@@ -8,7 +8,8 @@ of the processor time that the undisturbed one took, so that a busy machine does
 command is typed again; a flow run is tried again as Prefect does it, under its own id.
 
 All that a run writes to lies in one folder, its home: the lake, the sinks, the temporary folders.
-On S3 that folder is one of a bucket that rclone serves, so that it is copied and read as any other.
+On S3 that folder is one of a bucket that rclone serves, so that it is read as any other. It is
+copied through the server, which would not see what is done behind its back.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ from recsys.lake.row_counts import check_row_counts
 from recsys.lake.schemas import TABLES
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
-from tests import templates
+from tests import servers, templates
 from tests.flows import nights
 
 if TYPE_CHECKING:
@@ -105,6 +106,18 @@ class Home:
 
     folder: Path
     endpoint: str = ""
+
+    def copy(self, name: str) -> Home:
+        """Return a copy beside it."""
+        other = replace(self, folder=self.folder.with_name(name))
+        if not self.endpoint:
+            shutil.copytree(self.folder, other.folder)
+            return other
+        bucket, client = self.folder.parent.name, servers.client(self.endpoint)
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.name != ".lock":
+                client.upload_file(str(path), bucket, f"{name}/{path.relative_to(self.folder)}")
+        return other
 
     @property
     def lake(self) -> Path:
@@ -175,12 +188,14 @@ class Round:
     """What happened in a round.
 
     Attributes:
+        home: where it is.
         after_kill: called with what a killed process told of its files.
         moments: of its kills, as shares of the undisturbed run's processor time.
         looks: at the catalog, which each found whole.
         cpu: seconds of all attempts.
     """
 
+    home: Home
     after_kill: Callable[[Path], None] | None = None
     moments: list[float] = field(default_factory=list)
     looks: int = 0
@@ -275,7 +290,7 @@ class Worlds:
 
     def _make(self, work: str, is_flow: bool) -> World:
         before = self._before(work)
-        after = self._copy(before, f"after-{work}{'-flow' if is_flow else ''}")
+        after = before.copy(f"after-{work}{'-flow' if is_flow else ''}")
         if is_flow:
             parameters = {name: _model(before, value) for name, value in FLOWS[work].items()}
             begin = partial(begin_flow_run, work, parameters)
@@ -300,7 +315,7 @@ class Worlds:
         """Return a home after a night, a day of the source, and some commands."""
         name = f"before-{len(commands)}-{commands[-1][0]}"
         if name not in self._homes:
-            home = self._copy(self._first_night(), name)
+            home = self._first_night().copy(name)
             env = home.environment(self._source, self._api)
             for arguments in commands:
                 run(start([_model(home, each) for each in arguments], env), env)
@@ -309,10 +324,13 @@ class Worlds:
 
     def _undelivered(self) -> Home:
         """Return a home whose sinks lack the newest lists."""
-        home = self._copy(self._first_night(), "before-deliver")
-        shutil.rmtree(home.lake)
-        shutil.copytree(self._after([COMMANDS["backfill"]]).lake, home.lake)
-        return home
+        name = "before-deliver"
+        if name not in self._homes:
+            home = self._first_night().copy(name)
+            env = {**home.environment(self._source, self._api), "RECSYS_SINKS": "[]"}
+            run(start(COMMANDS["backfill"], env), env)
+            self._homes[name] = home
+        return self._homes[name]
 
     def _first_night(self) -> Home:
         name = "before"
@@ -325,11 +343,6 @@ class Worlds:
             nights.next_day(self._source)
             self._homes[name] = home
         return self._homes[name]
-
-    def _copy(self, home: Home, name: str) -> Home:
-        copy = self.home(name)
-        shutil.copytree(home.folder, copy.folder)
-        return copy
 
 
 def _model(home: Home, value: Any) -> Any:
@@ -392,7 +405,7 @@ def clean(home: Home) -> set[str]:
 
 def kill_and_run_again(
     world: World,
-    home: Home,
+    name: str,
     seed: int,
     most_kills: int,
     after_kill: Callable[[Path], None] | None = None,
@@ -401,42 +414,40 @@ def kill_and_run_again(
 
     Args:
         world: what is run, and how it ends undisturbed.
-        home: where.
+        name: of the home in which it is run.
         seed: of the moments.
         most_kills: in this round; an attempt that ends before its moment is the last one.
         after_kill: called with what the process told of its files; see tests.long.power_cuts.
     """
     draw = random.Random(seed)  # noqa: S311 - moments, not secrets
-    done = Round(after_kill)
-    moment = draw.random()
-    while not (again := _begin_and_kill(world, home, moment, done)):
+    moment, done = draw.random(), Round(world.before.copy(name), after_kill)
+    while not (again := _begin_and_kill(world, moment, done)):
         moment *= 0.8  # it was done before: the undisturbed one was slower
+        name += "-again"
+        done.home = world.before.copy(name)
     # What is tried again repairs first, and takes less time: it is killed sooner.
-    while len(done.moments) < most_kills and _killed(
-        world, home, again(), draw.random() ** 2, done
-    ):
+    while len(done.moments) < most_kills and _killed(world, again(), draw.random() ** 2, done):
         pass
     if len(done.moments) == most_kills:
-        done.cpu += run(again(), world.environment(home))
-    _look(home, done)
-    _compare(world, home, done)
+        done.cpu += run(again(), world.environment(done.home))
+    _look(done)
+    _compare(world, done)
     return done
 
 
-def _begin_and_kill(world: World, home: Home, moment: float, done: Round) -> Start | None:
+def _begin_and_kill(world: World, moment: float, done: Round) -> Start | None:
     """Start and kill it; return how to run it again, or None where it had ended before."""
-    shutil.rmtree(home.folder, ignore_errors=True)
-    shutil.copytree(world.before.folder, home.folder)
-    home.writes.unlink(missing_ok=True)
-    again = world.begin(world.environment(home))
-    return again if _killed(world, home, again(), moment, done) else None
+    done.home.writes.unlink(missing_ok=True)
+    again = world.begin(world.environment(done.home))
+    return again if _killed(world, again(), moment, done) else None
 
 
-def _killed(world: World, home: Home, process: BaseProcess, moment: float, done: Round) -> bool:
+def _killed(world: World, process: BaseProcess, moment: float, done: Round) -> bool:
     """Kill a process at a moment; say whether that came before its end, which has to be good.
 
     Until then the catalog is looked at.
     """
+    home = done.home
     measured, looked = psutil.Process(process.pid), 0.0
     seconds = 0.0
     while process.is_alive():
@@ -449,7 +460,7 @@ def _killed(world: World, home: Home, process: BaseProcess, moment: float, done:
             process.kill()
             break
         if time.monotonic() - looked > _LOOK_SECONDS:
-            _look(home, done)
+            _look(done)
             looked = time.monotonic()
         time.sleep(0.002)
     process.join()
@@ -457,7 +468,7 @@ def _killed(world: World, home: Home, process: BaseProcess, moment: float, done:
     is_killed = process.exitcode == -signal.SIGKILL
     if is_killed and done.after_kill and home.writes.exists():
         done.after_kill(home.writes)
-    _look(home, done)
+    _look(done)
     if process.exitcode == 0:
         return False
     assert is_killed, nights.said(world.environment(home)).read_text()
@@ -465,17 +476,18 @@ def _killed(world: World, home: Home, process: BaseProcess, moment: float, done:
     return True
 
 
-def _look(home: Home, done: Round) -> None:
+def _look(done: Round) -> None:
     """Look at the catalog: it answers, and its newest lists are whole and of one run."""
-    with duckdb.connect(str(home.lake / "catalog.duckdb"), read_only=True) as con:
+    with duckdb.connect(str(done.home.lake / "catalog.duckdb"), read_only=True) as con:
         assert con.execute(WHOLE_LISTS).fetchall() == [(True, 1, 1, nights.K)]
-        if not home.endpoint:  # a view of files on S3 needs an extension
+        if not done.home.endpoint:  # a view of files on S3 needs an extension
             con.execute("select count(*) from interactions, runs").fetchall()
     done.looks += 1
 
 
-def _compare(world: World, home: Home, done: Round) -> None:
+def _compare(world: World, done: Round) -> None:
     """See that all is as after the undisturbed run, and that nothing else is left."""
+    home = done.home
     found = _contents(home)
     for table, rows in world.contents.items():
         place = f"{table}, killed at {done.moments} of its time"

@@ -20,10 +20,10 @@ MOST_KILLS = 8  # in a round
 LOCAL, ON_S3 = "", " on S3"
 # Each with its rounds.
 WORK = [
-    *((name, False, LOCAL, 20) for name in kills.COMMANDS),
-    *((name, True, LOCAL, 20 if name == "nightly" else 6) for name in kills.FLOWS),
-    *((name, False, ON_S3, 5) for name in kills.COMMANDS if name != "backfill"),
-    ("nightly", True, ON_S3, 5),
+    *((name, False, LOCAL, 14) for name in kills.COMMANDS),
+    *((name, True, LOCAL, 14 if name == "nightly" else 5) for name in kills.FLOWS),
+    *((name, False, ON_S3, 4) for name in kills.COMMANDS if name != "backfill"),
+    ("nightly", True, ON_S3, 4),
 ]
 
 # A round takes seconds of CPU time, and on a busy machine minutes.
@@ -40,8 +40,7 @@ def local(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> kills.W
 def on_s3(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator[kills.Worlds]:
     """What each command or flow starts and ends with, in a bucket."""
     folder = tmp_path_factory.mktemp("s3")
-    look_again = "--dir-cache-time=0s"  # a home is copied behind the server's back
-    with pytest.MonkeyPatch.context() as patch, servers.rclone_s3(folder, look_again) as endpoint:
+    with pytest.MonkeyPatch.context() as patch, servers.rclone_s3(folder) as endpoint:
         servers.use_credentials(patch)
         servers.client(endpoint).create_bucket(Bucket="kills")
         yield kills.Worlds(folder / "buckets" / "kills", prefect_api, endpoint)
@@ -70,9 +69,9 @@ def test_what_is_killed_and_run_again_ends_as_if_undisturbed(
     world, ours = worlds.of(work, is_flow=is_flow), time.process_time()
     kind = f"{work}{' flow' if is_flow else ''}{place}"
     moments = random.Random(f"{kind} {seed}").randrange(2**32)  # noqa: S311 - not a secret
-    home = worlds.home(f"killed-{work}-{is_flow}-{seed}")
-    done = kills.kill_and_run_again(world, home, moments, MOST_KILLS)
-    shutil.rmtree(home.folder)  # it stays where the test fails
+    name = f"killed-{work}{'-flow' if is_flow else ''}-{seed}"
+    done = kills.kill_and_run_again(world, name, moments, MOST_KILLS)
+    shutil.rmtree(done.home.folder)  # it stays where the test fails
     record_property("counted kills", (kind, len(done.moments)))
     record_property("counted looks at the catalog", (kind, done.looks))
     spent = done.cpu + time.process_time() - ours

@@ -38,13 +38,14 @@ def test_after_a_power_cut_the_next_run_ends_as_if_undisturbed(
 ) -> None:
     world = worlds.of(work, is_flow=False)
     draw = random.Random(f"{work} {seed}")  # noqa: S311 - not a secret
-    home = worlds.home(f"cut-{work}-{seed}")
     lost: list[int] = []
 
     def cut_power(log: Path) -> None:
         lost.append(power_cuts.cut_power(log, draw))
 
-    done = kills.kill_and_run_again(world, home, draw.randrange(2**32), MOST_CUTS, cut_power)
-    shutil.rmtree(home.folder)  # it stays where the test fails
+    done = kills.kill_and_run_again(
+        world, f"cut-{work}-{seed}", draw.randrange(2**32), MOST_CUTS, cut_power
+    )
+    shutil.rmtree(done.home.folder)  # it stays where the test fails
     record_property("counted power cuts", (work, len(done.moments)))
     record_property("counted files that they damaged", (work, sum(lost)))
