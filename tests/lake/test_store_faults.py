@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -143,3 +144,29 @@ def test_threads_read_one_file_side_by_side(s3: FaultyS3) -> None:
             assert other.result() == content[5:8]
         assert opened.read(2) == content[100:102]
         assert opened.read(2) == content[102:104]
+
+
+def test_an_object_whose_answer_ends_half_way_is_asked_for_again(
+    s3: FaultyS3, tmp_path: Path
+) -> None:
+    lake, content = lake_on(s3, "half", retries=1), bytes(range(256)) * 8
+    uri = "s3://lake/half/file"
+    object_store.put(uri, content, lake.storage)
+    ((stored,), path) = object_store.find(uri, lake.storage), tmp_path / "file"
+    with s3.failing("cut", "GET .*half/file", every=2) as failed:
+        assert object_store.get(uri, lake.storage) == content
+        assert object_store.read_start(uri, 1000, lake.storage) == (content[:1000], len(content))
+        object_store.download(uri, path, lake.storage, etag=stored.etag)
+    assert path.read_bytes() == content
+    assert len(failed()) == 3
+    with s3.failing("cut", "GET .*half/file"), pytest.raises(LakeError, match=f"read {uri}"):
+        object_store.get(uri, lake.storage)
+
+
+@pytest.mark.slow
+def test_a_store_that_answers_each_fifth_request_by_503_is_told_by_no_error(s3: FaultyS3) -> None:
+    lake = lake_on(s3, "fifth", retries=4)
+    with s3.failing("unavailable", every=5) as failed, lake.write_lock():
+        lakes.fill(lake, {1: [7], 2: [8]})
+        assert lake.rows("interactions").num_rows == 2
+    assert len(failed()) >= 5
