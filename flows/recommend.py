@@ -30,7 +30,9 @@ def recommend_task(
     replace: str | None = None,
 ) -> RecommendResult:
     """Make, check and publish the lists of one run_date."""
-    from recsys.lists.recommend import recommend  # here: `recsys serve` does without torch
+    # here: `recsys serve` does without torch
+    from recsys.distributed.shards_on_ray import strategy
+    from recsys.lists.recommend import recommend
 
     return run_step(
         run,
@@ -43,6 +45,7 @@ def recommend_task(
             run_id=run.run_id,
             bound=bound,
             replace_why=replace,
+            make_shards=strategy(run.settings),
             progress=progress,
         ),
     )

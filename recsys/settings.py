@@ -529,6 +529,12 @@ class Scale(Config):
         description="parts of the users whose lists are made one after the other, so that less "
         "memory is needed: histories and lists of one part are held at a time",
     )
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where the parts are made: on this machine, or on a Ray cluster"
+    )
+    ray_address: str = Field("auto", description="the cluster's, such as ray://head:10001")
+    cpus_per_shard: float = Field(1, gt=0, le=1024, description="CPUs of Ray's for one part")
+    gpus_per_shard: float = Field(0, ge=0, le=64, description="GPUs of Ray's for one part")
     catalog_rows: int = Field(
         20_000_000,
         ge=0,

@@ -44,6 +44,7 @@ def recommend(
 
     --set takes the fields of [recommending], such as k=10, seen=include or min_confidence=0.2.
     """
+    from recsys.distributed.shards_on_ray import strategy
     from recsys.lake.bound import Bound
     from recsys.lists import recommend as lists
     from recsys.operations.runs import record_run
@@ -71,6 +72,7 @@ def recommend(
                 run_id=run_id,
                 bound=bound,
                 replace_why=replace,
+                make_shards=strategy(settings),
                 progress=progress,
             )
         run.record("recommend", result)
@@ -92,6 +94,7 @@ def backfill(
 
     --set takes what `recsys recommend` takes.
     """
+    from recsys.distributed.shards_on_ray import strategy
     from recsys.lake.tables import Lake
     from recsys.lists import recommend as lists
     from recsys.lists.backfill import plan_backfill
@@ -120,6 +123,7 @@ def backfill(
                     run_date=planned.run_date,
                     run_id=run_id,
                     bound=planned.bound,
+                    make_shards=strategy(settings),
                     progress=progress,
                 )
             run.record(f"recommend {planned.run_date}", result)

@@ -19,7 +19,7 @@ from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from recsys.errors import LakeError, MissingError
-from recsys.lake import commits, s3_files
+from recsys.lake import added_files, commits, s3_files
 from recsys.lake.engine import Limits, select_files
 from recsys.lake.faults import explain_delta_errors
 from recsys.lake.lease import Lease
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow.dataset as ds
 
+    from recsys.lake.added_files import AddedFile
     from recsys.lake.lock import Exclusion
     from recsys.settings import ObjectStorage, Settings
 
@@ -308,6 +309,27 @@ class Lake:
                 .execute()
             ),
             commits.properties(note),
+        )
+
+    def add(self, table: str, files: Sequence[AddedFile]) -> int:
+        """Add files that lie in a table's folder to it, in one commit; return its version.
+
+        Raises:
+            LakeError: a file is gone, or of another size.
+        """
+        added_files.require(self, table, files)
+        opened = self.open(table)
+        partition_by = opened.metadata().partition_columns
+        return self._commit(
+            table,
+            lambda target, carried: target.create_write_transaction(
+                [file.action() for file in files],
+                "append",
+                target.schema(),
+                partition_by,
+                commit_properties=carried,
+                post_commithook_properties=commits.NO_HOOKS,
+            ),
         )
 
     def delete(self, table: str, where: str) -> None:

@@ -39,7 +39,6 @@ from sql import literal, load
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import date, datetime
-    from pathlib import Path
 
     import duckdb
 
@@ -147,7 +146,7 @@ def _effects(
 
 def explain_sample(
     con: duckdb.DuckDBPyConnection,
-    lists: Sequence[Path],
+    lists: Sequence[str],
     histories_of: Callable[[pa.Array], Packed],
     everybody: Packed,
     model: Model | None,
@@ -159,7 +158,7 @@ def explain_sample(
 
     Args:
         con: a connection with a view ``interactions``.
-        lists: Parquet files of all lists.
+        lists: where the Parquet files of all lists lie.
         histories_of: returns the histories of those of some users whose lists are explained.
         everybody: all histories, or the items alone.
         model: that made these lists; None where popularity made all.
@@ -169,9 +168,10 @@ def explain_sample(
     """
     recommending, run_date = inputs.recommending, inputs.run_date
     staged = f"select *, {literal(run_date.isoformat())}::date as run_date"
-    files = ", ".join(literal(str(file)) for file in lists)
+    files = ", ".join(map(literal, lists))
     con.execute(
-        f"create or replace temp view recommendations as {staged} from read_parquet([{files}])"
+        f"create or replace temp view recommendations as {staged} "
+        f"from read_parquet([{files}], hive_partitioning = false)"
     )
     parameters = {
         "run_date": run_date,

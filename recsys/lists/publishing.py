@@ -18,6 +18,8 @@ from recsys.lists.shadow import write_popular_items
 from recsys.lists.staging import StagedLists, staged_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from recsys.lake.tables import Lake
     from recsys.lists.editions import ListInputs
 
@@ -65,33 +67,42 @@ def _why_lists_stand(editions: list[EditionRow], inputs: ListInputs) -> str:
     return f"{told}; nothing was published. Give --replace and a reason to publish another edition"
 
 
+def shared_columns(
+    lake: Lake, inputs: ListInputs, edition: int, run_id: str
+) -> dict[str, pa.Scalar]:
+    """Return the columns of `recommendations` that all rows of an edition share."""
+    schema = lake.schema(columns.RECOMMENDATIONS)
+    return {
+        "run_date": pa.scalar(inputs.run_date, pa.date32()),
+        "run_id": pa.scalar(run_id),
+        "interactions_version": pa.scalar(inputs.interactions_version),
+        "generated_at": pa.scalar(datetime.now(UTC), schema.field("generated_at").type),
+        "edition": pa.scalar(edition, pa.int32()),
+    }
+
+
 def publish(
     lake: Lake,
     staged: StagedLists,
     inputs: ListInputs,
     editions: list[EditionRow],
-    run_id: str,
+    shared: Mapping[str, pa.Scalar],
     why: str | None,
 ) -> EditionRow:
     """Publish lists as the newest edition of their run_date; return its row."""
-    now, number = datetime.now(UTC), max((row.edition for row in editions), default=0) + 1
-    schema = lake.schema(columns.RECOMMENDATIONS)
-    shared = {
-        "run_date": pa.scalar(inputs.run_date, pa.date32()),
-        "run_id": pa.scalar(run_id),
-        "interactions_version": pa.scalar(inputs.interactions_version),
-        "generated_at": pa.scalar(now, schema.field("generated_at").type),
-        "edition": pa.scalar(number, pa.int32()),
-    }
+    now, number, run_id = datetime.now(UTC), shared["edition"].as_py(), shared["run_id"].as_py()
     if staged.popular is not None:
         write_popular_items(lake, staged.popular, inputs.run_date, number)
     if staged.explanations is not None:
         write_explanations(lake, staged.explanations, inputs.run_date, number)
-    lake.replace(  # what a killed run has left of the same edition goes
-        columns.RECOMMENDATIONS,
-        staged_rows(staged.files, shared, schema),
-        where=f"{of_date(inputs.run_date)} and edition = {number}",
-    )
+    # What a killed run has left of the same edition goes.
+    of_edition = f"{of_date(inputs.run_date)} and edition = {number}"
+    if staged.added:
+        lake.delete(columns.RECOMMENDATIONS, of_edition)
+        lake.add(columns.RECOMMENDATIONS, staged.added)
+    else:
+        rows = staged_rows(staged.files, shared, lake.schema(columns.RECOMMENDATIONS))
+        lake.replace(columns.RECOMMENDATIONS, rows, where=of_edition)
     row = EditionRow(
         run_date=inputs.run_date,
         edition=number,

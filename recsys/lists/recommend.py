@@ -12,19 +12,15 @@ import pyarrow as pa
 from recsys import columns
 from recsys.errors import ConfigurationError
 from recsys.lake.bound import Bound
-from recsys.lake.engine import open_duckdb
 from recsys.lake.row_counts import check_row_counts
-from recsys.lists.blocks import make_lists
-from recsys.lists.checks import ListChecks, enforce
+from recsys.lists.checks import enforce
 from recsys.lists.editions import ListInputs, current_of, editions_of
-from recsys.lists.experiment import Group, groups_of
 from recsys.lists.explain import explain_sample
-from recsys.lists.publishing import ListStatus, decide, publish
-from recsys.lists.scored import ScoredBlocks
+from recsys.lists.making import Night, make_in_turn
+from recsys.lists.publishing import ListStatus, decide, publish, shared_columns
+from recsys.lists.rules import results_of
 from recsys.lists.shadow import popular_items
-from recsys.lists.shards import Shards
-from recsys.lists.staging import StagedLists, stage_lists
-from recsys.model.runtime import Runtime
+from recsys.lists.staging import StagedLists
 from recsys.progress import Progress, silent
 from recsys.registry.models import find_champion
 from recsys.registry.promotions import champion_at
@@ -35,13 +31,12 @@ if TYPE_CHECKING:
     from datetime import date, datetime
     from pathlib import Path
 
-    import duckdb
-
     from recsys.histories import Packed
     from recsys.lake.tables import Lake
     from recsys.lists.editions import EditionRow
     from recsys.lists.eligibility import Eligibility
-    from recsys.lists.shards import Shard
+    from recsys.lists.experiment import Group
+    from recsys.lists.making import MadeShard, MakeShards
     from recsys.registry.models import ModelRow
     from recsys.settings import Recommending, Settings
 
@@ -132,6 +127,7 @@ def recommend(
     run_id: str,
     bound: Bound | None = None,
     replace_why: str | None = None,
+    make_shards: MakeShards = make_in_turn,
     progress: Progress = silent,
 ) -> RecommendResult:
     """Make and publish the lists of every user with at least one interaction before the day's end.
@@ -149,6 +145,7 @@ def recommend(
         run_id: key of `runs`.
         bound: which interactions are read; `Bound.of` the run_date when not given.
         replace_why: the reason to replace lists that stand.
+        make_shards: makes the lists of the shards of the users, here or elsewhere.
         progress: called as the work goes on.
 
     Raises:
@@ -172,13 +169,16 @@ def recommend(
     status, why = decide(lake, editions, inputs, replace_why)
     staged = eligibility = None
     if status == "published":
+        number = max((row.edition for row in editions), default=0) + 1
+        shared = shared_columns(lake, inputs, number, run_id)
         with temporary_folder() as folder:
-            staged, eligibility, scored = _make_lists(
-                lake, settings, champion, inputs, folder, progress
-            )
-            row = publish(lake, staged, inputs, editions, run_id, why)
-        for blocks in scored:
-            blocks.remove()
+            with Night.open(lake, settings, inputs, champion, shared) as night:
+                eligibility = night.groups[0].made_from.eligibility
+                staged, made = _make_lists(night, make_shards, folder, progress)
+            row = publish(lake, staged, inputs, editions, shared, why)
+        for shard in made:
+            for blocks in shard.scored:
+                blocks.remove()
     else:
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
@@ -214,128 +214,55 @@ def _inputs(
 
 
 def _make_lists(
-    lake: Lake,
-    settings: Settings,
-    champion: ModelRow | None,
-    inputs: ListInputs,
-    folder: Path,
-    progress: Progress,
-) -> tuple[StagedLists, Eligibility, list[ScoredBlocks]]:
-    """Write checked lists to a folder; return them, which items they could hold, and their scores.
+    night: Night, make_shards: MakeShards, folder: Path, progress: Progress
+) -> tuple[StagedLists, list[MadeShard]]:
+    """Make checked lists; return them, and what came of each shard.
 
     Raises:
-        ConfigurationError: the model of an experiment does not exist, or `[scale]` does not fit.
-        GateError: there are no users or no eligible items, or the lists broke a rule.
+        GateError: the lists broke a rule.
     """
-    with open_duckdb(settings) as con:
-        groups = groups_of(lake, settings, con, inputs, champion)
-        made_from = groups[0].made_from
-        shards = Shards(lake, con, inputs, settings.scale.shards)
-        violations: Counter[str] = Counter()
-        made, scored = [], []
-        for shard in shards:
-            file = folder / f"lists-{shard.number or 0}.parquet"
-            staged, broken, blocks = _make_shard(
-                lake, settings, inputs, groups, shard, file, progress
-            )
-            violations.update(broken)
-            made.append(staged)
-            scored += blocks
-        staged = StagedLists.of(made)
-        if shards.count > 1:
-            told = staged.counts.users + staged.counts.without_list
-            violations["every user is in one shard"] = abs(told - shards.users())
-        staged = replace(
-            staged,
-            counts=replace(staged.counts, eligible_items=len(made_from.popular.order)),
-            popular=popular_items(made_from.popular, made_from.packed.items, staged.longest),
-            explanations=_explanations(con, staged, groups, shards, settings, inputs),
-        )
-        rules = [group.made_from.rules for group in groups if group.made_from.rules]
-        for other in rules[1:]:
-            rules[0].counts.update(other.counts)
-        results = rules[0].results() if rules else []
-        enforce(lake, violations, inputs.run_date, results)
-    return staged, made_from.eligibility, scored
+    made_from = night.groups[0].made_from
+    made = make_shards(night, folder, progress)
+    staged = StagedLists.of([shard.staged for shard in made])
+    violations: Counter[str] = Counter()
+    rule_counts: Counter[str] = Counter()
+    for shard in made:
+        violations.update(shard.violations)
+        rule_counts.update(shard.rule_counts)
+    if night.shards.count > 1:
+        told = staged.counts.users + staged.counts.without_list
+        violations["every user is in one shard"] = abs(told - night.shards.users())
+    staged = replace(
+        staged,
+        counts=replace(staged.counts, eligible_items=len(made_from.popular.order)),
+        popular=popular_items(made_from.popular, made_from.packed.items, staged.longest),
+        explanations=_explanations(night, staged),
+    )
+    enforce(night.lake, violations, night.inputs.run_date, results_of(rule_counts))
+    return staged, made
 
 
-def _make_shard(
-    lake: Lake,
-    settings: Settings,
-    inputs: ListInputs,
-    groups: list[Group],
-    shard: Shard,
-    file: Path,
-    progress: Progress,
-) -> tuple[StagedLists, dict[str, int], list[ScoredBlocks]]:
-    """Write the checked lists of a shard to a file; return also what breaks each rule."""
-    made_from, recommending = groups[0].made_from, inputs.recommending
-    eligible_ids = made_from.packed.items.where(made_from.eligible)
-    checks = ListChecks(shard.con, eligible_ids, recommending, made_from.roles, made_from.caps)
-    made, scored = [], []
-    for group in groups:
-        packed = group.of(shard.packed(group.made_from.packed, group.made_from.roles))
-        if not len(packed.histories):
-            continue
-        blocks = _scored_blocks(lake, settings, inputs, group, shard)
-        lists = make_lists(
-            group.model,
-            packed,
-            group.made_from.eligible,
-            group.made_from.popular,
-            recommending,
-            settings,
-            progress,
-            blocks,
-            group.made_from.rules,
-        )
-        made.append((packed, group.model_id, lists))
-        scored.append(blocks)
-    staged = stage_lists(made, checks, file, lake.schema(columns.RECOMMENDATIONS))
-    return staged, checks.violations(), scored
-
-
-def _scored_blocks(
-    lake: Lake, settings: Settings, inputs: ListInputs, group: Group, shard: Shard
-) -> ScoredBlocks:
-    """Return where the scores of a group are saved: all that decides them names it.
-
-    They differ in their last bits by device.
-    """
-    device = Runtime(settings.device).torch_device.type
-    decides = {**inputs.as_dict(), "device": device, "made_by": group.model_id}
-    if shard.number is not None:
-        decides["shard"] = f"{shard.number} of {settings.scale.shards}"
-    return ScoredBlocks(lake, decides, settings.training.save_every)
-
-
-def _explanations(
-    con: duckdb.DuckDBPyConnection,
-    staged: StagedLists,
-    groups: list[Group],
-    shards: Shards,
-    settings: Settings,
-    inputs: ListInputs,
-) -> pa.Table | None:
+def _explanations(night: Night, staged: StagedLists) -> pa.Table | None:
     """Explain the lists of a few users of all groups; None where none are asked for."""
-    if not inputs.recommending.explained_users:
+    if not night.inputs.recommending.explained_users:
         return None
 
     def explained(group: Group) -> pa.Table:
         made_from = group.made_from
 
         def histories_of(users: pa.Array) -> Packed:
-            return group.of(shards.packed_users(made_from.packed, made_from.roles, users))
+            return group.of(night.shards.packed_users(made_from.packed, made_from.roles, users))
 
         return explain_sample(
-            con,
-            staged.files,
+            night.con,
+            staged.uris,
             histories_of,
             made_from.packed,
             group.model,
             made_from.roles,
-            settings,
-            inputs,
+            night.settings,
+            night.inputs,
         )
 
-    return pa.concat_tables(map(explained, groups))
+    night.lake.let_read(night.con)
+    return pa.concat_tables(map(explained, night.groups))

@@ -145,12 +145,10 @@ class ListRules:
         if self.boost.any():
             self.counts["boosts: items in lists"] += int((self.boost[items] != 0).sum())
 
-    def results(self) -> list[CheckResult]:
-        """Return what the rules did, as rows of `quality_results`."""
-        return [
-            CheckResult("rules", rule, "passed", str(count), "")
-            for rule, count in self.counts.items()
-        ]
+
+def results_of(counts: Mapping[str, int]) -> list[CheckResult]:
+    """Return what the rules did, as rows of `quality_results`."""
+    return [CheckResult("rules", rule, "passed", str(count), "") for rule, count in counts.items()]
 
 
 def _order(part: NDArray[np.int8], rank: NDArray[np.float32]) -> NDArray[np.int64]:

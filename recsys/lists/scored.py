@@ -45,13 +45,16 @@ class ScoredBlocks:
         lake: where they lie.
         inputs: all that decides the scores.
         every: how long after one save the next one comes.
+        is_used: whether another process may have saved some.
     """
 
-    def __init__(self, lake: Lake, inputs: Mapping[str, Any], every: timedelta) -> None:
+    def __init__(
+        self, lake: Lake, inputs: Mapping[str, Any], every: timedelta, *, is_used: bool = False
+    ) -> None:
         self._lake, self._every = lake, every.total_seconds()
         key = as_json({**inputs, "torch": torch.__version__})
         self._folder = lake.uri(SCORED, hashlib.sha256(key.encode()).hexdigest()[:24])
-        self._is_used = False
+        self._is_used = is_used
 
     def blocks(self, score: Callable[[int], Iterator[Ranked]]) -> Iterator[Ranked]:
         """Yield all blocks in order: those that were saved, then what ``score`` makes behind them.

@@ -77,20 +77,32 @@ class Shards:
                 "from everybody who took it"
             )
         self._lake, self._con, self._inputs, self.count = lake, con, inputs, count
+        self._are_known = False
 
     def __iter__(self) -> Iterator[Shard]:
         """Yield them one by one; what one holds goes before the next one comes."""
         if self.count == 1:
             yield Shard(self._con, None)
             return
-        self._con.execute(load("lists/create_shards"), {"shards": self.count})
         for number in range(self.count):
-            users = self._con.sql(
-                "select user_id from shard_of_users where shard = $shard", params={"shard": number}
-            ).to_arrow_table()
-            if len(users):
-                with self._interactions_of(users) as con:
-                    yield Shard(con, number)
+            with self.one(number) as shard:
+                if shard is not None:
+                    yield shard
+
+    @contextmanager
+    def one(self, number: int) -> Iterator[Shard | None]:
+        """Give one of several shards; None where it has no users."""
+        if not self._are_known:
+            self._con.execute(load("lists/create_shards"), {"shards": self.count})
+            self._are_known = True
+        users = self._con.sql(
+            "select user_id from shard_of_users where shard = $shard", params={"shard": number}
+        ).to_arrow_table()
+        if not len(users):
+            yield None
+            return
+        with self._interactions_of(users) as con:
+            yield Shard(con, number)
 
     def packed_users(self, everybody: Packed, roles: Roles | None, users: pa.Array) -> Packed:
         """Return the histories of some users, whatever shard they are in; see `Shard.packed`."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from recsys.histories import Packed
+    from recsys.lake.added_files import AddedFile
     from recsys.lists.blocks import ListBlock
     from recsys.lists.checks import ListChecks
 
@@ -34,12 +35,13 @@ class StagedLists:
     """Lists in files, one a shard.
 
     Attributes:
-        files: Parquet; see `staged_rows`.
+        files: Parquet, scratch; see `staged_rows`.
         counts: of the lists.
         longest: interactions of the longest history.
         users_without_list: a few of the users without a list: no item was left for them.
         popular: the night's items by popularity, see `recsys.lists.shadow`.
         explanations: of some of the lists, see `recsys.lists.explain`; None: of none.
+        added: in place of ``files``, those that lie in the table already, without a commit.
     """
 
     files: list[Path]
@@ -48,6 +50,12 @@ class StagedLists:
     users_without_list: list[Any]
     popular: pa.Table | None = None
     explanations: pa.Table | None = None
+    added: tuple[AddedFile, ...] = ()
+
+    @property
+    def uris(self) -> list[str]:
+        """Where the lists lie."""
+        return [file.uri for file in self.added] or list(map(str, self.files))
 
     @classmethod
     def of(cls, shards: Sequence[StagedLists]) -> StagedLists:
@@ -64,6 +72,7 @@ class StagedLists:
             ),
             max(shard.longest for shard in shards),
             unserved[:_EXAMPLES],
+            added=tuple(file for shard in shards for file in shard.added),
         )
 
 
