@@ -318,19 +318,19 @@ class Lake:
             LakeError: a file is gone, or of another size.
         """
         added_files.require(self, table, files)
-        opened = self.open(table)
-        partition_by = opened.metadata().partition_columns
-        return self._commit(
-            table,
-            lambda target, carried: target.create_write_transaction(
+
+        def commit(target: DeltaTable, carried: CommitProperties) -> None:
+            target.create_write_transaction(
                 [file.action() for file in files],
                 "append",
                 target.schema(),
-                partition_by,
+                target.metadata().partition_columns,
                 commit_properties=carried,
                 post_commithook_properties=commits.NO_HOOKS,
-            ),
-        )
+            )
+            target.update_incremental()  # unlike other writes, it leaves the table as it was
+
+        return self._commit(table, commit)
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows that match, in one commit."""
