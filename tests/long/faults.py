@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -33,6 +34,8 @@ from recsys.lake import object_store
 from recsys.lake.row_counts import check_row_counts
 from recsys.lake.schemas import TABLES
 from recsys.lake.tables import Lake
+from recsys.operations import runs
+from recsys.process import this_process
 from recsys.settings import ObjectStorage
 from tests import servers
 from tests.faulty_s3 import Fault, FaultyS3
@@ -141,12 +144,17 @@ class Said:
 
 
 def run_command(arguments: list[str], env: dict[str, str], temporary: Path) -> Said:
-    """Run a command as it is typed; an error that it does not explain is a traceback."""
+    """Run a command as it is typed; an error that it does not explain is a traceback.
+
+    It is like a process of its own: its S3 client counts its own retries, and its row in `runs` is
+    of a process that has ended when the next command looks.
+    """
     said, code = io.StringIO(), 70
-    object_store._make_client.cache_clear()  # as in a process of its own: it counts its retries
+    object_store._make_client.cache_clear()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
         patch.setattr(sys, "argv", ["recsys", *arguments])
         patch.setattr(tempfile, "tempdir", str(temporary))
+        patch.setattr(runs, "this_process", lambda: f"{this_process()}0")
         for name, value in env.items():
             patch.setenv(name, value)
         try:
@@ -388,7 +396,7 @@ def _put_events(world: World, source: Path, name: str, where: str) -> None:
 
 def _try_again_at_once(patch: pytest.MonkeyPatch) -> None:
     """The pauses between tries are not what is tested."""
-    patch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    patch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
     options = ObjectStorage.delta_options
     pauses = dict.fromkeys(("init_backoff", "max_backoff"), "10ms")
     quick = {f"backoff_config.{name}": pause for name, pause in pauses.items()}
