@@ -46,9 +46,10 @@ _LATER = "; run this again later"
 _NO_ANSWER = "the S3 endpoint does not answer{}; check s3.endpoint_url and the network"
 _SILENCE = ("error sending request", "retry_timeout", "response body")
 _OF_THE_DISK = re.compile(r"os error \d+|\[?Errno \d+")
+_IS_GONE = re.compile(r"\.parquet.*(No such file|Errno 2\b|os error 2\b)")
 _DAMAGE = re.compile(
-    r"\.parquet.*(No such file|Errno 2\b|os error 2\b)|Parquet|Truncated record|[Jj]son error|"
-    r"Invalid JSON|EOF while|Requested range|[Cc]orrupt|Snappy|decod|thrift",
+    r"Parquet|Truncated record|[Jj]son error|Invalid JSON|EOF while|Requested range|[Cc]orrupt|"
+    r"Snappy|decod|thrift|TType|TProtocol|int over"
 )
 CHECK_DISK = (
     "Check that the lake's folder exists, that this user may write there, and that the disk has "
@@ -146,10 +147,11 @@ def explain_delta_errors(action: str, *, is_local: bool) -> Iterator[None]:
         reason = _in_one_line(error)
         if not is_local and (fault := _store_fault(reason, action)):
             raise fault from None
-        if _DAMAGE.search(reason):
-            raise DamagedError(f"could not {action}: {reason}. {_RESTORE}") from error
-        if is_local and _OF_THE_DISK.search(reason):
+        is_gone = _IS_GONE.search(reason)
+        if is_local and _OF_THE_DISK.search(reason) and not is_gone:
             raise LakeError(f"could not {action}: {reason}. {CHECK_DISK}") from error
+        if is_gone or _DAMAGE.search(reason):
+            raise DamagedError(f"could not {action}: {reason}. {_RESTORE}") from error
         raise LakeError(f"could not {action}: {reason}") from error
 
 
@@ -200,7 +202,7 @@ def explain_store_errors_of_duckdb() -> Iterator[None]:
         of_a_file = isinstance(error, duckdb.InvalidInputException | duckdb.IOException)
         if of_a_file and (file := re.search(r"""['"]([^'"]+\.parquet)['"]""", told)):
             raise DamagedError(f"could not read {file[1]}: {told}. {_RESTORE}") from error
-        if type(error) is duckdb.Error:  # of the Parquet reader's own, which names no file
+        if type(error) is duckdb.Error and _DAMAGE.search(told):  # the Parquet reader's own
             raise DamagedError(f"a Parquet file is damaged: {told} {_RESTORE}") from error
         raise
 

@@ -133,6 +133,14 @@ def test_a_delta_error_is_told_in_words(text: str, says: str, transient: bool) -
     assert "disk" not in str(error.value)
 
 
+def test_a_full_disk_is_never_told_as_a_damaged_file() -> None:
+    full = OSError("Parquet error: External: /lake/runs/a.parquet: No space left (os error 28)")
+    with pytest.raises(LakeError, match="the disk has room") as error:  # noqa: SIM117
+        with explain_delta_errors("write /lake/runs", is_local=True):
+            raise full
+    assert "copy" not in str(error.value)
+
+
 def test_a_disk_error_while_an_object_is_written_is_told_as_such() -> None:
     with pytest.raises(LakeError, match="No space left on device"):  # noqa: SIM117
         with explain_s3_errors("s3://here/x", "read"):
