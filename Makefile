@@ -18,6 +18,7 @@ help:
 	@echo "make docs        render docs/ to build/docs; a warning or a broken link fails"
 	@echo "make bench       measure ours against a reference; [DATA=FILE] [DEVICE=cuda] [SIZES=...]"
 	@echo "make bench-scale measure a night at growing numbers of users; [USERS=10000,100000]"
+	@echo "make bench-ray   make a night's lists on one machine, and on 1, 2 and 4 nodes of Ray"
 	@echo "make bench-year  live through 365 small nights, with weekly maintenance"
 	@echo "make clean-demo  remove demo/"
 	@echo "make clean       remove .venv, demo/, build/ (results of benchmarks too) and caches"
@@ -61,6 +62,10 @@ bench: $(VENV)/.installed-test
 .PHONY: bench-scale
 bench-scale: $(VENV)/.installed-test
 	@$(BIN)/python -m tests.benchmarks.scale $(if $(USERS),--users $(USERS))
+
+.PHONY: bench-ray
+bench-ray: $(VENV)/.installed-test
+	@$(BIN)/python -m tests.benchmarks.ray_cluster
 
 .PHONY: bench-year
 bench-year: $(VENV)/.installed-test
