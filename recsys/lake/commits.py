@@ -10,10 +10,14 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import (
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
+    Schema,
     Transaction,
     write_deltalake,
 )
@@ -25,15 +29,13 @@ from recsys.temporary import sync
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import pyarrow as pa
-
     from recsys.settings import ObjectStorage
 
 _NOTE = "recsys"  # a key among a commit's metadata
 WRITER = "recsys-writer"
 """A key among the metadata of each of our commits, and a name among its transactions."""
 CHECKPOINT_EVERY = 5
-"""Commits. To open a table takes 2 requests for each commit since, and 11 for the checkpoint."""
+"""Commits. To open a table takes 2 requests for each commit since, and 4 for the checkpoint."""
 # Checkpoints are made here, more often; old logs are removed by recsys.lake.maintenance.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -108,7 +110,7 @@ def checkpoint_when_due(table: DeltaTable, uri: str, before: int, storage: Objec
     if (after + shift) // CHECKPOINT_EVERY == (before + shift) // CHECKPOINT_EVERY:
         return
     if after - _newest_checkpoint(uri, storage) >= CHECKPOINT_EVERY:
-        create_checkpoint(table, uri)
+        create_checkpoint(table, uri, storage)
 
 
 def _newest_checkpoint(uri: str, storage: ObjectStorage) -> int:
@@ -121,14 +123,57 @@ def _newest_checkpoint(uri: str, storage: ObjectStorage) -> int:
     return max((int(Path(file).name.partition(".")[0]) for file in files), default=-1)
 
 
-def create_checkpoint(table: DeltaTable, uri: str) -> None:
+def create_checkpoint(table: DeltaTable, uri: str, storage: ObjectStorage) -> None:
     """Sum the log up in one file, so that opening the table does not read ever more of them.
 
     On a disk it is there for good before the log that it sums up may be removed.
     """
     table.create_checkpoint()
-    if "://" not in uri:
+    if "://" in uri:
+        _describe_checkpoint(f"{uri}/_delta_log", table.version(), storage)
+    else:
         log = Path(uri, "_delta_log")
         files = log.glob(f"{table.version():020}.checkpoint*.parquet")
         for path in (*files, log / "_last_checkpoint", log):
             sync(path)
+
+
+def _describe_checkpoint(log: str, version: int, storage: ObjectStorage) -> None:
+    """Write beside a checkpoint on S3 what readers look up in it otherwise: 4 requests, not 11.
+
+    The Delta protocol knows both: the checksum file of a version has the table's metadata, and
+    `_last_checkpoint` may have the checkpoint's columns. `sidecar`, which a checkpoint of one file
+    never has a value in, is left out, so that nobody looks for it.
+    """
+    content = object_store.get(f"{log}/{version:020d}.checkpoint.parquet", storage)
+    checkpoint = pq.read_table(pa.BufferReader(content))
+    first = {
+        name: next(value for value in checkpoint[name].to_pylist(maps_as_pydicts="strict") if value)
+        for name in ("protocol", "metaData")
+    }
+    sizes = checkpoint["add"].combine_chunks().field("size").drop_null()
+    checksum = {
+        "tableSizeBytes": pc.sum(sizes).as_py() or 0,
+        "numFiles": len(sizes),
+        "numMetadata": 1,
+        "numProtocol": 1,
+        "metadata": _without_nulls(first["metaData"]),
+        "protocol": _without_nulls(first["protocol"]),
+    }
+    object_store.put(f"{log}/{version:020d}.crc", json.dumps(checksum).encode(), storage)
+    newest = json.loads(object_store.get(f"{log}/_last_checkpoint", storage))
+    if newest["version"] == version:
+        schema = pa.schema(field for field in checkpoint.schema if field.name != "sidecar")
+        newest["checkpointSchema"] = json.loads(Schema.from_arrow(schema).to_json())
+        object_store.put(f"{log}/_last_checkpoint", json.dumps(newest).encode(), storage)
+
+
+def remove_old_checksums(uri: str, storage: ObjectStorage) -> None:
+    """Delete a table's checksum files on S3 but for the newest; Delta's own clean-up keeps them."""
+    if "://" in uri:
+        found = object_store.find(f"{uri}/_delta_log/*.crc", storage)
+        object_store.delete([one.key for one in found[:-1]], storage)
+
+
+def _without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -116,6 +116,13 @@ def select_files(
     )
 
 
+def without_matching(rows: pa.Table, where: str, limits: Limits) -> pa.Table:
+    """Return the rows for which a predicate of Delta does not hold."""
+    with open_duckdb(limits) as con:
+        con.register("stored", rows)
+        return con.sql(f"select * from stored where ({where}) is not true").to_arrow_table()  # noqa: S608 - our own predicate
+
+
 def _have_all_columns(table: DeltaTable, names: Collection[str]) -> bool:
     """Say whether the statistics in a table's log prove that each of its files has these columns.
 

@@ -145,8 +145,9 @@ def shorten_log(lake: Lake, table: str, retention: timedelta) -> None:
     if lake.properties(table).get(_LOG_RETENTION) != duration:
         lake.set_property(table, _LOG_RETENTION, duration)
     with lake.writing(table) as target:
-        commits.create_checkpoint(target, lake.uri(table))
+        commits.create_checkpoint(target, lake.uri(table), lake.storage)
         target.cleanup_metadata()
+        commits.remove_old_checksums(lake.uri(table), lake.storage)
 
 
 def remove_leftovers(lake: Lake, *, dry_run: bool) -> dict[str, Size]:

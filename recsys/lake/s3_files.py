@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from recsys.settings import ObjectStorage
 
-_SMALL = 1 << 20
+SMALL = 1 << 20
 """Bytes of a file that is read whole: its footer and its rows with one request."""
 _REMEMBERED = 1 << 26
 """Bytes of small files that one run remembers: Delta never changes a file."""
@@ -62,7 +62,7 @@ class _Files(DeltaStorageHandler):
     def open_input_file(self, path: str) -> Any:
         """Open a file to be read; a small one is read at once, and remembered."""
         size = self._sizes.get(path)
-        if size is None or size > _SMALL:
+        if size is None or size > SMALL:
             return super().open_input_file(path)
         address = f"{self._root}/{path}"
         content = self._memory.get(address)
@@ -106,7 +106,7 @@ class LakeFiles(AbstractFileSystem):  # type: ignore[misc]
             return None
         content = self._memory.get(address)
         if content is None:
-            content, size = object_store.read_start(address, _SMALL, self._storage)
+            content, size = object_store.read_start(address, SMALL, self._storage)
             if size > len(content):
                 self._large[address] = size
                 return None

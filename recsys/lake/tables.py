@@ -20,7 +20,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from recsys.errors import LakeError, MissingError
 from recsys.lake import added_files, commits, s3_files
-from recsys.lake.engine import Limits, select_files
+from recsys.lake.engine import Limits, select_files, without_matching
 from recsys.lake.faults import explain_delta_errors
 from recsys.lake.lease import Lease
 from recsys.lake.lock import FolderLock, WriteLock
@@ -286,7 +286,14 @@ class Lake:
         where: str | None = None,
         note: Mapping[str, Any] | None = None,
     ) -> int:
-        """Replace the rows that match ``where`` (all of them without it) in one commit."""
+        """Replace the rows that match ``where`` (all of them without it) in one commit.
+
+        On S3 the commit also merges the files of a small table: each is a request of every night.
+        """
+        if where and isinstance(rows, pa.Table) and self._has_small_files(table):
+            schema = self.schema(table)
+            stored = without_matching(self.rows(table), where, self.limits)
+            rows, where = pa.concat_tables([stored.cast(schema), rows.cast(schema)]), None
         return self._commit(
             table,
             lambda target, carried: commits.write(
@@ -294,6 +301,14 @@ class Lake:
             ),
             commits.properties(note),
         )
+
+    def _has_small_files(self, table: str) -> bool:
+        """Say whether a table on S3 has several files that are read with a request each."""
+        opened = self.open(table)
+        if self.is_local or opened.metadata().partition_columns:
+            return False
+        sizes = pa.table(opened.get_add_actions())["size_bytes"].to_pylist()
+        return len(sizes) > 1 and sum(sizes) < s3_files.SMALL
 
     def upsert(
         self, table: str, rows: pa.Table, on: str, *, note: Mapping[str, Any] | None = None

@@ -71,7 +71,7 @@ class Shop:
 
     def night(self, number: int) -> list[str]:
         """Run a night; return its requests, each as method and path."""
-        before = len(self._requests())
+        before = len(self.requests())
         day = FIRST + timedelta(days=number)
         with record_run("nightly", f"run {number}", self.settings, {}) as run:
             assert find_champion(run.lake) is None
@@ -84,17 +84,18 @@ class Shop:
                 run.lake, self.settings, run_date=day, run_id=run.run_id, bound=bound
             )
             run.record("recommend", result)
-        return self._requests()[before:]
+        return self.requests()[before:]
 
     def maintain(self, number: int) -> list[str]:
         """Do the upkeep of the lake; return its requests."""
-        before = len(self._requests())
+        before = len(self.requests())
         with record_run("maintain", f"maintain {number}", self.settings, {}) as run:
             now = datetime(FIRST.year, FIRST.month, FIRST.day, tzinfo=UTC) + timedelta(days=number)
             run.record("maintain", maintain(run.lake, self.settings, now=now))
-        return self._requests()[before:]
+        return self.requests()[before:]
 
-    def _requests(self) -> list[str]:
+    def requests(self) -> list[str]:
+        """Return all requests so far, each as method and path."""
         return [" ".join(found) for found in _REQUEST.findall(self.log.read_text())]
 
 

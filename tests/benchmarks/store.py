@@ -1,13 +1,14 @@
-"""What S3 costs an ingest, by hand: `python -m tests.benchmarks.store slow|many [OBJECTS]`.
+"""What S3 costs an ingest, by hand: `python -m tests.benchmarks.store slow|many|folder [OBJECTS]`.
 
 `slow`: a first and a second ingest of 40 rows, where the store answers each request after half a
-second. `many`: a source of many small objects, half of them Parquet and half CSV, one ingest each.
-Both on moto, on the loopback.
+second. `many`: sources of many small objects, Parquet, CSV and JSON Lines, one ingest each. Both on
+moto, on the loopback. `folder`: the same files in a local folder.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import sys
 import tempfile
 import time
@@ -79,32 +80,41 @@ def slow(s3: FaultyS3) -> None:
         print(f"ingest {number + 1} of 40 rows: {time.monotonic() - started:.1f} s", flush=True)
 
 
-def many(s3: FaultyS3, count: int) -> None:
-    """Ingest many objects of ten rows."""
-    ours = settings(s3.endpoint)
-    client = servers.client(s3.endpoint)
-    for name, write in (("parquet", pq.write_table), ("csv", pyarrow.csv.write_csv)):
+def write_jsonl(table: pa.Table, buffer: io.BytesIO) -> None:
+    for row in table.to_pylist():
+        line = json.dumps({**row, "timestamp": row["timestamp"].isoformat()})
+        buffer.write(line.encode() + b"\n")
 
-        def put(number: int, name: str = name, write: Callable[..., object] = write) -> None:
-            first = number * 10 if name == "parquet" else (count + number) * 10
-            body = content(rows(first, 10), write)
-            client.put_object(Bucket="shop", Key=f"{name}/{number:06}.{name}", Body=body)
 
+KINDS = {"parquet": pq.write_table, "csv": pyarrow.csv.write_csv, "jsonl": write_jsonl}
+
+
+def many(ours: Settings, put: Callable[[str, bytes], object], root: str, count: int) -> None:
+    """Ingest many files of ten rows, of each kind, that ``put`` has written under a root."""
+    for place, (kind, write) in enumerate(KINDS.items()):
+        first = place * 10 * count
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(put, range(count)))
-        lake, started = Lake.from_settings(ours), time.monotonic()
+            for number in range(count):
+                body = content(rows(first + number * 10, 10), write)
+                pool.submit(put, f"{kind}/{number:06}.{kind}", body)
+        lake = Lake.from_settings(ours)
+        started, cpu = time.monotonic(), time.process_time()
         with lake.write_lock():
-            result = ingest(
-                lake,
-                ours,
-                Source(uri=f"s3://shop/{name}/*.{name}"),
-                progress=Steps(),
-            )
+            result = ingest(lake, ours, Source(uri=f"{root}/{kind}/*.{kind}"), progress=Steps())
         assert (result.accepted, result.objects) == (10 * count, count)
-        print(f"{count:,} {name} objects: {time.monotonic() - started:.1f} s", flush=True)
+        seconds, cpu = time.monotonic() - started, time.process_time() - cpu
+        print(f"{count:,} {kind} files: {seconds:.1f} s, {cpu:.1f} CPU s", flush=True)
 
 
 def main(arguments: list[str]) -> None:
+    count = int(arguments[-1]) if arguments[-1].isdigit() else 10_000
+    if "folder" in arguments:
+        with tempfile.TemporaryDirectory() as name:
+            for kind in KINDS:
+                (Path(name) / kind).mkdir()
+            ours = Settings(lake=f"{name}/lake", device="cpu")
+            many(ours, lambda key, body: (Path(name) / key).write_bytes(body), name, count)
+        return
     with (
         tempfile.TemporaryDirectory() as name,
         pytest.MonkeyPatch.context() as patch,
@@ -114,7 +124,12 @@ def main(arguments: list[str]) -> None:
         for bucket in ("shop", "lake"):
             servers.client(s3.endpoint).create_bucket(Bucket=bucket)
         if "many" in arguments:
-            many(s3, int(arguments[-1]) if arguments[-1].isdigit() else 10_000)
+            client = servers.client(s3.endpoint)
+
+            def put(key: str, body: bytes) -> None:
+                client.put_object(Bucket="shop", Key=key, Body=body)
+
+            many(settings(s3.endpoint), put, "s3://shop", count)
         else:
             slow(s3)
 

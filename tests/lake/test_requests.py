@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 
 from recsys.errors import LakeError
 from recsys.lake import object_store
-from recsys.lake.commits import CHECKPOINT_EVERY
+from recsys.lake.commits import CHECKPOINT_EVERY, create_checkpoint
 from recsys.lake.maintenance import shorten_log
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
@@ -150,6 +150,46 @@ def test_the_log_is_summed_up_every_few_commits_and_loses_nothing(pair: tuple[La
     assert all(other.has("runs", f"b{user}") for user in range(1, 12))
     assert not other.has("runs", "b12")
     assert sorted(map(int, other.rows("runs")["run_id"].to_pylist())) == list(range(1, 12))
+
+
+@pytest.mark.slow
+def test_a_small_table_on_s3_stays_in_few_files(pair: tuple[Lake, Lake]) -> None:
+    ours, other = pair
+    lakes.fill(ours, {0: [7]})
+    for number in range(7):
+        run = {"run_id": str(number % 5), "flow": "nightly", "status": f"try {number}"}
+        row = pa.Table.from_pylist([run], schema=ours.schema("runs"))
+        ours.replace("runs", row, where=f"run_id = '{number % 5}'")
+    assert ours.is_local or len(ours.open("runs").file_uris()) <= 2
+    assert ours.version("runs") == 7, "in the same commits"
+    rows = other.rows("runs").sort_by("run_id")
+    assert rows["status"].to_pylist() == [f"try {number}" for number in (5, 6, 2, 3, 4)]
+    assert rows.schema == ours.schema("runs")
+
+
+@pytest.mark.slow
+def test_a_table_with_a_checkpoint_opens_with_few_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_shop(tmp_path, monkeypatch) as shop:
+        lake = Lake(shop.settings.lake, shop.settings.s3)
+        lakes.fill(lake, {0: [7]})
+        rows = lake.rows("interactions")
+        for number in range(3):
+            lake.append("interactions", rows, transaction=f"b{number}")
+        before = DeltaTable(lake.uri("interactions"), None, lake.storage.delta_options())
+        create_checkpoint(before, lake.uri("interactions"), lake.storage)
+        made = len(shop.requests())
+        opened = lake.open("interactions")
+        assert len(shop.requests()) - made == 6, shop.requests()[made:]
+        assert opened.version() == before.version()
+        assert opened.metadata() == before.metadata()
+        assert opened.protocol() == before.protocol()
+        assert sorted(opened.file_uris()) == sorted(before.file_uris())
+        lake.add_columns("interactions", pa.schema([("later", pa.int64())]), note={})
+        assert "later" in lake.schema("interactions").names, "of the commits since"
+        assert lake.has("interactions", "b1")
+        assert not lake.has("interactions", "b9")
 
 
 @pytest.mark.slow
