@@ -21,6 +21,7 @@ from flows.events import tell_refusal, tell_result
 from flows.story import step_told
 from recsys.errors import RecsysError
 from recsys.ingest.check_page import check_page_address
+from recsys.markdown import code_block
 from recsys.terminal import bars
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def run_step(run: Run, name: str, work: Callable[[Progress], Result]) -> Result:
         with show_progress() as progress:
             result = work(progress)
     except RecsysError as error:
-        text = f"# {name.capitalize()}: refused\n\n```\n{error}\n```"
+        text = f"# {name.capitalize()}: refused\n\n{code_block(str(error))}"
         _report(text, f"{_key(name)}-refused", f"why {name} was refused")
         _show(partial(tell_refusal, run, name, error))
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,12 +10,24 @@ if TYPE_CHECKING:
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table, and an empty line after it; a ``|`` in a cell is escaped."""
+    """Return the lines of a table, and an empty line after it.
+
+    A cell stays in its place, and makes neither a tag nor a link, whatever its text.
+    """
     lines = [heads, ["---"] * len(heads), *rows]
-    return [
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines),
-        "",
-    ]
+    return [*("| " + " | ".join(map(_cell, cells)) + " |" for cells in lines), ""]
+
+
+def _cell(text: str) -> str:
+    text = " ".join(text.splitlines()).replace("|", "\\|")
+    return text.replace("<", "&lt;").replace("](", "]\\(")
+
+
+def code_block(text: str) -> str:
+    """Return text as a block that shows it letter for letter, whatever marks it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
 
 
 def markdown_values(title: str, values: Mapping[str, object]) -> str:

@@ -6,6 +6,7 @@ It is one long file, so that nobody has to know in which of several a setting is
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -61,6 +62,25 @@ _POSTGRES = ("postgresql", "postgres")
 TimestampUnit = Literal["s", "ms", "us", "ns", "yyyymmdd", "ticks", "days", "excel_days"]
 
 
+def without_secrets(address: str) -> str:
+    """Return an address of S3 or of an endpoint, or refuse it: it may hold a password or a key.
+
+    Raises:
+        ValueError: it names a user, or has a query such as a signature; neither is repeated.
+    """
+    scheme, sign, rest = address.partition("://")
+    if not sign:
+        return address
+    host = rest.partition("/")[0]
+    is_signed = re.search(r"[?&](x-amz-|awsaccesskeyid=|signature=|password=|token=)", rest.lower())
+    if "@" in host or is_signed or (scheme != "s3" and "?" in rest):
+        raise ValueError(
+            f"the {scheme}:// address holds a key, a password or a signature: leave it out; "
+            "credentials come from the standard AWS chain, such as AWS_ACCESS_KEY_ID"
+        )
+    return address
+
+
 class Config(BaseModel):
     """Base of all configuration: unknown names are refused, values don't change."""
 
@@ -99,6 +119,7 @@ class _Location(Config):
         scheme, address, _ = self.uri.partition("://")
         if address and scheme != "s3":  # the rest may hold a password or a signature
             raise ValueError(f"{scheme}:// can't be read; give a local path or s3://bucket/key")
+        without_secrets(self.uri)
         if self.table is not None and self.query is not None:
             raise ValueError("give a table or a query, not both")
         ours_of: dict[str, str] = {}
@@ -580,7 +601,9 @@ class Sink(Config):
                 "the address holds a password: leave it out, and give it in the variable "
                 "PGPASSWORD or in the file ~/.pgpass"
             )
-        if scheme == "s3" and ("@" in parts.netloc or parts.query or not parts.netloc):
+        if scheme == "s3":
+            without_secrets(to)
+        if scheme == "s3" and (parts.query or not parts.netloc):
             raise ValueError("give s3://bucket/prefix; keys come from the AWS chain")
         return to if scheme in _POSTGRES else f"s3://{rest.rstrip('/')}"
 
@@ -596,7 +619,7 @@ class Sink(Config):
 class ObjectStorage(BaseModel):
     """An S3 endpoint. Credentials are not set here: they come from the standard AWS chain."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     endpoint_url: str | None = Field(
         None, pattern="^https?://.", description="a custom endpoint, e.g. http://host:9000"
@@ -623,6 +646,11 @@ class ObjectStorage(BaseModel):
         description="how often a request is tried again that failed in passing, of the Delta "
         "writer too",
     )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str | None) -> str | None:
+        return endpoint and without_secrets(endpoint)
 
     @property
     def connect_timeout(self) -> float:
@@ -719,6 +747,11 @@ class Settings(BaseSettings):
         ge=0,
         description="threads of DuckDB and torch; 0 is every core, for torch every free one",
     )
+
+    @field_validator("lake")
+    @classmethod
+    def _check_lake(cls, lake: str) -> str:
+        return without_secrets(lake)
 
     @field_validator("timezone")
     @classmethod

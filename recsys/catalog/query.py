@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from recsys.errors import DamagedError, LakeError, MissingError
 from recsys.lake import object_store
-from recsys.lake.engine import first_line, open_duckdb
+from recsys.lake.engine import confine, first_line, open_duckdb
 from recsys.temporary import temporary_folder
-from sql import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +107,7 @@ def open_catalog(lake: Lake, *, is_confined: bool = True) -> Iterator[duckdb.Duc
             lake.let_read(con)  # the views read s3:// without DuckDB's httpfs extension
             _require_own(con, lake)
             if is_confined:
-                _confine(con, lake)
+                confine(con, [lake.uri("")])
             yield con
 
 
@@ -181,11 +180,3 @@ def _check_reading(con: duckdb.DuckDBPyConnection, statement: str) -> None:
             f"this is a statement of the kind {kind}, and only a SELECT is run here. If you trust "
             "it and need it, run it with --unsafe"
         )
-
-
-def _confine(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """Let a connection reach the lake's files alone, for good."""
-    con.execute("set python_enable_replacements = false")
-    con.execute(f"set allowed_directories = [{literal(lake.uri(''))}]")
-    con.execute("set enable_external_access = false")
-    con.execute("set lock_configuration = true")

@@ -76,7 +76,7 @@ class IngestResult:
         rows_in: rows read.
         accepted: rows appended to `interactions`.
         quarantined: rows appended to `quarantine`.
-        duplicates: rows that were already in the lake.
+        duplicates: rows that were already in the lake, or that another row of the batch is.
         anonymous: rows without a user, where the source says that there are such.
         replaced: rows in the lake that got another event or value, see `on_change`.
         deleted: rows in the lake that were removed, see `on_change`.
@@ -133,6 +133,7 @@ def ingest(
     source = source or settings.required_source()
     now = (now or datetime.now(UTC)).astimezone(UTC)
     with temporary_folder() as folder, open_duckdb(settings) as con:
+        sources.confine_source(con, lake, source)
         run = _Ingest(lake, settings, source, con, folder, progress, now)
         status, batch, understood = run.run(again)
     progress("ingest", len(_STEPS), len(_STEPS), "done")

@@ -96,6 +96,7 @@ def check_source(
     name, contract = sources.identity(source), settings.contract
     latest = (now or datetime.now(UTC)).astimezone(UTC) + contract.max_future
     with temporary_folder() as folder, open_duckdb(settings) as con:
+        sources.confine_source(con, lake, source)
         objects = sources.find(source, settings.s3)
         paths = sources.fetch(objects, folder / "objects", settings.s3)
         lake_types = lake_id_types(lake)

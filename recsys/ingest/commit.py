@@ -63,7 +63,7 @@ class Batch:
         rows_in: rows read.
         accepted: rows appended to `interactions`.
         quarantined: rows appended to `quarantine`.
-        duplicates: rows that were already in the lake.
+        duplicates: rows that were already in the lake, or that another row of the batch is.
         started: when the ingest began.
         finished: when its rows were written.
         interactions_version: version of `interactions` that holds the rows.

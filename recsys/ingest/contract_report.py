@@ -45,6 +45,10 @@ def refusal_report(
     if reasons:
         lines += ["", "rejected rows by reason:"]
         lines += [f"  {reason}: {rows:,}" for reason, rows in reasons]
+    if "value is unparsable" in dict(reasons):
+        lines.append(
+            '  a column of words that is called value is left out by columns = {value = ""}'
+        )
     spans = any(result.column in ("span_days", "timestamp") for result in failed)
     samples = con.sql(
         load("ingest/accepted_sample" if spans or not reasons else "ingest/rejected_sample")

@@ -88,7 +88,7 @@ def csv_dialect(path: Path, name: str) -> CsvDialect:
     try:
         head = first_line.removeprefix(BOM_UTF8).decode().rstrip("\r\n")
     except UnicodeDecodeError:
-        raise SourceError(f"{name}: its first line is not UTF-8") from None
+        raise SourceError(f"{name}: its first line is not UTF-8; save it as UTF-8") from None
     if not head.strip():
         raise SourceError(f"{name} is empty: it lacks even the line of column names")
     delimiter = max(",\t;|", key=head.count)

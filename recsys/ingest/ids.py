@@ -34,8 +34,11 @@ DUCKDB_TYPES = {arrow: name for name, arrow in ARROW_TYPES.items()}
 # How a batch's profile and a contract name the types of ids.
 TYPE_NAMES = {"BIGINT": "integer", "VARCHAR": "text"}
 TYPE_WORDS = {"BIGINT": "integers", "VARCHAR": "text"}
+CAST_IT = "cast it in a query of a DuckDB source, or write the files with such a column"
 NO_TYPE = '"NULL"'
 """DuckDB's type of a Parquet column that never had a value."""
+BYTES = "BLOB"
+"""DuckDB's type of a Parquet column of bytes, as Hive and Impala write text."""
 _OF_SETTING = {name: kind for kind, name in TYPE_NAMES.items()}
 
 _WIDER_THAN_OURS = {"HUGEINT", "UBIGINT", "UHUGEINT"}
@@ -116,6 +119,11 @@ def cast_id(ours: str, expression: str, source_type: str, target: str) -> IdCast
         text = f"cast({x} as varchar)"
         lost = f"{x} is not null and integer_of_text({text}) is null"
         return IdCast(f"integer_of_text({text})", lost, f"{ours} is not an integer")
+    if family == BYTES:
+        text = decoded(x)
+        value = text if target == "VARCHAR" else f"integer_of_text({text})"
+        kind = "UTF-8 text" if target == "VARCHAR" else "an integer"
+        return IdCast(value, f"{x} is not null and {value} is null", f"{ours} is not {kind}")
     if family == "integers":
         if target == "VARCHAR":
             return IdCast(f"cast({x} as varchar)", "false", "")
@@ -134,6 +142,11 @@ def cast_id(ours: str, expression: str, source_type: str, target: str) -> IdCast
     return IdCast(value, lost, f"{ours} is not an integer")
 
 
+def decoded(expression: str) -> str:
+    """Return SQL that gives the text that bytes are in UTF-8, or null."""
+    return f"try(decode({expression}))"
+
+
 def natural_id_type(ours: str, theirs: str, source_type: str) -> str:
     """Return BIGINT or VARCHAR, what an id of a DuckDB type becomes where nothing else decides.
 
@@ -143,11 +156,11 @@ def natural_id_type(ours: str, theirs: str, source_type: str) -> str:
     family = type_family(source_type)
     if family in ("integers", "real numbers", NO_TYPE):
         return "BIGINT"
-    if family == "text":
+    if family in ("text", BYTES):
         return "VARCHAR"
     raise SourceError(
         f"{ours} comes from column {theirs!r}, which holds {source_type}; an id is an integer or "
-        "text: cast it in a query of a DuckDB source, or write the files with such a column"
+        f"text: {CAST_IT}"
     )
 
 
@@ -176,7 +189,7 @@ def require_integers(
     Raises:
         SourceError: it is refused.
     """
-    is_text = type_family(source_type) == "text"
+    is_text = type_family(source_type) in ("text", BYTES)
     asked = ours in set_id_types(source, None)
     if lake_types and is_text and getattr(lake_types, ours) == "BIGINT" and not asked:
         raise SourceError(

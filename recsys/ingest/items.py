@@ -69,6 +69,7 @@ def ingest_items(lake: Lake, settings: Settings, items: ItemSource | None = None
         )
     schema = lake.schema(columns.ITEMS)
     with temporary_folder() as folder, open_duckdb(settings) as con:
+        sources.confine_source(con, lake, items)
         objects = sources.find(items, settings.s3)
         paths = sources.fetch(objects, folder / "objects", settings.s3)
         column_map = _stage(con, items, paths, DUCKDB_TYPES[schema.field(columns.ITEM_ID).type])

@@ -37,7 +37,7 @@ class BatchProfile:
         accepted: rows to append to `interactions`.
         rejected: rows that break a rule.
         quarantined: those of them that are not in `quarantine` yet.
-        duplicates: rows that are already in the lake.
+        duplicates: rows that are already in the lake, or that another row of the batch is.
         anonymous: rows without a user, where the source says that there are such.
         rejected_share: rejected / (row_count - anonymous).
         span_days: days between the oldest and the newest accepted row.
@@ -113,13 +113,14 @@ def classify_rows(
     con.execute("create or replace temp table rows_in_lake (seq bigint)")
     con.execute("create or replace temp table quarantined_rows (row varchar, reasons varchar[])")
     if compare:
-        _find_rows_in_lake(con, lake, batch_ids)
+        _find_rows_in_lake(con, lake, batch_ids, ignore_event=source.on_change != "add")
     has_erasures = view_erasures(con, lake)
     if has_erasures:
         con.execute(load("ingest/insert_erased_rows"))
     con.execute(load("ingest/create_repeated_hashes"))
     # Of two batches the later one has the last word on a change; so has the later of two rows.
     con.execute(load("ingest/create_repeated_rows"), {"keep_last": source.on_change != "add"})
+    con.execute(load("ingest/insert_exact_repeats"))
     con.execute(load("ingest/create_rejected_rows"))
     if count_rows(con, "rejected_rows") and lake.exists(columns.QUARANTINE):
         lake.view(con, columns.QUARANTINE)
@@ -135,7 +136,11 @@ def classify_rows(
 
 
 def _find_rows_in_lake(
-    con: duckdb.DuckDBPyConnection, lake: Lake, replaced_ids: Sequence[str]
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    replaced_ids: Sequence[str],
+    *,
+    ignore_event: bool,
 ) -> None:
     """Make the table of staged rows that the lake has, but for those of batches to be replaced."""
     ((oldest, newest),) = con.execute(
@@ -147,7 +152,10 @@ def _find_rows_in_lake(
             con.execute(load(f"ingest/{name}"), {"batches": replaced_ids})
     else:
         lake.view(con, columns.INTERACTIONS)
-    con.execute(load("ingest/create_rows_in_lake"), {"oldest": oldest, "newest": newest})
+    con.execute(
+        load("ingest/create_rows_in_lake"),
+        {"oldest": oldest, "newest": newest, "ignore_event": ignore_event},
+    )
 
 
 def profile_batch(

@@ -26,7 +26,7 @@ from recsys.ingest.column_map import ColumnMap, resolve
 from recsys.ingest.ids import NO_TYPE
 from recsys.ingest.staging import count_rows, explained, stage_typed
 from recsys.lake import object_store
-from recsys.lake.engine import clean_up, column_types, first_line, type_family
+from recsys.lake.engine import clean_up, column_types, confine, first_line, type_family
 from recsys.lake.object_store import Stored
 from sql import file_literal, literal, load, quote
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from recsys.ingest.ids import IdTypes
     from recsys.ingest.staging import StagedBatch
+    from recsys.lake.tables import Lake
     from recsys.settings import ItemSource, ObjectStorage, Source
 
 Kind = Literal["duckdb", "delta", "parquet", "csv", "jsonl"]
@@ -234,6 +235,14 @@ def stage(
 
 
 # --- DuckDB and Parquet: typed at the source
+
+
+def confine_source(con: duckdb.DuckDBPyConnection, lake: Lake, source: Source | ItemSource) -> None:
+    """Let the views and the query of a DuckDB source reach its own file and the lake alone."""
+    if kind_of(source) == "duckdb":
+        path = canonical(source.uri)
+        lake.let_read(con)
+        confine(con, [lake.uri("")], [path, f"{path}.wal"])
 
 
 @contextmanager

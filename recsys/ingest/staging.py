@@ -12,10 +12,13 @@ import pyarrow as pa
 from recsys import columns
 from recsys.errors import SourceError
 from recsys.ingest.ids import (
+    BYTES,
     IDS,
+    NO_TYPE,
     TYPE_WORDS,
     IdTypes,
     cast_id,
+    decoded,
     require_integers,
     set_id_types,
     typed_id_types,
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
     from recsys.ingest.column_map import ColumnMap
     from recsys.settings import Source
 
+# What an optional column may be of: type families.
+_NUMBERS = {"integers", "real numbers", "text", "BOOLEAN", "JSON", NO_TYPE}
+_FIT = {
+    columns.VALUE: (_NUMBERS, "numbers"),
+    columns.EVENT: (_NUMBERS | {"timestamps", "TIME", BYTES}, "text"),
+}
 _READER_ROWS = 100_000  # as many as the Delta writer may hold several of
 
 
@@ -68,16 +77,20 @@ def stage_typed(
         SourceError: a column's type does not fit.
     """
     source_types = column_types(con, relation)
-    column_map = _without_unfit_value(con, relation, column_map, source_types)
+    column_map = _without_unfit(con, relation, column_map, source_types)
     names = column_map.names
     types = {ours: source_types[theirs] for ours, theirs in names.items()}
     for ours in IDS:
         require_integers(ours, types[ours], source, lake_types)
     id_types = typed_id_types(names, types, set_id_types(source, lake_types))
-    absent = {columns.EVENT: "null::varchar", columns.VALUE: "null::double"}
+    inputs = {columns.EVENT: "null::varchar", columns.VALUE: "null::double"}
+    inputs |= {ours: quote(theirs) for ours, theirs in names.items()}
+    for ours in (columns.TIMESTAMP, columns.EVENT):
+        if types.get(ours) == BYTES:  # what is not UTF-8 becomes its escapes
+            inputs[ours] = f"coalesce({decoded(inputs[ours])}, {inputs[ours]}::varchar)"
+            types[ours] = "VARCHAR"
     selected = ", ".join(
-        f"{quote(names[ours]) if ours in names else absent[ours]} as {quote(ours)}"
-        for ours in (*columns.REQUIRED, *columns.OPTIONAL)
+        f"{inputs[ours]} as {quote(ours)}" for ours in (*columns.REQUIRED, *columns.OPTIONAL)
     )
     define_row_as_json(con, names)
     con.execute(load("ingest/create_integer_of_text"))
@@ -102,24 +115,22 @@ def stage_typed(
     return StagedBatch(rows, id_types, column_map.noted({"timestamp": note} if note else {}))
 
 
-def _without_unfit_value(
+def _without_unfit(
     con: duckdb.DuckDBPyConnection,
     relation: str,
     column_map: ColumnMap,
     source_types: Mapping[str, str],
 ) -> ColumnMap:
-    """Leave out a column of values that holds no numbers, such as dates or lists."""
-    theirs = column_map.names.get(columns.VALUE)
-    if theirs is None:
-        return column_map
-    source_type = source_types[theirs]
-    if type_family(source_type) in ("integers", "real numbers", "text") or source_type in (
-        "BOOLEAN",
-        "JSON",
-    ):
-        return column_map
-    ((values,),) = con.execute(f"select count({quote(theirs)}) from {relation}").fetchall()  # noqa: S608 - names are quoted
-    return column_map.without(columns.VALUE, f"{values:,} values of {source_type} are not numbers")
+    """Leave out a column of values without numbers, such as dates, and one of events as lists."""
+    for ours, (fit, what) in _FIT.items():
+        theirs = column_map.names.get(ours)
+        if theirs is None or type_family(source_type := source_types[theirs]) in fit:
+            continue
+        ((values,),) = con.execute(
+            f"select count({quote(theirs)}) from {relation}"  # noqa: S608 - names are quoted
+        ).fetchall()
+        column_map = column_map.without(ours, f"{values:,} values of {source_type} are not {what}")
+    return column_map
 
 
 def define_type_macros(
@@ -175,5 +186,10 @@ def explained(name: str) -> Iterator[None]:
     """Turn DuckDB's errors into ours, which name what could not be read."""
     try:
         yield
+    except duckdb.PermissionException as error:
+        raise SourceError(
+            f"{name} can't be read: {first_line(error)}. A query or a view of a DuckDB source "
+            "reaches that file alone: put what it needs into the file as a table"
+        ) from error
     except duckdb.Error as error:
         raise SourceError(f"{name} can't be read: {first_line(error)}") from error

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from recsys.lake.object_store import Stored
     from recsys.settings import Source
 
+LONGEST_LINE = 2 * CHUNK  # bytes, of JSON Lines
 _UNFINISHED = "last line has no line end: it may be half-written"
 
 
@@ -265,7 +266,9 @@ def _read_json_lines(
             continue
         rows, own_keys = described[place]
         if not own_keys:
-            raise SourceError(f"{file.name} is empty, or no line of it is a JSON object")
+            raise SourceError(
+                f"{file.name} is empty, or no line of it is a JSON object: write one a line"
+            )
         own = resolve(source.columns, own_keys, file.name)
         both = {**names, **own.names}
         if not (_mean(both, own.names, own_keys) and _mean(both, names, keys)):
@@ -326,6 +329,11 @@ def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
             chunk = file.read(CHUNK)
             last = not chunk
             chunk = rest + chunk
+            if len(rest) > LONGEST_LINE and b"\n" not in chunk[len(rest) :]:
+                raise SourceError(
+                    f"{name} has a line that is longer than {LONGEST_LINE:,} bytes, and no row is "
+                    "that long; is it JSON Lines, an object a line?"
+                )
             end = len(chunk) if last else chunk.rfind(b"\n") + 1
             rest, whole = chunk[end:], chunk[:end].removesuffix(b"\n")
             if not end:

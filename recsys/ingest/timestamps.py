@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from recsys.errors import SourceError
-from recsys.ingest.ids import NO_TYPE
+from recsys.ingest.ids import CAST_IT, NO_TYPE
 from recsys.lake.engine import type_family
 from sql import literal, load
 
@@ -76,12 +76,14 @@ def define_timestamp_macros(
     note = None
     raw_timestamp = "input"
     family = type_family(source_type)
+    con.execute(load("ingest/create_is_zero_time"))
     if family == "timestamps":
         # The session's time zone is UTC, so a timestamp without one is read as UTC.
         # DuckDB 2.0 has no isfinite of a TIMESTAMPTZ_NS.
-        is_finite = "isfinite(cast(input as timestamptz))"
-        as_timestamp = f"case when {is_finite} then cast(input as timestamptz) end"
-        raw_timestamp = f"case when not {is_finite} then cast(input as varchar) end"
+        time = "cast(input as timestamptz)"
+        stands = f"isfinite({time}) and not is_zero_time({time})"
+        as_timestamp = f"case when {stands} then {time} end"
+        raw_timestamp = f"case when not ({stands}) then cast(input as varchar) end"
     elif family in ("integers", "real numbers", "text"):
         note = _define_numbers(con, unit, name)
         as_timestamp = "timestamp_of_number(input)"
@@ -93,7 +95,7 @@ def define_timestamp_macros(
     else:
         raise SourceError(
             f"timestamp comes from a column that holds {source_type}; it has to be a timestamp, a "
-            "date, epoch seconds or milliseconds, or ISO text: cast it in a query"
+            f"date, epoch seconds or milliseconds, or ISO text: {CAST_IT}"
         )
     con.execute(f"create or replace temp macro as_timestamp(input) as {as_timestamp}")
     con.execute(f"create or replace temp macro timestamp_text(input) as {raw_timestamp}")

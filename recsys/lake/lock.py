@@ -138,7 +138,8 @@ class FolderLock:
         """
         with ExitStack() as stack:
             with explain_delta_errors(f"write {self._folder}", is_local=True):
-                self._folder.mkdir(parents=True, exist_ok=True)
+                # It will hold rows of users, so that it is for this user alone at first.
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 lock = stack.enter_context((self._folder / _LOCK).open("a+b", buffering=0))
             while True:
                 try:

@@ -111,7 +111,11 @@ _BATCHES = Table(
         Column("rows_in", COUNT, "Rows that were read."),
         Column("accepted", COUNT, "Rows that were added to interactions."),
         Column("quarantined", COUNT, "Rows that were added to quarantine."),
-        Column("duplicates", COUNT, "Rows that were already in interactions, or of erased users."),
+        Column(
+            "duplicates",
+            COUNT,
+            "Rows that were in interactions, repeated another row, or were of erased users.",
+        ),
         Column(
             "interactions_version", COUNT, "The version of interactions that first holds the rows."
         ),

@@ -24,6 +24,8 @@ FILES = (_CARD, _WEIGHTS)
 SERVED = "served.safetensors"
 """Other weights of the same network, which `save_weights` writes and `load` may read instead."""
 
+_MOST_STEPS = 1_000_000  # of a history, or of the diffusion
+
 
 def save(folder: Path, model: Recommender, metadata: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and ``model.json`` (configuration, n_items, metadata).
@@ -83,8 +85,10 @@ def load(
     try:
         card = json.loads(text)
         metadata: dict[str, Any] = card["metadata"]
-        model = Recommender(ModelConfig(**card["model"]), card["n_items"])
-    except (ValueError, KeyError, TypeError, ConfigurationError) as error:
+        config, n_items = ModelConfig(**card["model"]), card["n_items"]
+        _require_weights(config, n_items, len(weights))
+        model = Recommender(config, n_items)
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigurationError) as error:
         raise damaged(card_file, error) from error
     try:
         model.load_state_dict(from_bytes(weights))
@@ -94,6 +98,17 @@ def load(
     if not all(bool(torch.isfinite(part).all()) for part in model.parameters()):
         raise DamagedError(f"the model's file {weights_file} holds numbers that are not finite")
     return model, metadata
+
+
+def _require_weights(config: ModelConfig, n_items: int, size: int) -> None:
+    """Refuse a card whose network has more numbers than its file of weights has bytes.
+
+    Raises:
+        ValueError: it would take memory that no model here takes.
+    """
+    numbers = n_items * config.width + config.blocks * config.width**2
+    if numbers > size or max(config.max_length, config.timesteps, config.steps) > _MOST_STEPS:
+        raise ValueError(f"a network of that size does not fit to {size:,} bytes of weights")
 
 
 def read_file(file: Path) -> bytes:

@@ -1,5 +1,6 @@
 -- One row per interaction in scope whose event or value is another one at the source now: with what
--- it is to become. The last row of a repeated interaction counts, and no faulty row does.
+-- it is to become. The last row of a repeated interaction counts, and no faulty row does. Where the
+-- lake has several events of one moment, from a time of another rule, they stay.
 -- reads: faulty_rows, rows_in_scope, staged_rows
 -- makes: table changed_rows (user_id, item_id, timestamp, event, value, batch_id)
 create or replace temp table changed_rows as
@@ -22,8 +23,11 @@ different as (
     from sound_rows
     inner join rows_in_scope using (user_id, item_id, "timestamp")
     where
-        sound_rows.event is distinct from rows_in_scope.event
-        or sound_rows."value" is distinct from rows_in_scope."value"
+        rows_in_scope.of_moment = 1
+        and (
+            sound_rows.event is distinct from rows_in_scope.event
+            or sound_rows."value" is distinct from rows_in_scope."value"
+        )
 )
 
 select

@@ -1,5 +1,6 @@
 -- One row per rejected row: where it was, the row as JSON under the source's names, all reasons.
--- A row that is already in the lake is not rejected, whatever the rules say today.
+-- A row that is already in the lake is not rejected, whatever the rules say today; nor is one that
+-- another row of the batch is, word for word.
 -- reads: faulty_rows, objects, repeated_rows, rows_in_lake, staged_rows, row_as_json
 -- makes: table rejected_rows (seq, object, source_row, row, reasons)
 create or replace temp table rejected_rows as
@@ -16,6 +17,7 @@ with reasons as (
         seq,
         ['duplicate in batch'] as reasons
     from repeated_rows
+    where not is_exact
 )
 
 select

@@ -1,7 +1,7 @@
 -- One row per interaction that the batches of $batches brought and that the source may change:
 -- of all times, of the staged span, or of the staged users.
 -- reads: interactions, staged_rows, $batches, $newest, $oldest, $scope
--- makes: table rows_in_scope (user_id, item_id, timestamp, event, value, batch_id)
+-- makes: table rows_in_scope (user_id, item_id, timestamp, event, value, batch_id, of_moment)
 create or replace temp table rows_in_scope as
 select
     user_id,
@@ -9,7 +9,8 @@ select
     "timestamp",
     event,
     "value",
-    batch_id
+    batch_id,
+    count(*) over (partition by user_id, item_id, "timestamp") as of_moment
 from interactions
 where
     list_contains($batches::varchar[], batch_id)

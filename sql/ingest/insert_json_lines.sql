@@ -54,7 +54,8 @@ select
             item_kind in ('OBJECT', 'ARRAY', 'BOOLEAN')
             or (item_kind = 'DOUBLE' and not item_is_integer),
             'item_id is not an id', null
-        )
+        ),
+        if(json_type(object, $event) in ('OBJECT', 'ARRAY'), 'event is not text', null)
     ) as fault,
     raw_row,
     user_is_integer,

@@ -98,10 +98,50 @@ def test_what_reads_is_run(lake: Lake) -> None:
         "select getenv('PATH')",
         "select * from outside_rows",
         "select * from query('copy (select 1) to ''{outside}/mine.csv''')",
+        "select * from read_csv('/etc/passwd')",
+        "select * from read_csv('//etc//passwd')",
+        "select * from 'file:///etc/passwd'",
+        "select * from read_text('/proc/self/mem')",
+        "select * from read_text('{lake}/./../outside/secret.csv')",
+        "select * from read_csv(['{lake}/none.csv', '{outside}/secret.csv'])",
+        "select * from read_json('{outside}/secret.csv')",
+        "select * from parquet_metadata('{outside}/secret.csv')",
+        "select * from read_text('hf://datasets/a/b.csv')",
+        "select * from query('select * from read_text(''{outside}/secret.csv'')')",
+        "select * from query_table('{outside}/secret.csv')",
+        "attach 'http://127.0.0.1:1/other.duckdb'",
+        "attach ':memory:' as other",
+        "use memory",
+        "detach catalog",
+        "set memory_limit = '1TB'",
+        "set global threads = 1000",
+        "pragma enable_profiling = 'json'",
+        "set profiling_output = '{outside}/mine.csv'",
+        "set temp_directory = '{outside}'",
+        "set extension_directory = '{outside}'",
+        "set custom_extension_repository = 'http://127.0.0.1:1'",
+        "set file_search_path = '{outside}'",
+        "set allowed_directories = ['{outside}']",
+        "create secret (type s3, key_id 'a', secret 'b')",
+        "create view mine as select 1",
+        "create macro mine() as 1",
+        "insert into tables select * from tables",
+        "update tables set lake = ''",
+        "drop view interactions",
+        "alter table tables add column mine int",
+        "truncate tables",
+        "vacuum",
+        "prepare mine as select 1",
+        "execute mine",
+        "begin transaction",
+        "import database '{outside}'",
+        "comment on table tables is 'mine'",
+        "select * from which_secret('s3://lake/other/secret.csv', 's3')",
+        "select * from sqlite_scan('{outside}/secret.csv', 't')",
     ],
 )
 def test_what_writes_or_reaches_outside_is_refused(
-    lake: Lake, tmp_path: Path, statement: str
+    lake: Lake, tmp_path: Path, statement: str, record_property: pytest.RecordProperty
 ) -> None:
     if "link" in statement and not lake.is_local:
         pytest.skip("a store has no links")
@@ -122,6 +162,8 @@ def test_what_writes_or_reaches_outside_is_refused(
     assert [path.name for path in outside.iterdir()] == ["secret.csv"]
     if lake.is_local:
         assert not (Path(lake.root) / "mine.csv").exists()
+        # The same statement on S3 is no other input.
+        record_property("counted hostile inputs", "statement of recsys sql")
     assert len(outside_rows) == 1
 
 

@@ -412,7 +412,9 @@ def test_a_report_on_s3_is_one_object_that_a_browser_shows(
         assert forget_user(lake, "1") == 2
 
 
-def test_only_a_small_picture_within_the_lake_becomes_a_part_of_the_page(tmp_path: Path) -> None:
+def test_only_a_small_picture_within_the_lake_becomes_a_part_of_the_page(
+    tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
     lake = tmp_path / "lake"
     (lake / "more").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(PNG)
@@ -429,6 +431,7 @@ def test_only_a_small_picture_within_the_lake_becomes_a_part_of_the_page(tmp_pat
     refused += ["pipe.png", "more", "", "none.png", "a\0.png", "x" * 5000, HOSTILE, "file:a.png"]
     assert [embed(image) for image in [*refused, None, 7]] == [None] * (len(refused) + 2)
     assert embedder(None)("a.png") is None, "a lake on S3"
+    record_property("counted hostile inputs", ("picture of a page", len(refused)))
 
 
 def test_all_pictures_of_a_page_have_a_limit(
@@ -462,7 +465,9 @@ def test_the_page_asks_nothing_of_the_network_and_reports_no_error(page: Page) -
     assert page.errors == []
 
 
-def test_a_title_or_an_id_is_text_and_nothing_else(page: Page) -> None:
+def test_a_title_or_an_id_is_text_and_nothing_else(
+    page: Page, record_property: pytest.RecordProperty
+) -> None:
     assert page.evaluate("document.title") == "Lists for 3 January 2026"
     assert page.evaluate("document.querySelectorAll('b').length") == 0
     pictures = "[...document.querySelectorAll('img')].map(i => [i.src, i.naturalWidth])"
@@ -477,6 +482,7 @@ def test_a_title_or_an_id_is_text_and_nothing_else(page: Page) -> None:
     run = "(() => { const s = document.createElement('script'); s.text = 'document.title = 2';"
     page.evaluate(f"{run} document.body.append(s) }})()")
     assert page.evaluate("document.title") != "2", "the policy lets no other script run"
+    record_property("counted hostile inputs", ("text in HTML", 2))  # a title and an id
 
 
 def test_a_telephone_shows_the_page_without_scrolling_sideways(page: Page) -> None:

@@ -257,7 +257,8 @@ def test_quarantine_holds_each_bad_row_with_all_its_reasons(
     ]
     parquet(file, rows)
     result = ingest_source(lake, lenient(settings), file)
-    assert (result.rows_in, result.accepted, result.quarantined) == (12, 3, 9)
+    assert (result.rows_in, result.accepted, result.quarantined) == (12, 3, 8)
+    assert result.duplicates == 1, "row 9 is row 1 again"
     rows = lake.open(columns.QUARANTINE).to_pyarrow_table().to_pylist()
     assert [(row["source_row"], row["reasons"]) for row in rows] == [
         (2, ["user_id is null"]),
@@ -267,7 +268,6 @@ def test_quarantine_holds_each_bad_row_with_all_its_reasons(
         (6, ["item_id is null"]),
         (7, ["item_id is empty", "timestamp is null"]),
         (8, ["timestamp is in the future"]),
-        (9, ["duplicate in batch"]),
         (12, ["user_id is too long"]),
     ]
     assert {row["object"] for row in rows} == {str(file)}
@@ -317,7 +317,58 @@ def test_the_first_of_several_equal_rows_is_accepted_with_its_value(
     ingest_source(lake, lenient(settings), file)
     (interaction,) = rows_of(lake, columns.INTERACTIONS)
     assert interaction["value"] == 5.0
-    assert [row["source_row"] for row in rows_of(lake, columns.QUARANTINE)] == [3, 4]
+    quarantined = rows_of(lake, columns.QUARANTINE)
+    assert [(row["source_row"], row["reasons"]) for row in quarantined] == [
+        (3, ["duplicate in batch"]),
+        (4, ["duplicate in batch"]),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["one by one", "by a pattern"])
+def test_exports_that_overlap_are_one_case_however_they_are_read(
+    settings: Settings, tmp_path: Path, order: str
+) -> None:
+    """Ten files of seven days each, a day apart: sixteen days, of which most come seven times."""
+    settings = settings.model_copy(update={"lake": str(tmp_path / order)})
+    lake = Lake.from_settings(settings)
+    days = [f"{number % 5},{number},2026-01-{number + 1:02}" for number in range(16)]
+    for first in range(10):
+        lines = ["user_id,item_id,timestamp", *days[first : first + 7], ""]
+        (tmp_path / f"{first}.csv").write_text("\n".join(lines))
+    files = [tmp_path / "*.csv"]
+    if order == "one by one":
+        files = sorted(tmp_path.glob("*.csv"))
+    results = [ingest_source(lake, settings, file) for file in files]
+    assert sum(result.accepted for result in results) == 16
+    assert sum(result.duplicates for result in results) == 70 - 16
+    assert sorted(lake.rows(columns.INTERACTIONS)["item_id"].to_pylist()) == [*range(16)]
+    assert not lake.rows(columns.QUARANTINE).num_rows
+    assert ingest_source(lake, settings, tmp_path / "*.csv").status == "nothing new"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["one by one", "together"])
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (["view", "buy", "view"], ["buy", "view"]),
+        (["view", "", "buy"], ["buy", "view"]),
+        (["", "view", "buy"], ["None"]),
+    ],
+)
+def test_two_events_of_one_moment_are_two_interactions(
+    settings: Settings, tmp_path: Path, order: str, events: list[str], expected: list[str]
+) -> None:
+    settings = lenient(settings.model_copy(update={"lake": str(tmp_path / order)}))
+    lake = Lake.from_settings(settings)
+    lines = [f"1,2,2026-01-01,{event}\n" for event in events]
+    batches = lines if order == "one by one" else ["".join(lines)]
+    for number, batch_lines in enumerate(batches):
+        file = tmp_path / f"{number}.csv"
+        file.write_text(f"user_id,item_id,timestamp,event\n{batch_lines}")
+        ingest_source(lake, settings, file)
+    assert sorted(map(str, lake.rows(columns.INTERACTIONS)["event"].to_pylist())) == expected
 
 
 def test_rows_that_are_all_bad_go_to_quarantine_when_the_contract_allows(

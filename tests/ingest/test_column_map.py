@@ -16,7 +16,7 @@ from recsys.ingest.check_source import check_source
 from recsys.ingest.column_map import resolve
 from recsys.ingest.items import ingest_items
 from recsys.lake.tables import Lake
-from recsys.settings import ItemSource, Settings, Source
+from recsys.settings import Contract, ItemSource, Settings, Source
 from tests import lakes
 from tests.test_cli import recsys
 
@@ -130,6 +130,30 @@ def test_values_of_another_type_are_told_with_their_count(
         f"no event, value; not used: value (2 values of {kind} are not numbers)"
     )
     assert set(lake.rows(columns.INTERACTIONS)["value"].to_pylist()) == {None}
+
+
+@pytest.mark.slow
+def test_events_that_are_not_text_are_told_or_quarantined(
+    lake: Lake, settings: Settings, tmp_path: Path
+) -> None:
+    file = duck(
+        tmp_path / "s.duckdb",
+        "create table t as select i as user_id, 2 as item_id, timestamp '2026-01-01' as timestamp, "
+        "case when i > 0 then ['view'] end as event from range(3) t(i)",
+    )
+    result = ingest(lake, settings, Source(uri=str(file), table="t"))
+    assert result.understood.endswith(
+        "no event, value; not used: event (2 values of VARCHAR[] are not text)"
+    )
+    assert set(lake.rows(columns.INTERACTIONS)["event"].to_pylist()) == {None}
+    line = '{{"user_id": {}, "item_id": 3, "timestamp": "2026-01-02", "event": {}}}\n'
+    events = ['"view"', "7", "null", '["view"]', '{"name": "view"}']
+    (tmp_path / "a.jsonl").write_text("".join(map(line.format, range(5), events)))
+    lenient = settings.model_copy(update={"contract": Contract(max_rejected_share=1.0)})
+    ingest(lake, lenient, Source(uri=str(tmp_path / "a.jsonl")))
+    assert lake.rows(columns.QUARANTINE)["reasons"].to_pylist() == [["event is not text"]] * 2
+    rows = lake.rows(columns.INTERACTIONS).to_pylist()
+    assert [row["event"] for row in rows if row["item_id"] == 3] == ["view", "7", None]
 
 
 @pytest.mark.slow

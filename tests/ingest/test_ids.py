@@ -105,6 +105,13 @@ def test_whole_numbers_with_a_fraction_are_the_integers_that_they_are(
         (pa.array([2**64 - 1, 7], pa.uint64()), [None, 7], {0: "user_id is beyond 64 bits"}),
         (pa.array(["a", "B", "a"]).dictionary_encode(), ["a", "B", "a"], {}),
         (pa.array([None, None]), [None, None], {}),
+        (pa.array([b"ann", "é".encode(), None]), ["ann", "é", None], {}),
+        (pa.array([b"ann", b"\xff\xfe"]), ["ann", None], {1: "user_id is not UTF-8 text"}),
+        (
+            pa.array([bytes(range(240, 256)), b"0123456789abcdef"], pa.binary(16)),
+            [None, "0123456789abcdef"],
+            {0: "user_id is not UTF-8 text"},
+        ),
     ],
 )  # fmt: skip
 def test_typed_ids_are_exact_or_a_fault(
@@ -113,6 +120,18 @@ def test_typed_ids_are_exact_or_a_fault(
     rows = stage(typed(tmp_path / "a.parquet", users))
     assert [row[0] for row in rows] == expected
     assert {number: row[4] for number, row in enumerate(rows) if row[4]} == faults
+
+
+def test_bytes_are_integers_where_the_setting_says_so(stage: Staging, tmp_path: Path) -> None:
+    file = typed(tmp_path / "a.parquet", pa.array([b"7", b"x", b"\xff"]))
+    rows = stage(file, user_id_type="integer")
+    assert [(row[0], row[4]) for row in rows] == [
+        (7, None),
+        (None, "user_id is not an integer"),
+        (None, "user_id is not an integer"),
+    ]
+    raws = stage.con.execute("select raw_row from staged_rows order by rowid").fetchall()
+    assert [raw and json.loads(raw)["user_id"] for (raw,) in raws] == [None, "x", "\\xFF"]
 
 
 def test_case_and_unicode_forms_are_kept(stage: Staging, tmp_path: Path) -> None:

@@ -245,6 +245,41 @@ def test_infinite_timestamps_of_a_table_are_unparsable(stage: Staging, tmp_path:
 # --- files
 
 
+@pytest.mark.parametrize("zero", ["1970-01-01 00:00:00", "0001-01-01", "1900-01-01T00:00:00Z"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "duckdb"])
+def test_the_zero_of_a_program_is_no_time(
+    stage: Staging, tmp_path: Path, kind: str, zero: str
+) -> None:
+    times = [zero, "1970-01-01 00:00:01", "2026-01-02"]
+    if kind == "csv":
+        file = text(tmp_path / "a.csv", HEADER + "".join(f"1,1,{time}\n" for time in times))
+    elif kind == "jsonl":
+        lines = [json.dumps({"user_id": 1, "item_id": 1, "timestamp": time}) for time in times]
+        file = text(tmp_path / "a.jsonl", "\n".join(lines))
+    else:
+        made = f"select 1 as user_id, 1 as item_id, unnest({times}::timestamp[]) as timestamp"
+        file = duck(tmp_path / "s.duckdb", f"create table t as {made}")
+        if kind == "parquet":
+            duckdb.sql(f"copy ({made}) to '{tmp_path}/a.parquet'")
+            file = tmp_path / "a.parquet"
+    rows = stage(file, **({"table": "t"} if kind == "duckdb" else {}))
+    assert [row[2] is None for row in rows] == [True, False, False]
+    raw = stage.con.execute("select timestamp_text from staged_rows order by rowid").fetchall()
+    assert raw[0][0], "it is unparsable, and not null"
+
+
+def test_bytes_are_read_as_the_text_that_they_are(stage: Staging, tmp_path: Path) -> None:
+    """Hive and Impala write text without saying that it is text."""
+    table = {"user_id": [b"ann", b"bob"], "item_id": [b"1", b"2"], "event": [b"view", b"\xff"]}
+    table["timestamp"] = [b"2026-01-02", b"\xff"]
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    rows = stage(tmp_path / "a.parquet")
+    assert [row[:2] for row in rows] == [("ann", "1"), ("bob", "2")]
+    assert [str(row[2]) for row in rows] == ["2026-01-02 00:00:00+00:00", "None"]
+    events = stage.con.execute("select event from staged_rows order by rowid").fetchall()
+    assert events == [("view",), ("\\xFF",)]
+
+
 def test_csv_rows_with_a_wrong_number_of_fields_get_a_fault(stage: Staging, tmp_path: Path) -> None:
     lines = ["1,2,10", "3,4", "5,6,30", "7,8,40,9", "9,10,50", '11,"1"2,60', "13,14,70"]
     for name in ("a.csv", "a.csv.gz"):
@@ -492,10 +527,14 @@ def test_two_csv_columns_of_one_name_are_refused(stage: Staging, tmp_path: Path)
     ("column", "kind", "message"),
     [
         ("user_id", "boolean", "holds BOOLEAN; an id is an integer or text: cast"),
-        ("user_id", "blob", "holds BLOB; an id is an integer or text: cast"),
+        ("user_id", "varchar[]", r"holds VARCHAR\[\]; an id is an integer or text: cast"),
         ("item_id", "date", "holds DATE; an id is an integer or text: cast"),
-        ("timestamp", "boolean", "holds BOOLEAN; it has to be a timestamp"),
-        ("timestamp", "time", "holds TIME; it has to be a timestamp"),
+        (
+            "timestamp",
+            "boolean",
+            "holds BOOLEAN; it has to be a timestamp.*cast it in a query",
+        ),
+        ("timestamp", "time", "holds TIME; it has to be a timestamp.*or write the files with such"),
     ],
 )
 def test_a_column_of_the_wrong_type_says_to_cast_it(

@@ -175,7 +175,11 @@ def _file_in(folder: Path) -> Path:
 
 
 def test_wrong_credentials_are_refused_and_never_shown(
-    endpoint: str, monkeypatch: pytest.MonkeyPatch, settings: Settings, lake: Lake
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    lake: Lake,
+    record_property: pytest.RecordProperty,
 ) -> None:
     use_credentials(monkeypatch, secret="wrong-and-just-as-secret")  # noqa: S106 - of a test
     settings = settings.model_copy(update={"s3": on(endpoint)})
@@ -191,6 +195,7 @@ def test_wrong_credentials_are_refused_and_never_shown(
     told = "".join(traceback.format_exception(refused.value))
     assert "<" not in told.partition("LakeError")[2]
     assert not refused.value.transient
+    record_property("counted hostile inputs", "planted secret")
 
 
 def test_no_credentials_says_what_to_set(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +248,11 @@ def test_faults_that_pass_are_told_from_those_that_stay(
 
 
 def test_credentials_are_in_no_table_and_no_log(
-    lake: Lake, settings: Settings, endpoint: str, tmp_path: Path
+    lake: Lake,
+    settings: Settings,
+    endpoint: str,
+    tmp_path: Path,
+    record_property: pytest.RecordProperty,
 ) -> None:
     put(endpoint, "quiet", "1.parquet", content=events(tmp_path / "e", 0))
     settings = settings.model_copy(update={"s3": on(endpoint)})
@@ -251,6 +260,7 @@ def test_credentials_are_in_no_table_and_no_log(
     written = [path.read_bytes() for path in (tmp_path / "lake").rglob("*") if path.is_file()]
     assert written
     assert not any(SECRET_KEY.encode() in content for content in written)
+    record_property("counted hostile inputs", "planted secret")
 
 
 def test_an_address_has_a_bucket() -> None:
