@@ -266,9 +266,7 @@ def _read_json_lines(
             continue
         rows, own_keys = described[place]
         if not own_keys:
-            raise SourceError(
-                f"{file.name} is empty, or no line of it is a JSON object: write one a line"
-            )
+            raise SourceError(f"{file.name}: no line of it is a JSON object; write one a line")
         own = resolve(source.columns, own_keys, file.name)
         both = {**names, **own.names}
         if not (_mean(both, own.names, own_keys) and _mean(both, names, keys)):
@@ -329,13 +327,10 @@ def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
             chunk = file.read(CHUNK)
             last = not chunk
             chunk = rest + chunk
-            if len(rest) > LONGEST_LINE and b"\n" not in chunk[len(rest) :]:
-                raise SourceError(
-                    f"{name} has a line that is longer than {LONGEST_LINE:,} bytes, and no row is "
-                    "that long; is it JSON Lines, an object a line?"
-                )
             end = len(chunk) if last else chunk.rfind(b"\n") + 1
             rest, whole = chunk[end:], chunk[:end].removesuffix(b"\n")
+            if len(rest) > LONGEST_LINE:
+                raise SourceError(f"{name}: a line is longer than {LONGEST_LINE:,} bytes")
             if not end:
                 continue
             split = pc.split_pattern(pa.array([whole], pa.binary()), b"\n").flatten()
@@ -343,9 +338,8 @@ def _lines(path: Path, name: str) -> Iterator[pa.RecordBatch]:
                 whole.decode()
                 lines, faults = split.cast(pa.string()), pa.nulls(len(split), pa.string())
             except UnicodeDecodeError:
-                pairs = [_as_text(line) for line in split.to_pylist()]
-                lines = pa.array([line for line, _ in pairs], pa.string())
-                faults = pa.array([fault for _, fault in pairs], pa.string())
+                texts, problems = zip(*map(_as_text, split.to_pylist()), strict=True)
+                lines, faults = pa.array(texts, pa.string()), pa.array(problems, pa.string())
             yield pa.RecordBatch.from_arrays([lines, faults], schema=schema)
 
 
