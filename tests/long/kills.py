@@ -177,6 +177,7 @@ class World:
     contents: dict[str, list[Any]]
     other_files: set[str]
     cpu: float
+    names: int
 
     def environment(self, home: Home) -> dict[str, str]:
         """Return the variables of what is run in a home."""
@@ -299,10 +300,13 @@ class Worlds:
             def begin(env: dict[str, str]) -> Start:
                 return lambda: start(COMMANDS[work], env)
 
+        after.writes.unlink(missing_ok=True)
         env = after.environment(self._source, self._api)
         cpu = run(begin(env)(), env)
         found = _contents(after), clean(after)
-        return World(self._source, before, self._api, begin, *found, cpu)
+        names = after.writes.read_text() if after.writes.exists() else ""
+        given = sum(line[0] in "MRL" for line in names.splitlines())
+        return World(self._source, before, self._api, begin, *found, cpu, given)
 
     def _before(self, work: str) -> Home:
         """Return the home in which something starts: after a night, and a day of the source."""
@@ -417,7 +421,8 @@ def kill_and_run_again(
         name: of the home in which it is run.
         seed: of the moments.
         most_kills: in this round; an attempt that ends before its moment is the last one.
-        after_kill: called with what the process told of its files; see tests.long.power_cuts.
+        after_kill: called with what the process told of its files. Then moments are among those at
+            which it gives a file its name; see tests.long.power_cuts.
     """
     draw = random.Random(seed)  # noqa: S311 - moments, not secrets
     moment, done = draw.random(), Round(world.before.copy(name), after_kill)
@@ -428,6 +433,7 @@ def kill_and_run_again(
     # What is tried again repairs first, and takes less time: it is killed sooner.
     while len(done.moments) < most_kills and _killed(world, again(), draw.random() ** 2, done):
         pass
+    done.home.writes.with_suffix(".kill").unlink(missing_ok=True)
     if len(done.moments) == most_kills:
         done.cpu += run(again(), world.environment(done.home))
     _look(done)
@@ -448,6 +454,8 @@ def _killed(world: World, process: BaseProcess, moment: float, done: Round) -> b
     Until then the catalog is looked at.
     """
     home = done.home
+    if done.after_kill:  # it kills itself, right after it has given a file its name
+        home.writes.with_suffix(".kill").write_text(str(1 + int(moment * world.names)))
     measured, looked = psutil.Process(process.pid), 0.0
     seconds = 0.0
     while process.is_alive():
@@ -456,7 +464,7 @@ def _killed(world: World, process: BaseProcess, moment: float, done: Round) -> b
         except psutil.NoSuchProcess:
             break
         seconds = spent.user + spent.system
-        if seconds >= moment * world.cpu:
+        if not done.after_kill and seconds >= moment * world.cpu:
             process.kill()
             break
         if time.monotonic() - looked > _LOOK_SECONDS:

@@ -1,9 +1,10 @@
 """A machine that stops: a process is killed, and what it had not synced is lost, or cut off.
 
-writes.c, loaded into the process, tells which files it makes, renames and syncs. After the kill
-each new file loses, by a seed, nothing of what was not synced, all of it, or its end: ext4 does so,
-where the name of a file is on the disk before its content. Of the last names that were given, after
-which nothing was synced, some are gone.
+writes.c, loaded into the process, tells which files it makes, renames and syncs, and kills it when
+it has just renamed or linked one: then the most is at stake. After that each new file loses, by a
+seed, nothing of what was not synced, all of it, or its end: ext4 does so, where the name of a file
+is on the disk before its content. Of the last names that were given, after which nothing was
+synced, some are gone.
 
 What it does not show: names that come to the disk in another order, as other file systems may do
 it; a deleted or replaced file that comes back; a part of an older file written over; a disk that
