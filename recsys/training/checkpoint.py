@@ -83,6 +83,10 @@ def load(
     card_file, weights_file = folder / _CARD, folder / weights_name
     text, weights = read_file(card_file), read_file(weights_file)
     try:
+        tensors = from_bytes(weights)
+    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise damaged(weights_file, error) from error
+    try:
         card = json.loads(text)
         metadata: dict[str, Any] = card["metadata"]
         config, n_items = ModelConfig(**card["model"]), card["n_items"]
@@ -91,8 +95,8 @@ def load(
     except (ValueError, KeyError, TypeError, RecursionError, ConfigurationError) as error:
         raise damaged(card_file, error) from error
     try:
-        model.load_state_dict(from_bytes(weights))
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        model.load_state_dict(tensors)
+    except (ValueError, KeyError, RuntimeError) as error:
         raise damaged(weights_file, error) from error
     model.to(Runtime(device=device).torch_device)
     if not all(bool(torch.isfinite(part).all()) for part in model.parameters()):
