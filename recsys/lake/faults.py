@@ -45,7 +45,7 @@ _PASSING = {
 _LATER = "; run this again later"
 _NO_ANSWER = "the S3 endpoint does not answer{}; check s3.endpoint_url and the network"
 _SILENCE = ("error sending request", "retry_timeout", "response body")
-_OF_THE_DISK = re.compile(r"os error \d+|\[?Errno \d+")
+_OF_THE_DISK = re.compile(r"os error \d+|\[?Errno \d+|\bOs \{ code: \d+")
 _IS_GONE = re.compile(r"\.parquet.*(No such file|Errno 2\b|os error 2\b)")
 _DAMAGE = re.compile(
     r"Parquet|Truncated record|[Jj]son error|Invalid JSON|EOF while|Requested range|[Cc]orrupt|"
