@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -101,7 +101,7 @@ def _show_newest_lists(
     editions = lake.rows(columns.EDITIONS, ["run_date", "edition", "status", "rows"])
     is_shown = (pc.field("status") == "current") & (pc.field("run_date") <= tomorrow)
     newest = editions.filter(is_shown).sort_by([("run_date", "descending")]).slice(0, 1).to_pylist()
-    row = newest[0] if newest else {"run_date": tomorrow, "edition": 0, "rows": 0}
+    row: dict[str, Any] = newest[0] if newest else {"run_date": tomorrow, "edition": 0}
     of_day = f"run_date = {literal(row['run_date'].isoformat())}"
     uris = opened.file_uris(file_pruning_predicate=of_day)
     if files:
@@ -110,7 +110,7 @@ def _show_newest_lists(
         f"create macro newest_lists() as table from ({lake.select(con, opened, uris)}) "
         f"where {of_day} and coalesce(edition, 1) = {row['edition']}"
     )
-    return int(row["rows"] or 0)
+    return row.get("rows") or 0
 
 
 def _describe(
