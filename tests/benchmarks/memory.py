@@ -44,7 +44,7 @@ def main(nights: int) -> None:
             training=Training(epochs=2, overrides={"width": 16, "blocks": 1, "max_length": 10}),
             gate=Gate(allow_below_baseline=True),
             recommending=Recommending(k=5),
-            maintenance=Maintenance(retention=timedelta(0), keep_lists=timedelta(days=7)),
+            maintenance=Maintenance(retention=timedelta(0)),
             device="cpu",
             threads=1,
             memory_limit="1GB",
