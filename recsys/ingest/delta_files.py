@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from recsys.errors import LakeError, SourceError
 from recsys.lake import object_store
+from recsys.lake.commits import unread_features
 from recsys.lake.faults import explain_delta_errors
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from recsys.lake.object_store import Stored
     from recsys.settings import ObjectStorage
 
-# What a reader of plain Parquet files may leave out of account.
-_HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 _LOG = "_delta_log"
 
 
@@ -57,16 +56,16 @@ def files(uri: str, storage: ObjectStorage) -> list[str]:
                 table = DeltaTable(uri, storage_options=storage.delta_options())
         else:
             table = DeltaTable(uri)
-        features = set(table.protocol().reader_features or ())
+        unknown = unread_features(table)
         paths = sorted(unquote(path) for path in table.file_uris())
     except (LakeError, DeltaError, OSError, ValueError) as error:
         is_transient = isinstance(error, LakeError) and error.transient
         raise SourceError(
             f"{uri} can't be read as a Delta table: {error}", transient=is_transient
         ) from error
-    if unknown := features - _HARMLESS:
+    if unknown:
         raise SourceError(
-            f"{uri} is a Delta table with {', '.join(sorted(unknown))}, which an ingest does not "
+            f"{uri} is a Delta table with {', '.join(unknown)}, which an ingest does not "
             "read; write what it holds to plain Parquet files, or to a DuckDB file"
         )
     if not paths:

@@ -34,10 +34,24 @@ if TYPE_CHECKING:
 _NOTE = "recsys"  # a key among a commit's metadata
 WRITER = "recsys-writer"
 """A key among the metadata of each of our commits, and a name among its transactions."""
+# What a reader of plain Parquet files may leave out of account.
+_HARMLESS = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 CHECKPOINT_EVERY = 5
 """Commits. To open a table takes 2 requests for each commit since, and 4 for the checkpoint."""
 # Checkpoints are made here, more often; old logs are removed by recsys.lake.maintenance.
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+def unread_features(table: DeltaTable) -> list[str]:
+    """Return the features of a table that its Parquet files, which are read here, don't show.
+
+    Of a deletion vector's rows, for one, they don't say that these are gone.
+    """
+    protocol = table.protocol()
+    features = set(protocol.reader_features or ()) - _HARMLESS
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+        features.add("columnMapping")
+    return sorted(features)
 
 
 def properties(

@@ -214,7 +214,8 @@ class Lake:
 
         Raises:
             MissingError: the table does not exist.
-            LakeError: the version does not exist, or the table can't be read.
+            LakeError: the version does not exist, the table can't be read, or another tool has
+                given it a feature that is not read here.
         """
         opened = None if self._opened is None else self._opened.get(table)
         if opened and version in (None, opened.version()):
@@ -228,6 +229,13 @@ class Lake:
                     f"{self.uri(table)} does not exist yet: run `recsys ingest` first, "
                     "or point RECSYS_LAKE at the lake that has it"
                 ) from None
+            features = commits.unread_features(opened)
+        if features:
+            raise LakeError(
+                f"{self.uri(table)} has {', '.join(features)}, by another tool: its files alone "
+                "don't tell its rows. Take the feature away with that tool (in Spark: ALTER TABLE "
+                "DROP FEATURE), or restore the version before it"
+            )
         if version is None and self._opened is not None:
             self._opened[table] = opened
         return opened

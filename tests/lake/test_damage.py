@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from recsys import columns
 from recsys.catalog.publish import publish_catalog
-from recsys.errors import DamagedError
+from recsys.errors import DamagedError, LakeError
 from recsys.lake.engine import open_duckdb
 from recsys.lake.tables import Lake
 from recsys.settings import ObjectStorage
@@ -106,3 +109,19 @@ def test_a_catalog_over_a_damaged_file_is_not_published(lake: Lake) -> None:
         publish_catalog(lake)
     check(str(error.value), lake)
     assert not (Path(lake.root) / "catalog.duckdb").exists()
+
+
+@pytest.mark.parametrize("feature", ["deletionVectors", "columnMapping"])
+def test_a_feature_that_is_not_read_is_refused_by_name(lake: Lake, feature: str) -> None:
+    """Else rows that Spark has deleted by a vector would come back, and their users be served."""
+    lakes.fill(lake, {1: [7], 2: [8]})
+    protocol: dict[str, object] = {"minReaderVersion": 3, "minWriterVersion": 7}
+    features = [feature, "timestampNtz"]
+    protocol |= {"readerFeatures": features, "writerFeatures": features}
+    newest = lake.version(columns.INTERACTIONS)
+    entry = Path(lake.uri(columns.INTERACTIONS, "_delta_log", f"{newest + 1:020}.json"))
+    entry.write_text(json.dumps({"protocol": protocol}) + "\n")
+    with duckdb.connect() as con, pytest.raises(LakeError, match=f"interactions has {feature}, by"):
+        lake.view(con, columns.INTERACTIONS)
+    with pytest.raises(LakeError, match=f"has {feature}, by another tool"):
+        publish_catalog(lake)
