@@ -23,7 +23,9 @@ def lists_rollback_flow(run_date: date, why: str, to: int | None = None) -> None
         to: the edition to serve, also a later one; the one before when not given.
     """
     with flow_run("lists-rollback") as run:
-        result = roll_back(run.lake, run_date, to=to, why=why, who=current_account())
+        result = roll_back(
+            run.lake, run_date, to=to, why=why, who=current_account(), run_id=run.run_id
+        )
         run.record("rollback", result)
         get_run_logger().info("%s", result)
         deliver_lists(run, {run_date})

@@ -244,7 +244,7 @@ def rollback(
     settings, day = Settings(), run_date.date()
     parameters = {"run_date": day, "to": to, "why": why}
     with record_run("lists-rollback", new_run_id(), settings, parameters) as run:
-        result = roll_back(run.lake, day, to=to, why=why, who=current_account())
+        result = roll_back(run.lake, day, to=to, why=why, who=current_account(), run_id=run.run_id)
         run.record("rollback", result)
         print_line(str(result))
         deliver_lists(run, {day})

@@ -18,7 +18,7 @@ from recsys.lake.engine import open_duckdb
 from sql import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import date, datetime
 
     from recsys.lake.bound import Bound
@@ -149,11 +149,13 @@ def current_of(editions: Iterable[EditionRow]) -> EditionRow | None:
     return next((row for row in editions if row.status == "current"), None)
 
 
-def write_editions(lake: Lake, editions: list[EditionRow]) -> None:
-    """Replace the rows of one run_date by these, all of it, in one commit."""
+def write_editions(
+    lake: Lake, editions: list[EditionRow], note: Mapping[str, Any] | None = None
+) -> None:
+    """Replace the rows of one run_date by these, all of it, in one commit with a note."""
     records = [asdict(row) for row in editions]
     table = pa.Table.from_pylist(records, schema=lake.schema(columns.EDITIONS))
-    lake.replace(columns.EDITIONS, table, where=of_date(editions[0].run_date))
+    lake.replace(columns.EDITIONS, table, where=of_date(editions[0].run_date), note=note)
 
 
 def as_edition(lake: Lake, table: str, rows: pa.Table, run_date: date, edition: int) -> pa.Table:

@@ -6,12 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from recsys import columns
 from recsys.errors import ConfigurationError, MissingError
 from recsys.lists.editions import current_of, editions_of, stored_rows, write_editions
 
 if TYPE_CHECKING:
     from recsys.lake.tables import Lake
     from recsys.lists.editions import EditionRow
+
+
+_NOTE = "rollback"
+_LOOKED_AT = 20  # commits: a run is tried again within minutes
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,11 @@ class RollbackResult:
 
 
 def roll_back(
-    lake: Lake, run_date: date, *, to: int | None = None, why: str, who: str
+    lake: Lake, run_date: date, *, to: int | None = None, why: str, who: str, run_id: str
 ) -> RollbackResult:
     """Make another edition of a run_date the current one, in one commit.
+
+    A run that is tried again does it once.
 
     Args:
         lake: the lake.
@@ -57,6 +64,7 @@ def roll_back(
             there is none before it, the lists are withdrawn.
         why: the reason.
         who: who wants it.
+        run_id: of the run that does it.
 
     Raises:
         ConfigurationError: there is no reason, no such edition, or nothing to roll back.
@@ -65,6 +73,9 @@ def roll_back(
     """
     if not why.strip():
         raise ConfigurationError("lists are rolled back for a reason: say why, it is kept")
+    for _, _, note in lake.commits(columns.EDITIONS, _LOOKED_AT):
+        if (done := note.get(_NOTE)) and done["run_id"] == run_id:
+            return RollbackResult(run_date, done["previous"], done["edition"], why, who)
     editions = editions_of(lake, run_date)
     current = current_of(editions)
     target = _target(editions, current, run_date, to)
@@ -91,7 +102,8 @@ def roll_back(
             else row
             for row in editions
         ]
-        write_editions(lake, changed)
+        told = {"previous": result.previous_edition, "edition": result.edition}
+        write_editions(lake, changed, {_NOTE: {"run_id": run_id, **told}})
     return result
 
 

@@ -31,7 +31,7 @@ def shop(lake: Lake, settings: Settings) -> Lake:
         lakes.fill(lake, {number: [10, 20 + number]}, batch_id=f"b{number}", day=number)
     for number in (2, 3):
         recommend(lake, settings, run_date=day(number), run_id="r")
-    roll_back(lake, day(3), why="a test", who="ada")
+    roll_back(lake, day(3), why="a test", who="ada", run_id="r-0")
     return lake
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -28,8 +29,11 @@ def night(lake: Lake, settings: Settings, day: date = DAY, **given: Any) -> Reco
     return recommend(lake, settings, k, run_date=day, run_id="run", bound=bound, **given)
 
 
-def back(lake: Lake, day: date = DAY, to: int | None = None) -> RollbackResult:
-    return roll_back(lake, day, to=to, why="wrong items", who="ada@desk")
+def back(
+    lake: Lake, day: date = DAY, to: int | None = None, run_id: str | None = None
+) -> RollbackResult:
+    run_id = run_id or str(uuid4())
+    return roll_back(lake, day, to=to, why="wrong items", who="ada@desk", run_id=run_id)
 
 
 def shown(lake: Lake, view: str = "recommendations") -> list[tuple[Any, ...]]:
@@ -76,7 +80,7 @@ def test_a_reason_is_asked_for(two_days: Lake, settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="say why"):
         night(two_days, settings, replace_why=" ")
     with pytest.raises(ConfigurationError, match="say why"):
-        roll_back(two_days, DAY, why="", who="ada")
+        roll_back(two_days, DAY, why="", who="ada", run_id="r")
 
 
 @pytest.mark.slow
@@ -118,6 +122,19 @@ def test_lists_roll_back_to_the_edition_before_and_forward_again(
     before = two_days.version(columns.EDITIONS)
     assert back(two_days, to=2).edition == 2
     assert two_days.version(columns.EDITIONS) == before, "it is current already"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_tried_again_rolls_back_once(two_days: Lake, settings: Settings) -> None:
+    """Killed behind its commit, it would else take back one edition more with each attempt."""
+    night(two_days, settings, k=2, replace_why="longer lists")
+    first, again = (back(two_days, run_id="r-1") for _ in range(2))
+    assert statuses(two_days) == {1: "current", 2: "withdrawn"}
+    assert again == first
+    assert str(again) == "edition 1 of 2026-01-02 is current"
+    assert back(two_days, run_id="r-2").edition is None
+    assert back(two_days, run_id="r-2").previous_edition == 1
+    assert statuses(two_days) == {1: "withdrawn", 2: "withdrawn"}
 
 
 @pytest.mark.slow

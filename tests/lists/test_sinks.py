@@ -211,10 +211,10 @@ def test_a_sink_follows_what_the_lake_serves(place: Place) -> None:
     publish(lake, MONDAY, SECOND, number=2)
     assert place.deliver().delivered == [MONDAY]
     assert place.rows() == SECOND
-    roll_back(lake, MONDAY, to=1, why="a test", who="ada")
+    roll_back(lake, MONDAY, to=1, why="a test", who="ada", run_id="r-0")
     assert place.deliver().delivered == [MONDAY]
     assert place.rows() == FIRST
-    roll_back(lake, MONDAY, why="a test", who="ada")
+    roll_back(lake, MONDAY, why="a test", who="ada", run_id="r-1")
     assert place.deliver().removed == [MONDAY]
     assert place.rows() == {}
     assert place.deliver().removed == []
