@@ -141,6 +141,11 @@ def postgres(folder: Path) -> Iterator[str]:
     command = [str(programs / "postgres"), "-D", str(data), "-p", str(port)]
     command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     with running(command, folder / "postgres.log", f"http://127.0.0.1:{port}", user=user):
+        # It takes connections, and refuses them, before it has started.
+        asked = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+        until = time.monotonic() + 60
+        while subprocess.run(asked, check=False).returncode and time.monotonic() < until:
+            time.sleep(0.1)
         yield f"postgresql://shop@127.0.0.1:{port}/postgres"
 
 
