@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -29,6 +30,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recs
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 SHARDS = 5
+SMALL = {"object_store_memory": 80 * 2**20}
 SAME = ["run_date", "user_id", "rank", "item_id", "score", "reason", "model_id", "confidence"]
 
 
@@ -39,12 +41,13 @@ def cluster() -> Iterator[Any]:
 
     # Else Ray takes another address than 127.0.0.1, and its nodes wait for each other.
     os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    made = Cluster()
-    made.add_node(num_cpus=0, include_dashboard=False)
-    for _ in range(2):
-        made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()  # type: ignore[no-untyped-call]
+    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # a short path
+        made = Cluster()
+        made.add_node(num_cpus=0, include_dashboard=False, temp_dir=folder, **SMALL)
+        for _ in range(2):
+            made.add_node(num_cpus=1, **SMALL)
+        yield made
+        made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def settings_of(settings: Settings, cluster: Any, **scale: Any) -> Settings:
@@ -109,7 +112,7 @@ def test_lists_are_those_of_one_machine(lake: Lake, settings: Settings, cluster:
 @pytest.mark.long
 def test_a_node_that_is_lost_costs_no_list(lake: Lake, settings: Settings, cluster: Any) -> None:
     fill(lake)
-    lost = cluster.add_node(num_cpus=1)
+    lost = cluster.add_node(num_cpus=1, **SMALL)
 
     def lose_it(night: Night, folder: Path, _: Progress) -> list[MadeShard]:
         def told(stage: str, done: int, total: int, note: str = "") -> None:  # noqa: ARG001
@@ -127,7 +130,7 @@ def test_a_node_that_is_lost_costs_no_list(lake: Lake, settings: Settings, clust
 
 def test_what_the_cluster_lacks_is_said(lake: Lake, settings: Settings, cluster: Any) -> None:
     fill(lake)
-    with pytest.raises(ConfigurationError, match="has 2 CPUs and 0 GPUs; a shard asks for"):
+    with pytest.raises(ConfigurationError, match=r"has \d CPUs and 0 GPUs; a shard asks for"):
         night(lake, settings_of(settings, cluster, gpus_per_shard=1), make_on_ray)
     nowhere = settings_of(settings, cluster, ray_address="127.0.0.1:1")
     began = time.monotonic()
