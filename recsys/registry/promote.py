@@ -102,6 +102,8 @@ def register_model(
 def promote(lake: Lake, model_id: str, *, why: str, run_id: str) -> PromotionResult:
     """Let a model serve, whatever the gate said of it.
 
+    A run that is tried again does it once.
+
     Raises:
         ConfigurationError: there is no such model, or no reason.
         UnusableModelError: it can't serve.
@@ -115,6 +117,10 @@ def promote(lake: Lake, model_id: str, *, why: str, run_id: str) -> PromotionRes
         raise ConfigurationError(f"there is no model {model_id!r}; `recsys models` lists them all")
     champion = _champion(models)
     if row == champion:
+        history = record_missing(lake)  # a run that was killed may have made it the champion
+        if history and history[-1].run_id == run_id:
+            previous = history[-1].previous_model_id
+            return PromotionResult("changed", model_id, previous, current_account(), why)
         return PromotionResult("unchanged", model_id, model_id, current_account(), why)
     load_model(lake, row)
     row = replace(row, status="champion", why=f"{row.why}; promoted: {why}")

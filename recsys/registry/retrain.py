@@ -33,6 +33,7 @@ from recsys.registry.models import (
     save_served,
 )
 from recsys.registry.promote import register_model
+from recsys.registry.promotions import record_missing
 from recsys.registry.recipe import resolve_recipe
 from recsys.registry.refit import refit
 from recsys.registry.repeats import repeat_share
@@ -94,6 +95,7 @@ def train(
     registered = find_model(lake, recipe.model_id)
     previous = _load_trained(lake, registered, settings) if registered else None
     if previous and previous.row.status != "rejected":
+        record_missing(lake)  # the run that made it the champion may have been killed
         return TrainResult.of(previous.row, is_new=False, seconds=time.perf_counter() - started)
 
     data = load_training_data(lake, settings, recipe, start)

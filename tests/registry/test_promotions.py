@@ -132,6 +132,27 @@ def test_a_rollback_that_is_tried_again_goes_back_once(
 
 
 @pytest.mark.slow
+def test_a_promotion_that_is_tried_again_is_written_down(
+    shop: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(shop, "m-a", "m-b")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(promoting, "record", die)
+    with pytest.raises(KeyboardInterrupt):
+        promote(shop, "m-a", why="better", run_id="1")
+    monkeypatch.undo()
+    assert shop.open("promotions").to_pyarrow_table().num_rows == 2
+    again = promote(shop, "m-a", why="better", run_id="1")
+    assert (again.status, again.model_id, again.previous_model_id) == ("changed", "m-a", "m-b")
+    assert shop.open("promotions").to_pyarrow_table().num_rows == 3
+    assert promote(shop, "m-a", why="better", run_id="2").status == "unchanged"
+    assert shop.open("promotions").to_pyarrow_table().num_rows == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [(), ("m-a",)])
 def test_a_kill_between_the_two_tables_leaves_nothing_to_be_guessed(
     shop: Lake, monkeypatch: pytest.MonkeyPatch, first: tuple[str, ...]
