@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -41,13 +40,12 @@ def cluster() -> Iterator[Any]:
 
     # Else Ray takes another address than 127.0.0.1, and its nodes wait for each other.
     os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:  # a short path
-        made = Cluster()
-        made.add_node(num_cpus=0, include_dashboard=False, temp_dir=folder, **SMALL)
-        for _ in range(2):
-            made.add_node(num_cpus=1, **SMALL)
-        yield made
-        made.shutdown()  # type: ignore[no-untyped-call]
+    made = Cluster()
+    made.add_node(num_cpus=0, include_dashboard=False, **SMALL)
+    for _ in range(2):
+        made.add_node(num_cpus=1, **SMALL)
+    yield made
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def settings_of(settings: Settings, cluster: Any, **scale: Any) -> Settings:
