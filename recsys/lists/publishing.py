@@ -68,9 +68,10 @@ def _why_lists_stand(editions: list[EditionRow], inputs: ListInputs) -> str:
 
 
 def shared_columns(
-    lake: Lake, inputs: ListInputs, edition: int, run_id: str
+    lake: Lake, inputs: ListInputs, editions: list[EditionRow], run_id: str
 ) -> dict[str, pa.Scalar]:
-    """Return the columns of `recommendations` that all rows of an edition share."""
+    """Return the columns of `recommendations` that all rows of the next edition share."""
+    edition = max((row.edition for row in editions), default=0) + 1
     schema = lake.schema(columns.RECOMMENDATIONS)
     return {
         "run_date": pa.scalar(inputs.run_date, pa.date32()),

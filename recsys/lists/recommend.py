@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from recsys.lists.editions import EditionRow
     from recsys.lists.eligibility import Eligibility
     from recsys.lists.experiment import Group
-    from recsys.lists.making import MadeShard, MakeShards
+    from recsys.lists.making import MakeShards
+    from recsys.lists.scored import ScoredBlocks
     from recsys.registry.models import ModelRow
     from recsys.settings import Recommending, Settings
 
@@ -161,24 +162,18 @@ def recommend(
     settings.check_run_date(run_date)
     _require_reason(replace_why)
     bound = bound or Bound.of(settings, run_date)
-    version = lake.version(columns.INTERACTIONS)
-    check_row_counts(lake, version)
-    champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
-    inputs = _inputs(lake, settings, champion, run_date, version, bound, recommending)
+    champion, inputs = _inputs(lake, settings, recommending, run_date, bound)
     editions = editions_of(lake, run_date)
     status, why = decide(lake, editions, inputs, replace_why)
     staged = eligibility = None
     if status == "published":
-        number = max((row.edition for row in editions), default=0) + 1
-        shared = shared_columns(lake, inputs, number, run_id)
+        shared = shared_columns(lake, inputs, editions, run_id)
         with temporary_folder() as folder:
             with Night.open(lake, settings, inputs, champion, shared) as night:
-                eligibility = night.groups[0].made_from.eligibility
-                staged, made = _make_lists(night, make_shards, folder, progress)
+                staged, eligibility, scored = _make_lists(night, make_shards, folder, progress)
             row = publish(lake, staged, inputs, editions, shared, why)
-        for shard in made:
-            for blocks in shard.scored:
-                blocks.remove()
+        for blocks in scored:
+            blocks.remove()
     else:
         row = current_of(editions) or editions[-1]
     published, seconds = lake.version(columns.RECOMMENDATIONS), time.perf_counter() - started
@@ -193,13 +188,19 @@ def _require_reason(replace_why: str | None) -> None:
 def _inputs(
     lake: Lake,
     settings: Settings,
-    champion: ModelRow | None,
-    run_date: date,
-    version: int,
-    bound: Bound,
     recommending: Recommending | None,
-) -> ListInputs:
-    return ListInputs(
+    run_date: date,
+    bound: Bound,
+) -> tuple[ModelRow | None, ListInputs]:
+    """Return the champion of that time, and all that decides the lists.
+
+    Raises:
+        LakeError: the lake has lost or doubled rows, or can't be read.
+    """
+    version = lake.version(columns.INTERACTIONS)
+    check_row_counts(lake, version)
+    champion = champion_at(lake, bound.as_of) if bound.as_of else find_champion(lake)
+    return champion, ListInputs(
         run_date=run_date,
         model_id=champion.model_id if champion else None,
         interactions_version=version,
@@ -215,8 +216,8 @@ def _inputs(
 
 def _make_lists(
     night: Night, make_shards: MakeShards, folder: Path, progress: Progress
-) -> tuple[StagedLists, list[MadeShard]]:
-    """Make checked lists; return them, and what came of each shard.
+) -> tuple[StagedLists, Eligibility, list[ScoredBlocks]]:
+    """Make checked lists; return them, which items they could hold, and their scores.
 
     Raises:
         GateError: the lists broke a rule.
@@ -239,7 +240,7 @@ def _make_lists(
         explanations=_explanations(night, staged),
     )
     enforce(night.lake, violations, night.inputs.run_date, results_of(rule_counts))
-    return staged, made
+    return staged, made_from.eligibility, [blocks for shard in made for blocks in shard.scored]
 
 
 def _explanations(night: Night, staged: StagedLists) -> pa.Table | None:

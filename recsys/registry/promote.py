@@ -117,11 +117,9 @@ def promote(lake: Lake, model_id: str, *, why: str, run_id: str) -> PromotionRes
         raise ConfigurationError(f"there is no model {model_id!r}; `recsys models` lists them all")
     champion = _champion(models)
     if row == champion:
-        history = record_missing(lake)  # a run that was killed may have made it the champion
-        if history and history[-1].run_id == run_id:
-            previous = history[-1].previous_model_id
-            return PromotionResult("changed", model_id, previous, current_account(), why)
-        return PromotionResult("unchanged", model_id, model_id, current_account(), why)
+        # A run that was killed may have made it the champion.
+        done = _done_before(record_missing(lake), run_id, why)
+        return done or PromotionResult("unchanged", model_id, model_id, current_account(), why)
     load_model(lake, row)
     row = replace(row, status="champion", why=f"{row.why}; promoted: {why}")
     return _change(lake, row, champion, "promote", why, run_id)
@@ -141,12 +139,9 @@ def rollback(lake: Lake, *, why: str, run_id: str) -> PromotionResult:
     _check_reason(why)
     lake.refresh()
     history, models = promotions(lake), model_rows(lake)
-    if history and history[-1].run_id == run_id:
+    if done := _done_before(history, run_id, why):
         record_missing(lake)
-        done = history[-1]
-        return PromotionResult(
-            "changed", done.model_id, done.previous_model_id, current_account(), why
-        )
+        return done
     champion = _champion(models)
     if champion is None:
         raise ConfigurationError("no model serves, so there is nothing to roll back")
@@ -161,6 +156,14 @@ def rollback(lake: Lake, *, why: str, run_id: str) -> PromotionResult:
         load_model(lake, row)
         row = replace(row, status="champion", why=f"{row.why}; rolled back to: {why}")
     return _change(lake, row, champion, "rollback", why, run_id)
+
+
+def _done_before(history: list[Promotion], run_id: str, why: str) -> PromotionResult | None:
+    """Return what a run that is tried again did before it was killed; None where it did nothing."""
+    if not history or history[-1].run_id != run_id:
+        return None
+    done = history[-1]
+    return PromotionResult("changed", done.model_id, done.previous_model_id, current_account(), why)
 
 
 def _check_reason(why: str) -> None:

@@ -265,7 +265,7 @@ class Year:
             self.popularity[item] += 1
 
     def night(self, day: date) -> None:
-        """Ingest, judge the lists of before, look for drift, recommend, publish."""
+        """Ingest, judge earlier lists, look for drift, recommend, publish."""
         with record_run("nightly", f"night {day}", self.settings, {}) as run:
             run.record("ingest", ingest(run.lake, self.settings))
             run.record("live_metrics", update_live_metrics(run.lake, self.settings, day))
